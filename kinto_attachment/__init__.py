@@ -1,0 +1,66 @@
+"""Files for Kinto: ``kinto.includes = kinto_attachment``."""
+
+from importlib.metadata import version
+
+from kinto.core.metrics import watch_execution_time
+from pyramid.config import Configurator
+from pyramid.events import ApplicationCreated
+from pyramid.exceptions import ConfigurationError
+from pyramid.security import NO_PERMISSION_REQUIRED
+
+__version__ = version("kinto-attachment")
+
+
+def includeme(config: Configurator) -> None:
+    """Wire everything: settings, storage, routes, listeners, heartbeat, metrics, capability."""
+    # Not before Kinto is set up: services take renderer and CORS settings when they are imported.
+    from pyramid_storage.registry import get_file_storage_impl
+
+    from . import guard, listeners
+    from .errors import AttachmentError, SettingError
+    from .heartbeat import heartbeat
+    from .links import Links
+    from .settings import read_settings
+    from .storage import IFileStorage, open_storage
+    from .storage.pyramid import PyramidStorage
+    from .views import attachments, default_bucket
+    from .views.errors import error_view
+
+    registry = config.registry
+    try:
+        settings = read_settings(config.get_settings())
+        storage = open_storage(settings)
+    except SettingError as error:
+        raise ConfigurationError(str(error)) from error
+
+    registry.attachment_settings = settings
+    registry.attachment_storage = storage
+    registry.attachment_links = Links(registry.storage)
+
+    # As pyramid_storage's backends are found, under the name that the existing plugin gave it.
+    registry.registerUtility(PyramidStorage(storage, settings), IFileStorage)
+    config.add_request_method(get_file_storage_impl, "attachment", reify=True)
+
+    guard.install()
+    listeners.install(config)
+    # Not an exception view only: a batch looks for the view of an error among all views.
+    config.add_view(error_view, context=AttachmentError, permission=NO_PERMISSION_REQUIRED)
+    attachments.attachment.path_info = "^/"
+    if default_bucket.is_enabled(config):
+        attachments.attachment.path_info = rf"^/v\d+(?!{default_bucket.ALIAS})"
+        default_bucket.install(config)
+    config.add_cornice_service(attachments.attachment)
+
+    registry.heartbeats["attachments"] = heartbeat(storage)
+    config.add_subscriber(
+        lambda event: watch_execution_time(registry.metrics, storage, prefix="backend"),
+        ApplicationCreated,
+    )
+    base_url = settings.advertised_url
+    config.add_api_capability(
+        "attachments",
+        description="Add file attachments to records",
+        url="https://github.com/Kinto/kinto-attachment/",
+        version=__version__,
+        **({"base_url": base_url} if base_url else {}),
+    )

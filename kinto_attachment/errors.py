@@ -1,0 +1,126 @@
+"""Everything that can go wrong, as one tree. Nothing here knows HTTP.
+
+::
+
+    AttachmentError
+    ├── SettingError            the ini file is wrong; the server must not start
+    ├── Refused                 the request is at fault; nothing was changed
+    │   ├── NotMultipart
+    │   ├── MalformedForm       broken, truncated or oversized multipart
+    │   ├── AttachmentMissing
+    │   ├── FieldRefused        an unknown field, bad JSON, text sent as a file...
+    │   ├── FilenameRefused
+    │   ├── TooLarge            the file is over ``max_size``
+    │   ├── MetadataForged      somebody else wrote the ``attachment`` attribute
+    │   └── ReplacedMeanwhile   a record was written with a file that is gone
+    └── StorageError            the place where the bytes are
+        ├── KeyRefused          a key no storage may be asked for
+        ├── BlobNotFound
+        ├── BlobExists
+        └── StorageUnavailable  unreachable, out of space, refused us, too slow
+
+``views.errors`` holds the one table from these to HTTP.
+"""
+
+
+class AttachmentError(Exception):
+    """Root of all errors of this package."""
+
+
+class SettingError(AttachmentError):
+    """A setting is unknown, malformed or contradicts another one.
+
+    >>> str(SettingError("attachment.max_size", "'ten' is not a number of bytes"))
+    "attachment.max_size: 'ten' is not a number of bytes"
+    """
+
+    def __init__(self, key: str, reason: str):
+        super().__init__(f"{key}: {reason}")
+        self.key = key
+        self.reason = reason
+
+
+class Refused(AttachmentError):
+    """The request is at fault.
+
+    :param reason: one sentence for whoever sent it.
+    :param field: the form field, header or attribute that is wrong.
+    :param location: where it is: ``body``, ``header`` or ``path``.
+    """
+
+    location = "body"
+    field = "attachment"
+
+    def __init__(self, reason: str, field: str | None = None, location: str | None = None):
+        super().__init__(reason)
+        self.reason = reason
+        self.field = field or self.field
+        self.location = location or self.location
+
+
+class NotMultipart(Refused):
+    location = "header"
+    field = "Content-Type"
+
+    def __init__(self) -> None:
+        super().__init__("Content-Type should be multipart/form-data")
+
+
+class MalformedForm(Refused):
+    pass
+
+
+class AttachmentMissing(Refused):
+    def __init__(self) -> None:
+        super().__init__("Attachment missing.")
+
+
+class FieldRefused(Refused):
+    pass
+
+
+class FilenameRefused(Refused):
+    pass
+
+
+class TooLarge(Refused):
+    """The file is over the limit. ``size`` and ``limit`` are bytes."""
+
+    def __init__(self, size: int, limit: int):
+        super().__init__(f"File size ({size} bytes) exceeds the limit ({limit} bytes).")
+        self.size = size
+        self.limit = limit
+
+
+class MetadataForged(Refused):
+    def __init__(self) -> None:
+        super().__init__("Attachment metadata cannot be modified.")
+
+
+class ReplacedMeanwhile(Refused):
+    def __init__(self) -> None:
+        super().__init__("The attachment of this record was replaced meanwhile.")
+
+
+class StorageError(AttachmentError):
+    """Something about one key in the storage."""
+
+    def __init__(self, key: str, reason: str = ""):
+        super().__init__(f"{key}: {reason}" if reason else key)
+        self.key = key
+
+
+class KeyRefused(StorageError):
+    pass
+
+
+class BlobNotFound(StorageError):
+    pass
+
+
+class BlobExists(StorageError):
+    pass
+
+
+class StorageUnavailable(StorageError):
+    pass

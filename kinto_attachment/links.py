@@ -1,0 +1,225 @@
+"""Which record a blob belongs to, and which blobs nobody needs any more.
+
+This is the only module that knows the rows. They are objects of Kinto's own storage, outside
+``/buckets/`` so that deleting a bucket does not take them along:
+
+==================  ============================================  ==============  ==============
+resource_name       parent_id                                     id              data
+==================  ============================================  ==============  ==============
+attachment-link     /attachment-links/{bucket}/{coll.}/{record}   ``own:{key}``   ``hash``,
+                                                                  ``shared:...``  ``record``
+attachment-release  /attachment-releases/{id}                     random          ``rule``,
+                                                                                  ``keys``
+==================  ============================================  ==============  ==============
+
+* The key is in the id of a link, so that ``delete_all`` gives back the keys it took, and so that
+  the primary key, which begins with the id, finds who links a key.
+* One parent a record: its links are found and deleted by one equality, and two uploads never
+  meet on Kinto's unique index over ``(parent_id, resource_name, last_modified)``.
+* Ids of buckets and records are escaped: PostgreSQL takes ``_`` and ``%`` in a ``parent_id`` with
+  a ``*`` for wildcards, the memory storage takes the whole of it for a regular expression.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from itertools import islice, pairwise
+from typing import Any
+from uuid import uuid4
+
+from kinto.core.storage import Filter, Sort, exceptions
+from kinto.core.utils import COMPARISON
+
+from .blob import RecordRef
+
+LINK = "attachment-link"
+LINKS_PARENT = "/attachment-links"
+RELEASE = "attachment-release"
+RELEASES_PARENT = "/attachment-releases"
+
+PAGE = 1000
+"""Keys in one row or one filter, and in one DeleteObjects of S3."""
+
+# What neither LIKE nor a regular expression gives a meaning to.
+_ESCAPED = re.compile(r"[^A-Za-z0-9-]")
+
+
+@dataclass(frozen=True)
+class Link:
+    """A record has the blob of this key.
+
+    :param digest: SHA-256 of the bytes.
+    :param shared: whether other records may have it too (a key named by its hash).
+    """
+
+    ref: RecordRef
+    key: str
+    digest: str
+    shared: bool = False
+
+
+class Rule(str, Enum):
+    """What is to become of keys that lost their link."""
+
+    DELETE = "delete"
+    """One record had it: its bytes go once the transaction is committed."""
+    SWEEP = "sweep"
+    """Named by its hash: somebody may just be storing the same bytes, so only ``gc`` decides."""
+    KEEP = "keep"
+    """``keep_old_files``: the bytes stay, and stay known."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """Keys that lost their link together, at most :data:`PAGE` of them."""
+
+    id: str
+    rule: Rule
+    keys: tuple[str, ...]
+
+
+class Links:
+    """The rows, in Kinto's storage. Every method works within the caller's transaction.
+
+    :param storage: ``registry.storage``.
+    """
+
+    def __init__(self, storage: Any):
+        self._storage = storage
+
+    @property
+    def rolls_back(self) -> bool:
+        """Whether an aborted transaction undoes what was written. Kinto's memory storage
+        does not, nor does PostgreSQL with ``transaction_per_request = false``."""
+        client = getattr(self._storage, "client", None)
+        return client is not None and not client.commit_manually
+
+    def add(self, link: Link) -> None:
+        """Write the link, in one statement. Again changes nothing."""
+        row = {"hash": link.digest, "record": link.ref.uri}
+        self._storage.update(LINK, _parent(link.ref), _link_id(link.key, link.shared), row)
+
+    def of(self, ref: RecordRef) -> list[Link]:
+        """The links of one record; one, when all is well."""
+        rows = self._storage.list_all(LINK, _parent(ref))
+        return [_link(row) for row in rows]
+
+    def linked(self, keys: Iterable[str]) -> set[str]:
+        """Those of the keys (any number) that some record has."""
+        found: set[str] = set()
+        for page in _pages(keys):
+            ids = [_link_id(key, shared) for key in page for shared in (False, True)]
+            rows = self._storage.list_all(
+                LINK, f"{LINKS_PARENT}/*", filters=[Filter("id", ids, COMPARISON.IN)]
+            )
+            found.update(row["id"].partition(":")[2] for row in rows)
+        return found
+
+    def is_shared(self, key: str) -> bool:
+        """Whether some record has the key as a shared one."""
+        filters = [Filter("id", _link_id(key, True), COMPARISON.EQ)]
+        return bool(self._storage.list_all(LINK, f"{LINKS_PARENT}/*", filters=filters, limit=1))
+
+    def remove(self, ref: RecordRef) -> list[tuple[str, bool]]:
+        """Delete the links of one record; the ``(key, shared)`` they had."""
+        return self._delete_all(_parent(ref))
+
+    def remove_keys(self, ref: RecordRef, keys: Iterable[str]) -> list[tuple[str, bool]]:
+        """Delete the links that the collection of ``ref`` has to the keys."""
+        removed = []
+        for page in _pages(keys):
+            ids = [_link_id(key, shared) for key in page for shared in (False, True)]
+            filters = [Filter("id", ids, COMPARISON.IN)]
+            removed += self._delete_all(f"{_parent(ref, 2)}/*", filters)
+        return removed
+
+    def remove_below(
+        self, bucket: str, collection: str | None = None
+    ) -> Iterator[list[tuple[str, bool]]]:
+        """Delete the links of a whole collection or bucket, a page after the other."""
+        ref = RecordRef(bucket, collection or "", "")
+        parent = f"{_parent(ref, 2 if collection else 1)}/*"
+        while removed := self._delete_all(parent):
+            yield removed
+
+    def all(self) -> Iterator[Link]:
+        """One link of every key on the server, read a page at a time."""
+        for row in self._scan(LINK, LINKS_PARENT):
+            yield _link(row)
+
+    def release(self, keys: Iterable[str], rule: Rule) -> Iterator[str]:
+        """Write down what is to become of the keys; the ids of the rows."""
+        for page in _pages(keys):
+            release_id = uuid4().hex
+            self._storage.update(
+                RELEASE, f"{RELEASES_PARENT}/{release_id}", release_id, {"rule": rule, "keys": page}
+            )
+            yield release_id
+
+    def get_release(self, release_id: str) -> Release | None:
+        try:
+            row = self._storage.get(RELEASE, f"{RELEASES_PARENT}/{release_id}", release_id)
+        except exceptions.ObjectNotFoundError:
+            return None
+        return _release(row)
+
+    def drop_release(self, release_id: str) -> None:
+        """Forget it: its keys are dealt with. Again does nothing."""
+        self._storage.delete_all(
+            RELEASE, f"{RELEASES_PARENT}/{release_id}", with_deleted=False
+        )
+
+    def releases(self) -> Iterator[Release]:
+        """Every release on the server, read a page at a time."""
+        for row in self._scan(RELEASE, RELEASES_PARENT):
+            yield _release(row)
+
+    def _delete_all(self, parent: str, filters: list | None = None) -> list[tuple[str, bool]]:
+        rows = self._storage.delete_all(LINK, parent, filters=filters, with_deleted=False)
+        return [_split(row["id"]) for row in rows]
+
+    def _scan(self, resource_name: str, parent: str) -> Iterator[dict[str, Any]]:
+        """Rows with different ids, in their order: keyset paging over the primary key."""
+        filters: list[Filter] = []
+        while rows := self._storage.list_all(
+            resource_name, f"{parent}/*", filters=filters, sorting=[Sort("id", 1)], limit=PAGE
+        ):
+            for last, row in pairwise([None, *rows]):
+                if last is None or last["id"] != row["id"]:
+                    yield row
+            filters = [Filter("id", rows[-1]["id"], COMPARISON.GT)]
+
+
+def _parent(ref: RecordRef, depth: int = 3) -> str:
+    ids = (ref.bucket, ref.collection, ref.record)[:depth]
+    return "/".join((LINKS_PARENT, *(_ESCAPED.sub(_escape, part) for part in ids)))
+
+
+def _escape(match: re.Match) -> str:
+    return f"~{ord(match[0]):x}~"
+
+
+def _link_id(key: str, shared: bool) -> str:
+    return f"{'shared' if shared else 'own'}:{key}"
+
+
+def _split(link_id: str) -> tuple[str, bool]:
+    kind, _, key = link_id.partition(":")
+    return key, kind == "shared"
+
+
+def _link(row: dict[str, Any]) -> Link:
+    key, shared = _split(row["id"])
+    _, _, bucket, _, collection, _, record = row["record"].split("/")
+    return Link(RecordRef(bucket, collection, record), key, row["hash"], shared)
+
+
+def _release(row: dict[str, Any]) -> Release:
+    return Release(row["id"], Rule(row["rule"]), tuple(row["keys"]))
+
+
+def _pages(keys: Iterable[str]) -> Iterator[list[str]]:
+    keys = iter(keys)
+    while page := list(islice(keys, PAGE)):
+        yield page

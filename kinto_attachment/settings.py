@@ -1,0 +1,383 @@
+"""The settings: declared in one table, parsed once, refused at start when wrong.
+
+Their prefix is ``kinto.attachment.`` in the ini file (``attachment.`` once Kinto has read it).
+What applies to one bucket or collection is written
+``attachment.resources.{bucket}[.{collection}].{name}``.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from mimetypes import guess_type
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from pyramid_storage.extensions import resolve_extensions
+
+from .blob import DEFAULT_MIMETYPE, KeyTemplate, accept_mimetype, extension_of
+from .errors import FilenameRefused, SettingError
+
+PREFIX = "attachment."
+
+
+def _text(value: Any) -> str:
+    return str(value).strip()
+
+
+def _flag(value: Any) -> bool:
+    text = _text(value).lower()
+    if text in ("true", "yes", "on", "y", "t", "1"):
+        return True
+    if text in ("false", "no", "off", "n", "f", "0", "none", ""):
+        return False
+    raise ValueError(f"{text!r} is neither true nor false")
+
+
+def _size(value: Any) -> int:
+    text = _text(value) or "0"
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(f"{text!r} is not a number of bytes")
+    return int(text)
+
+
+def _seconds(value: Any) -> float:
+    text = _text(value)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 3600:
+        raise ValueError(f"{text!r} is not a number of seconds")
+    return seconds
+
+
+def _url(value: Any) -> str:
+    """A base URL, with its trailing slash."""
+    text = _text(value)
+    if text and re.search(r"\s", text):
+        raise ValueError(f"{text!r} is not a URL")
+    return text if not text or text.endswith("/") else f"{text}/"
+
+
+def _endpoint(value: Any) -> str:
+    text = _text(value).rstrip("/")
+    if text and not re.match(r"https?://[^/\s]+", text):
+        raise ValueError(f"{text!r} is not an http:// or https:// URL")
+    return text
+
+
+def _port(value: Any) -> str:
+    text = _text(value)
+    if text and not (text.isdigit() and 0 < int(text) < 65536):
+        raise ValueError(f"{text!r} is not a port")
+    return text
+
+
+def _extensions(value: Any) -> frozenset[str]:
+    """Groups and extensions, as pyramid_storage has them: ``default+video``, ``mp4 avi``,
+    ``any`` (an empty set: everything)."""
+    text = _text(value)
+    if "any" in text.split("+"):
+        return frozenset()
+    return frozenset(extension.lower().lstrip(".") for extension in resolve_extensions(text))
+
+
+def _mimetypes(value: Any) -> Mapping[str, str]:
+    """``.ftl:application/vnd.fluent;.db:application/vnd.sqlite3``"""
+    types = {}
+    for item in filter(None, (part.strip() for part in re.split(r"[;\n]", _text(value)))):
+        extension, colon, mimetype = item.partition(":")
+        accepted = accept_mimetype(mimetype)
+        if not colon or not extension.strip().lstrip(".") or accepted is None:
+            raise ValueError(f"{item!r} is not of the form .extension:type/subtype")
+        types[extension.strip().lstrip(".").lower()] = accepted
+    return MappingProxyType(types)
+
+
+def _one_of(*names: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if _text(value) not in names:
+            raise ValueError(f"{_text(value)!r} is none of {', '.join(names)}")
+        return _text(value)
+
+    return parse
+
+
+class Setting(NamedTuple):
+    """One row of the table: its name, how it is read, its default as it would be written,
+    one line of help, whether a bucket or collection may have its own, and an older name."""
+
+    name: str
+    parse: Callable[[Any], Any]
+    default: str
+    help: str
+    per_resource: bool = False
+    alias: str = ""
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        "storage",
+        _one_of("auto", "local", "s3", "gcs", "memory"),
+        "auto",
+        "Where the files are; ``auto`` is ``gcs``, ``s3`` or ``local``, "
+        "the first whose settings are there.",
+    ),
+    Setting(
+        "base_url",
+        _url,
+        "",
+        "Put before the key of a file to make the ``location`` in the record; "
+        "relative without it.",
+    ),
+    Setting(
+        "extra.base_url",
+        _url,
+        "",
+        "What the ``attachments`` capability advertises, if it is not ``base_url``.",
+    ),
+    Setting("base_path", _text, "", "The folder that the files are in (``local``)."),
+    Setting(
+        "folder",
+        _text,
+        "",
+        "Folder of the files below the root, of ``{bucket_id}`` and ``{collection_id}``.",
+        per_resource=True,
+    ),
+    Setting(
+        "randomize", _flag, "true", "Store files under a random name (UUID).", per_resource=True
+    ),
+    Setting(
+        "filename_pattern",
+        _text,
+        "{filename}",
+        "The name of a file when ``randomize`` is false, of ``{filename}``, ``{extension}`` (with "
+        "its dot), ``{hash}``, ``{uuid}``, ``{record_id}``, ``{bucket_id}``, ``{collection_id}``.",
+        per_resource=True,
+    ),
+    Setting(
+        "keep_old_files",
+        _flag,
+        "false",
+        "Keep the bytes of replaced and deleted attachments.",
+        per_resource=True,
+    ),
+    Setting(
+        "extensions",
+        _extensions,
+        "default",
+        "Accepted extensions: groups and names joined by ``+``, or ``any``.",
+        per_resource=True,
+    ),
+    Setting(
+        "mimetypes",
+        _mimetypes,
+        "",
+        "Types of extensions, whatever the client says: ``.ftl:application/vnd.fluent;.db:...``",
+        per_resource=True,
+    ),
+    Setting(
+        "max_size",
+        _size,
+        "0",
+        "Largest file in bytes; 0 is no limit.",
+        per_resource=True,
+        alias="max_size_bytes",
+    ),
+    Setting(
+        "spool_dir",
+        _text,
+        "",
+        "Folder for files while they arrive (``s3``, ``gcs``); the system's temporary "
+        "folder without it.",
+    ),
+    Setting("aws.access_key", _text, "", "S3 access key; boto3's own search for one without."),
+    Setting("aws.secret_key", _text, "", "S3 secret key."),
+    Setting("aws.bucket_name", _text, "", "S3 bucket.", alias="aws.bucket"),
+    Setting("aws.acl", _text, "", "Canned ACL of new objects, such as ``public-read``."),
+    Setting("aws.region", _text, "", "S3 region."),
+    Setting("aws.endpoint_url", _endpoint, "", "URL of an S3 server that is not Amazon's."),
+    Setting("aws.host", _text, "", "Its host, instead of ``aws.endpoint_url``."),
+    Setting("aws.port", _port, "", "Its port, with ``aws.host``."),
+    Setting("aws.is_secure", _flag, "true", "Whether to use TLS with ``aws.host``."),
+    Setting("aws.use_path_style", _flag, "false", "Bucket in the path and not in the host."),
+    Setting(
+        "aws.request_checksum_calculation",
+        _one_of("when_supported", "when_required"),
+        "when_supported",
+        "Set to ``when_required`` for servers that refuse checksum trailers.",
+    ),
+    Setting("aws.timeout", _seconds, "5", "Seconds to connect, or to wait for an answer, once."),
+    Setting("aws.num_retries", _size, "1", "How often a request is repeated."),
+    Setting(
+        "gcloud.credentials",
+        _text,
+        "",
+        "Path of a service account's JSON file; default credentials without.",
+    ),
+    Setting("gcloud.project", _text, "", "Google Cloud project."),
+    Setting("gcloud.bucket_name", _text, "", "Google Cloud Storage bucket."),
+    Setting("gcloud.acl", _text, "", "Predefined ACL of new objects, such as ``publicRead``."),
+    Setting("gcloud.cache_control", _text, "", "``Cache-Control`` of new objects."),
+    Setting("gcloud.auto_create_bucket", _flag, "false", "Create the bucket if it is missing."),
+    Setting("gcloud.auto_create_acl", _text, "", "Predefined ACL of a bucket so created."),
+    Setting(
+        "gcloud.uniform_bucket_level_access",
+        _flag,
+        "false",
+        "The bucket has uniform access: send no ACL.",
+    ),
+    Setting("gcloud.timeout", _seconds, "10", "Seconds to wait for an answer."),
+)
+
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+_CANONICAL = {setting.alias: setting.name for setting in SETTINGS if setting.alias}
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What applies to the attachments of one bucket or collection."""
+
+    template: KeyTemplate
+    keep_old_files: bool
+    extensions: frozenset[str]
+    mimetypes: Mapping[str, str]
+    max_size: int
+
+    def check_extension(self, filename: str) -> None:
+        """:raises FilenameRefused: the extension is not among those allowed."""
+        extension = filename.rpartition(".")[2].lower() if "." in filename else ""
+        if self.extensions and extension not in self.extensions:
+            raise FilenameRefused("File extension is not allowed.")
+
+    def mimetype(self, filename: str, declared: str | None) -> str:
+        """The type to store: the operator's for the extension, else the client's if it is
+        one, else what the extension stands for.
+
+        >>> read_settings({"attachment.storage": "memory"}).policy("b", "c").mimetype("a.png", None)
+        'image/png'
+        """
+        return (
+            self.mimetypes.get(extension_of(filename))
+            or accept_mimetype(declared)
+            or accept_mimetype(guess_type(f"file.{extension_of(filename)}")[0])
+            or DEFAULT_MIMETYPE
+        )
+
+
+class Settings(Mapping[str, Any]):
+    """The parsed settings, by their names in :data:`SETTINGS`.
+
+    >>> settings = read_settings({"attachment.base_path": "/srv/files", "attachment.max_size": "9"})
+    >>> settings["base_path"], settings.storage, settings.policy("blog", "articles").max_size
+    ('/srv/files', 'local', 9)
+    """
+
+    def __init__(
+        self, values: Mapping[str, Any], resources: Mapping[tuple[str, ...], Mapping[str, Any]]
+    ):
+        self._values = values
+        self._policies = {
+            ids: self._make_policy(ids, resources) for ids in ((), *sorted(resources))
+        }
+        self.storage = self._find_storage()
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __iter__(self):
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def policy(self, bucket: str, collection: str) -> Policy:
+        """What applies to a collection: its own settings, else its bucket's, else everybody's."""
+        policies = self._policies
+        return policies.get((bucket, collection)) or policies.get((bucket,)) or policies[()]
+
+    @property
+    def advertised_url(self) -> str:
+        """The base URL for clients, or an empty string."""
+        return self["extra.base_url"] or self["base_url"]
+
+    def _make_policy(self, ids: tuple[str, ...], resources: Mapping) -> Policy:
+        values = {**self._values}
+        for depth in range(1, len(ids) + 1):
+            values.update(resources.get(ids[:depth], {}))
+        where = f"resources.{'.'.join(ids)}." if ids else ""
+        pattern = "{uuid}{extension}" if values["randomize"] else values["filename_pattern"]
+        try:
+            template = KeyTemplate(values["folder"], pattern)
+        except SettingError as error:
+            raise SettingError(f"{PREFIX}{where}{error.key}", error.reason) from error
+        return Policy(
+            template=template,
+            keep_old_files=values["keep_old_files"],
+            extensions=values["extensions"],
+            mimetypes=values["mimetypes"],
+            max_size=values["max_size"],
+        )
+
+    def _find_storage(self) -> str:
+        needed = {"gcs": "gcloud.bucket_name", "s3": "aws.bucket_name", "local": "base_path"}
+        storage = self["storage"]
+        if storage == "auto":
+            storage = next((name for name, key in needed.items() if self[key]), "")
+            if not storage:
+                raise SettingError(
+                    f"{PREFIX}base_path",
+                    "no storage is configured: set base_path, aws.bucket_name or gcloud.bucket_name",
+                )
+        elif storage in needed and not self[needed[storage]]:
+            raise SettingError(f"{PREFIX}{needed[storage]}", f"{storage} storage needs it")
+        if self["aws.host"] and self["aws.endpoint_url"]:
+            raise SettingError(f"{PREFIX}aws.host", "contradicts aws.endpoint_url, set one of them")
+        if self["aws.port"] and not self["aws.host"]:
+            raise SettingError(f"{PREFIX}aws.port", "needs aws.host")
+        return storage
+
+
+def read_settings(raw: Mapping[str, Any]) -> Settings:
+    """The settings of this plugin among all of Kinto's.
+
+    :param raw: names without the ``kinto.`` prefix, values as in the ini file.
+    :raises SettingError: the first that is unknown or malformed, by its name.
+    """
+    values = {setting.name: setting.parse(setting.default) for setting in SETTINGS}
+    given: dict[str, Any] = {}
+    resources: dict[tuple[str, ...], dict[str, Any]] = {}
+    for key in sorted(name for name in raw if name.startswith(PREFIX)):
+        name = key.removeprefix(PREFIX)
+        if name.startswith("resources."):
+            ids, name = _split_resource(key)
+            _set(resources.setdefault(ids, {}), key, name, raw[key])
+        else:
+            _set(given, key, name, raw[key])
+    values.update(given)
+    return Settings(MappingProxyType(values), MappingProxyType(resources))
+
+
+def _set(values: dict[str, Any], key: str, name: str, value: Any) -> None:
+    setting = _BY_NAME.get(_CANONICAL.get(name, name))
+    if setting is None:
+        raise SettingError(key, "is not a setting of kinto-attachment")
+    try:
+        parsed = setting.parse(value)
+    except ValueError as error:
+        raise SettingError(key, str(error)) from error
+    if values.get(setting.name, parsed) != parsed:
+        raise SettingError(key, f"contradicts {setting.name}, an other name of the same setting")
+    values[setting.name] = parsed
+
+
+def _split_resource(key: str) -> tuple[tuple[str, ...], str]:
+    """``attachment.resources.blog.articles.folder`` -> ``("blog", "articles"), "folder"``"""
+    parts = key.split(".")[2:]
+    if len(parts) not in (2, 3) or not all(parts):
+        raise SettingError(key, f"Configuration rule malformed: `{key}`")
+    *ids, name = parts
+    setting = _BY_NAME.get(_CANONICAL.get(name, name))
+    if setting is None or not setting.per_resource:
+        raise SettingError(key, f"`{name}` is not a supported setting name. Read `{key}`")
+    return tuple(ids), name

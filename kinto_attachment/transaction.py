@@ -1,0 +1,246 @@
+"""Files joined to Kinto's transaction.
+
+What a transaction does to files is told to its :class:`Files` before it is done. Bytes that came
+go again when the transaction fails; bytes that lost their record go after it has committed, and
+are written down as rows in it, so that a process that dies in between loses nothing: ``gc`` finds
+the rows.
+
+The transaction itself only remembers. The work on the storage is done by :meth:`Files.settle`,
+after the database connection is given back.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from kinto.core.storage.exceptions import BackendError
+from pyramid.request import Request
+from transaction.interfaces import IDataManager
+from zope.interface import implementer
+
+from .blob import RecordRef, Source
+from .errors import BlobExists, StorageError
+from .links import Link, Links, Rule
+from .storage import IStorage
+
+logger = logging.getLogger(__name__)
+
+_BOUND = "attachment.files"
+
+
+def files_of(request: Request) -> "Files":
+    """The files of the transaction that the request is part of, joined to it.
+
+    They are settled when the outermost request is finished: a subrequest finishes early.
+    """
+    files = request.bound_data.get(_BOUND)
+    if files is None:
+        registry = request.registry
+        files = Files(registry.attachment_storage, registry.attachment_links, request.tm)
+        request.bound_data[_BOUND] = files
+        outermost(request).add_finished_callback(lambda request: files.settle())
+    files.join()
+    return files
+
+
+def outermost(request: Request) -> Request:
+    """The request that came in, of which this one may be a part (batch, default bucket)."""
+    while getattr(request, "parent", None) is not None:
+        request = request.parent
+    return request
+
+
+def restart(request: Request) -> None:
+    """End the transaction without a trace and begin another: the database connection is given
+    back to the pool, until it is needed again.
+
+    Legal before anything was written, or to try again what failed. What the transaction does
+    to files is carried over, as are the hooks that Kinto's ``AfterResourceChanged`` needs.
+    """
+    files = request.bound_data.get(_BOUND)
+    hooks = list(request.tm.get().getAfterCommitHooks())
+    if files:
+        files.leave()
+    request.tm.abort()
+    for name in ("resource_events", "buckets", "collections"):
+        request.bound_data.pop(name, None)
+    current = request.tm.begin()
+    for hook, args, kwargs in hooks:
+        current.addAfterCommitHook(hook, args, kwargs)
+    if files:
+        files.join()
+
+
+@implementer(IDataManager)
+class Files:
+    """What one transaction does to files.
+
+    :param transaction_manager: ``request.tm``.
+    """
+
+    def __init__(self, storage: IStorage, links: Links, transaction_manager: Any):
+        self.transaction_manager = transaction_manager
+        self._storage = storage
+        self._links = links
+        self._transaction: Any = None
+        self._created: list[str] = []
+        self._released: list[str] = []
+        self._undo: list[Callable[[], None]] = []
+        self._voted = False
+        self._expected: dict[RecordRef, str] = {}
+        # For settle():
+        self._to_delete: list[str] = []
+        self._in_doubt: list[str] = []
+        self._to_release: list[str] = []
+
+    def join(self) -> None:
+        """Take part in the current transaction; again does nothing."""
+        current = self.transaction_manager.get()
+        if self._transaction is not current:
+            self._transaction = current
+            current.join(self)
+
+    def leave(self) -> None:
+        """Take no part in the end of the transaction, but keep the bytes that came: the same
+        is going to be tried again in another one."""
+        created = self._created
+        self._undo_all()
+        self._created = created
+
+    def put(self, keys: Iterable[str], source: Source, *, shared: bool) -> str:
+        """Store the source under the first of the keys that is free.
+
+        :param keys: candidates, see :meth:`kinto_attachment.blob.KeyTemplate.keys`.
+        :param shared: the key is named by the bytes: if it is taken, they are there.
+        :returns: the key.
+        """
+        for key in keys:
+            if not shared:
+                self._created.append(key)
+            try:
+                self._storage.put(key, source)
+            except BlobExists:
+                if shared:
+                    return key
+                self._created.remove(key)
+                continue
+            return key
+        raise BlobExists(source.filename, "no key is free")
+
+    def expect(self, ref: RecordRef, location: str) -> None:
+        """This transaction is about to write that location on the record."""
+        self._expected[ref] = location
+
+    def expects(self, ref: RecordRef, location: str | None) -> bool:
+        return location is not None and self._expected.get(ref) == location
+
+    def link(self, link: Link, keep_old: bool) -> None:
+        """Give the blob to the record, and let go what it had before.
+
+        To be called after the record was written in this transaction: then it is locked, and
+        nobody else can add a link to it meanwhile.
+        """
+        before = [] if self._links.rolls_back else self._links.of(link.ref)
+        removed = self._links.remove(link.ref)
+        self._links.add(link)
+        self.undo(lambda: self._relink(link.ref, before))
+        self.release([(key, shared) for key, shared in removed if key != link.key], keep_old)
+
+    def unlink(self, ref: RecordRef, keep_old: bool) -> None:
+        """Let go what the record had."""
+        before = [] if self._links.rolls_back else self._links.of(ref)
+        removed = self._links.remove(ref)
+        self.undo(lambda: self._relink(ref, before))
+        self.release(removed, keep_old)
+
+    def release(self, keys: Iterable[tuple[str, bool]], keep_old: bool) -> None:
+        """Write down, in this transaction, that these ``(key, shared)`` lost their link."""
+        by_rule: dict[Rule, list[str]] = {}
+        for key, shared in keys:
+            rule = Rule.KEEP if keep_old else Rule.SWEEP if shared else Rule.DELETE
+            by_rule.setdefault(rule, []).append(key)
+        for rule, released in by_rule.items():
+            ids = list(self._links.release(released, rule))
+            if rule is Rule.DELETE:
+                self._released += ids
+            for release_id in ids:
+                self.undo(lambda release_id=release_id: self._links.drop_release(release_id))
+
+    def undo(self, callback: Callable[[], None]) -> None:
+        """Call back if the transaction is aborted and Kinto's storage does not roll back."""
+        if not self._links.rolls_back:
+            self._undo.append(callback)
+
+    def _relink(self, ref: RecordRef, before: list[Link]) -> None:
+        self._links.remove(ref)
+        for link in before:
+            self._links.add(link)
+
+    # IDataManager. A successful commit calls tpc_begin, commit, tpc_vote, tpc_finish, abort.
+
+    def sortKey(self) -> str:
+        return "attachment"  # votes before SQLAlchemy, whose "~" sorts last
+
+    def tpc_begin(self, transaction: Any) -> None:
+        pass
+
+    def commit(self, transaction: Any) -> None:
+        pass
+
+    def tpc_vote(self, transaction: Any) -> None:
+        self._voted = True
+
+    def tpc_finish(self, transaction: Any) -> None:
+        self._to_release += self._released
+        self._clear()
+
+    def tpc_abort(self, transaction: Any) -> None:
+        self.abort(transaction)
+
+    def abort(self, transaction: Any) -> None:
+        if transaction is not self._transaction:
+            return  # finished, or left
+        # A commit that failed after the vote may have happened all the same, when only its
+        # answer was lost: then the rows decide.
+        (self._in_doubt if self._voted else self._to_delete).extend(self._created)
+        self._undo_all()
+
+    def _undo_all(self) -> None:
+        undo = self._undo[::-1]
+        self._clear()
+        for callback in undo:
+            callback()
+
+    def _clear(self) -> None:
+        self._created, self._released, self._undo = [], [], []
+        self._expected = {}
+        self._voted = False
+        self._transaction = None
+
+    def settle(self) -> None:
+        """Do to the storage what was decided. Failures are logged: the answer to the client is
+        decided too, and what is left undone is found by ``gc``."""
+        try:
+            if self._in_doubt:
+                with self.transaction_manager:
+                    linked = self._links.linked(self._in_doubt)
+                self._to_delete += [key for key in self._in_doubt if key not in linked]
+                self._in_doubt = []
+            if self._to_delete:
+                self._storage.delete(self._to_delete)
+                self._to_delete = []
+            while self._to_release:
+                self._settle_release(self._to_release.pop(0))
+        except (StorageError, BackendError):
+            logger.exception("Files are left to be removed by `kinto-attachment gc`.")
+
+    def _settle_release(self, release_id: str) -> None:
+        with self.transaction_manager:
+            release = self._links.get_release(release_id)
+            linked = self._links.linked(release.keys) if release else set()
+        if release is None:
+            return
+        # No connection is held while the storage works.
+        self._storage.delete([key for key in release.keys if key not in linked])
+        with self.transaction_manager:
+            self._links.drop_release(release_id)

@@ -1,0 +1,195 @@
+"""The first door: one file on one record."""
+
+from collections.abc import Callable
+from typing import Any
+
+import colander
+from kinto.core import Service
+from kinto.core.authorization import DYNAMIC
+from kinto.core.errors import ErrorSchema
+from pyramid.request import Request
+from pyramid.response import Response
+
+from .. import records
+from ..blob import Attachment, Source
+from ..body import Body
+from ..errors import TooLarge
+from ..forms import MAX_OVERHEAD, Form, FormReader, read_boundary
+from ..guard import ATTRIBUTE
+from ..links import Link
+from ..settings import Policy
+from ..transaction import files_of, outermost, restart
+from .context import DEFAULT_BUCKET, RecordContext
+from .default_bucket import create_parents
+
+PATH = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"
+
+
+class AttachmentSchema(colander.MappingSchema):
+    """The ``attachment`` attribute of a record."""
+
+    filename = colander.SchemaNode(colander.String(), description="As the client named it.")
+    hash = colander.SchemaNode(colander.String(), description="SHA-256, lowercase hex.")
+    location = colander.SchemaNode(colander.String(), description="Where the file is.")
+    mimetype = colander.SchemaNode(colander.String(), description="Media type.")
+    size = colander.SchemaNode(colander.Integer(), description="Bytes.")
+
+
+class AttachedSchema(colander.MappingSchema):
+    body = AttachmentSchema()
+
+
+class RefusedSchema(colander.MappingSchema):
+    body = ErrorSchema()
+
+
+class NothingSchema(colander.MappingSchema):
+    pass
+
+
+ERRORS = {
+    "400": RefusedSchema(description="The request is refused."),
+    "401": RefusedSchema(description="Nobody is authenticated."),
+    "403": RefusedSchema(description="This user may not."),
+    "404": RefusedSchema(description="No such collection, record or attachment."),
+    "412": RefusedSchema(description="The record is another than the precondition says."),
+    "503": RefusedSchema(description="The file storage is unavailable."),
+}
+
+attachment = Service(
+    name="attachment",
+    path=PATH,
+    description="The file of a record",
+    factory=RecordContext,
+    cors_headers=("ETag", "Last-Modified", "Location"),
+)
+
+
+class NoContent(Response):
+    """A 204 that a batch can take: there, an empty body that is not JSON fails all of it."""
+
+    json = None
+
+    def __init__(self) -> None:
+        super().__init__(status=204, content_type=None)
+
+
+@attachment.post(
+    permission=DYNAMIC,
+    tags=["Attachments"],
+    operation_id="attach",
+    response_schemas={
+        "200": AttachedSchema(description="Attached to a record that was there."),
+        "201": AttachedSchema(description="Attached to a new record."),
+        **ERRORS,
+    },
+)
+def upload(request: Request) -> dict[str, Any]:
+    """Attach the file of a multipart form: field ``attachment``, with optional JSON objects
+    ``data`` and ``permissions`` for the record."""
+    context: RecordContext = request.context
+    policy = request.registry.attachment_settings.policy(context.ref.bucket, context.ref.collection)
+    boundary = read_boundary(request.headers.get("Content-Type", ""))
+    context.check_preconditions()
+    _check_declared_size(context.body, policy)
+    if outermost(request).matched_route.name != "batch":
+        restart(request)  # no connection to the database is held while bytes move
+    form = _read_form(request, context.body, boundary, policy)
+    with form.file.file:
+        data, permissions = form.json_object("data"), form.json_object("permissions")
+        link, described = _store(request, context, form, policy)
+        response = records.attach(
+            request,
+            link,
+            described,
+            data=data,
+            permissions=permissions,
+            exists=context.current_object is not None,
+            keep_old=policy.keep_old_files,
+            prepare=_preparation(request, context),
+        )
+    _describe_record(request, request.response, response)
+    request.response.status = response.status
+    return described.to_json()
+
+
+@attachment.delete(
+    permission=DYNAMIC,
+    tags=["Attachments"],
+    operation_id="detach",
+    response_schemas={"204": NothingSchema(description="The file is gone."), **ERRORS},
+)
+def remove(request: Request) -> Response:
+    """Remove the file from the record, which stays."""
+    context: RecordContext = request.context
+    if context.current_object is None:
+        raise context.not_found()
+    context.check_preconditions()
+    if context.current_object.get(ATTRIBUTE) is None:
+        raise context.not_found()
+    response = NoContent()
+    _describe_record(request, response, records.detach(request, context.ref))
+    del response.headers["Location"]
+    return response
+
+
+def _check_declared_size(body: Body, policy: Policy) -> None:
+    """Refuse what is too large for certain, before a byte of it is read."""
+    declared = (body.length or 0) - MAX_OVERHEAD
+    if policy.max_size and declared > policy.max_size:
+        raise TooLarge(body.length, policy.max_size)
+
+
+def _read_form(request: Request, body: Body, boundary: str, policy: Policy) -> Form:
+    reader = FormReader(
+        request.registry.attachment_storage.spool,
+        max_size=policy.max_size,
+        check_filename=policy.check_extension,
+    )
+    try:
+        return reader.read(body, boundary)
+    finally:
+        body.close()
+
+
+def _store(
+    request: Request, context: RecordContext, form: Form, policy: Policy
+) -> tuple[Link, Attachment]:
+    """Make the bytes durable under a key; what the record is going to say of them."""
+    received, template = form.file, policy.template
+    storage = request.registry.attachment_storage
+    source = Source(
+        file=received.file,
+        filename=received.filename,
+        mimetype=policy.mimetype(received.filename, received.declared_type),
+        size=received.digest.size,
+        digest=received.digest.hexdigest(),
+        immutable=template.unique or template.shared,
+    )
+    keys = template.keys(context.ref, source.filename, source.digest)
+    if not (storage.exclusive or template.unique or template.shared):
+        next(keys)  # the plain name might overwrite another's file
+    key = files_of(request).put(keys, source, shared=template.shared)
+    described = Attachment(
+        filename=source.filename,
+        hash=source.digest,
+        location=storage.url(key),
+        mimetype=source.mimetype,
+        size=source.size,
+    )
+    return Link(context.ref, key, source.digest, template.shared), described
+
+
+def _preparation(request: Request, context: RecordContext) -> Callable[[], None]:
+    def prepare() -> None:
+        if request.bound_data.get(DEFAULT_BUCKET) == context.ref.bucket:
+            create_parents(request, context.ref)
+
+    return prepare
+
+
+def _describe_record(request: Request, response: Response, written: Response) -> None:
+    """The headers that say which version of the record came of it."""
+    for name in ("ETag", "Last-Modified"):
+        response.headers[name] = written.headers[name]
+    response.headers["Location"] = request.route_url("record-object", **request.matchdict)

@@ -1,0 +1,132 @@
+"""Who may do what to the attachment of the record in the URL: as with the record itself."""
+
+import colander
+from kinto.authorization import RouteFactory
+from kinto.core.errors import ERRORS, http_error, raise_invalid
+from kinto.core.resource.schema import HeaderSchema
+from kinto.core.storage.exceptions import ObjectNotFoundError
+from kinto.views import object_exists_or_404
+from pyramid import httpexceptions
+from pyramid.request import Request
+
+from ..blob import RecordRef
+from ..body import Body
+
+DEFAULT_BUCKET = "attachment.default_bucket"
+"""In ``bound_data``: the bucket that may yet have to be created."""
+
+
+class RecordContext(RouteFactory):
+    """The record below the URL, and the permission that the method needs.
+
+    ``POST`` needs ``write`` on a record that is there, else ``record:create`` on its collection;
+    ``DELETE`` needs ``write``. As everywhere in Kinto, an unknown collection is a 404.
+    """
+
+    def __init__(self, request: Request):
+        super().__init__(request)
+        self.resource_name = "record"
+        self._request = request
+        matchdict = request.matchdict
+        self.ref = RecordRef(matchdict["bucket_id"], matchdict["collection_id"], matchdict["id"])
+        self.body = Body(request.environ)
+        request.add_finished_callback(lambda request: self.body.close())
+        self._bucket_to_create = False
+        if request.method in ("POST", "DELETE"):
+            self._check_id()
+            self._check_collection()
+            self.current_object = self._record()
+            self._require(request.method)
+
+    def check_permission(self, principals, bound_perms) -> bool:
+        return self._bucket_to_create or super().check_permission(principals, bound_perms)
+
+    def check_preconditions(self) -> None:
+        """``If-Match`` and ``If-None-Match`` against the record as it is now. Kinto judges them
+        again when it writes; this is so that nobody sends a file in vain.
+
+        :raises HTTPBadRequest: they are no Kinto timestamps.
+        :raises HTTPPreconditionFailed: the record is another.
+        """
+        if_match, if_none_match = self._conditions()
+        record = self.current_object
+        if record is None:
+            failed = if_match is not None
+        elif if_none_match == "*":
+            failed = True
+        else:
+            failed = if_match not in (None, "*", record["last_modified"])
+        if not failed:
+            return
+        details = {"existing": record} if record else None
+        response = http_error(
+            httpexceptions.HTTPPreconditionFailed(),
+            errno=ERRORS.MODIFIED_MEANWHILE,
+            message="Resource was modified meanwhile",
+            details=details,
+        )
+        if record:
+            response.headers["ETag"] = f'"{record["last_modified"]}"'
+            response.last_modified = record["last_modified"] / 1000.0
+        raise response
+
+    def not_found(self) -> httpexceptions.HTTPNotFound:
+        """Nothing is attached, or there is no such record."""
+        details = {"id": self.ref.record, "resource_name": "record"}
+        return http_error(
+            httpexceptions.HTTPNotFound(),
+            errno=ERRORS.INVALID_RESOURCE_ID if self.current_object is None
+            else ERRORS.MISSING_RESOURCE,
+            message="No attachment on this record." if self.current_object else None,
+            details=details,
+        )
+
+    def _conditions(self) -> tuple:
+        headers = {
+            name: self._request.headers[name]
+            for name in ("If-Match", "If-None-Match")
+            if name in self._request.headers
+        }
+        try:
+            parsed = HeaderSchema().deserialize(headers)
+        except colander.Invalid as error:
+            name, description = next(iter(error.asdict().items()))
+            raise_invalid(self._request, "header", name, description)
+        return parsed.get("If-Match"), parsed.get("If-None-Match")
+
+    def _check_id(self) -> None:
+        generators = self._request.registry.id_generators
+        if not generators.get("record", generators[""]).match(self.ref.record):
+            raise_invalid(self._request, location="path", description="Invalid object id")
+
+    def _check_collection(self) -> None:
+        ref, request = self.ref, self._request
+        bucket_uri = f"/buckets/{ref.bucket}"
+        try:
+            object_exists_or_404(request, "collection", ref.collection, bucket_uri)
+        except httpexceptions.HTTPNotFound:
+            if request.bound_data.get(DEFAULT_BUCKET) != ref.bucket:
+                raise
+            try:
+                object_exists_or_404(request, "bucket", ref.bucket)
+            except httpexceptions.HTTPNotFound:
+                self._bucket_to_create = True
+
+    def _record(self) -> dict | None:
+        storage = self._request.registry.storage
+        try:
+            return storage.get("record", self.ref.collection_uri, self.ref.record)
+        except ObjectNotFoundError:
+            return None
+
+    def _require(self, method: str) -> None:
+        creates = method == "POST" and (
+            # As Kinto has it for safe creations (Kinto/kinto#792).
+            self.current_object is None or self._request.headers.get("If-None-Match") == "*"
+        )
+        if creates:
+            self.required_permission = "create"
+            self.permission_object_id = f"{self.ref.collection_uri}/records"
+        else:
+            self.required_permission = "write"
+            self.permission_object_id = self.ref.uri

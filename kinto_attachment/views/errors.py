@@ -1,0 +1,49 @@
+"""From errors to HTTP: the one table."""
+
+from kinto.core.errors import ERRORS, http_error
+from kinto.core.utils import reapply_cors
+from pyramid import httpexceptions
+from pyramid.request import Request
+from pyramid.response import Response
+
+from .. import errors
+
+INVALID, POSTED = ERRORS.INVALID_PARAMETERS, ERRORS.INVALID_POSTED_DATA
+
+# error: (HTTP, errno, how the message is worded; clients and consoles match on it)
+TABLE: dict[type[errors.AttachmentError], tuple] = {
+    errors.NotMultipart: (httpexceptions.HTTPBadRequest, INVALID, "{reason}"),
+    errors.AttachmentMissing: (httpexceptions.HTTPBadRequest, POSTED, "{reason}"),
+    errors.MetadataForged: (httpexceptions.HTTPBadRequest, POSTED, "{reason}"),
+    errors.ReplacedMeanwhile: (
+        httpexceptions.HTTPConflict,
+        ERRORS.CONSTRAINT_VIOLATED,
+        "{reason}",
+    ),
+    errors.FieldRefused: (httpexceptions.HTTPBadRequest, POSTED, "{location}: {reason}"),
+    errors.Refused: (httpexceptions.HTTPBadRequest, INVALID, "{location}: {reason}"),
+    errors.StorageError: (
+        httpexceptions.HTTPServiceUnavailable,
+        ERRORS.BACKEND,
+        "The file storage is unavailable, please retry later.",
+    ),
+}
+
+
+def error_view(error: errors.AttachmentError, request: Request) -> Response:
+    """The answer to an error of ours, in Kinto's format, with the field in ``details``."""
+    kind = next(kind for kind in type(error).__mro__ if kind in TABLE)
+    status, errno, wording = TABLE[kind]
+    message, details, title = wording, None, None
+    if isinstance(error, errors.Refused):
+        message = wording.format(reason=error.reason, location=error.location)
+        details = [
+            {"location": error.location, "name": error.field, "description": error.reason}
+        ]
+        # Kinto's title for a refused field.
+        title = "Invalid parameters" if errno is INVALID and error.location == "body" else None
+    response = http_error(status(), errno=errno, error=title, message=message, details=details)
+    if response.status_code == 503:
+        seconds = request.registry.settings["retry_after_seconds"]
+        response.headers["Retry-After"] = str(seconds)
+    return reapply_cors(request, response)

@@ -1,0 +1,120 @@
+"""Fixtures: a site on every Kinto storage and every file storage.
+
+A test that asks for ``site`` runs on each of the combinations. Servers are started when the first
+test needs them, and stopped at the end.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from .servers.gcs import FakeGCS
+from .servers.postgresql import PostgreSQL
+from .servers.s3 import Moto, SeaweedFS
+from .site import Site
+
+KINTO_STORAGES = ["memory", "postgresql"]
+FILE_STORAGES = ["local", "moto", "seaweedfs"]
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory):
+    with PostgreSQL(tmp_path_factory.mktemp("postgresql")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory):
+    with Moto(tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory):
+    with SeaweedFS(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def fake_gcs(tmp_path_factory):
+    with FakeGCS(tmp_path_factory.mktemp("gcs")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kinto_settings(request):
+    """Settings of a Kinto storage by its name, with a database of its own when asked for."""
+    databases = {}
+
+    def settings(name: str, *, fresh: bool = False) -> dict[str, str]:
+        if name == "memory":
+            kinds = ("storage", "permission", "cache")
+            return {f"kinto.{kind}_backend": f"kinto.core.{kind}.memory" for kind in kinds}
+        server: PostgreSQL = request.getfixturevalue("postgresql")
+        url = server.create_database() if fresh else databases.get("shared")
+        url = url or databases.setdefault("shared", server.create_database())
+        return {
+            "kinto.storage_backend": "kinto.core.storage.postgresql",
+            "kinto.storage_url": url,
+            "kinto.permission_backend": "kinto.core.permission.postgresql",
+            "kinto.permission_url": url,
+            "kinto.cache_backend": "kinto.core.cache.memory",
+        }
+
+    return settings
+
+
+@pytest.fixture(scope="session")
+def file_settings(request, tmp_path_factory):
+    """Settings of a new, empty file storage of one kind."""
+
+    def settings(name: str) -> dict[str, str]:
+        if name == "memory":
+            return {"kinto.attachment.storage": "memory"}
+        if name == "local":
+            folder: Path = tmp_path_factory.mktemp("files") / "root"
+            return {"kinto.attachment.base_path": str(folder)}
+        server = request.getfixturevalue({"gcs": "fake_gcs"}.get(name, name))
+        return {f"kinto.{key}": value for key, value in server.settings(server.bucket()).items()}
+
+    return settings
+
+
+@pytest.fixture(scope="session")
+def make_site(kinto_settings, file_settings):
+    """Sites by their settings; the same settings give the same site."""
+    sites: dict[tuple, Site] = {}
+
+    def make(kinto: str = "memory", files: str = "local", **settings: str) -> Site:
+        key = (kinto, files, *sorted(settings.items()))
+        if key not in sites:
+            sites[key] = Site(**{**kinto_settings(kinto), **file_settings(files), **settings})
+        return sites[key]
+
+    return make
+
+
+@pytest.fixture(params=FILE_STORAGES)
+def files(request):
+    return request.param
+
+
+@pytest.fixture(params=KINTO_STORAGES)
+def kinto(request):
+    return request.param
+
+
+@pytest.fixture
+def site(make_site, kinto, files):
+    return make_site(kinto, files)
+
+
+@pytest.fixture
+def collection(site):
+    return site.collection()
+
+
+@pytest.fixture
+def record(collection):
+    """A record that is not there yet."""
+    return collection.record()

@@ -1,0 +1,178 @@
+"""A Kinto with this plugin, as a test sees it: over HTTP, and with a look into its storage."""
+
+import json
+from hashlib import sha256
+from typing import Any
+from uuid import uuid4
+
+import transaction
+import webtest
+from kinto import main
+from kinto.core import testing
+
+ALICE = {"Authorization": "Basic YWxpY2U6c2VjcmV0"}  # alice:secret
+BOB = {"Authorization": "Basic Ym9iOnNlY3JldA=="}  # bob:secret
+ATTRIBUTES = {"filename", "hash", "location", "mimetype", "size"}
+
+SETTINGS = {
+    "kinto.includes": "kinto.plugins.default_bucket kinto_attachment kinto.plugins.flush "
+    "kinto.plugins.history",
+    "kinto.userid_hmac_secret": "b4c96a8692291d88fe5a97dd91846eb4",
+    "kinto.bucket_create_principals": "system.Authenticated",
+    "kinto.experimental_collection_schema_validation": "true",
+    "kinto.attachment.base_url": "https://cdn.example/files/",
+    "kinto.attachment.folder": "{bucket_id}/{collection_id}",
+    "multiauth.policies": "basicauth",
+}
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"family": {"type": "string"}, "author": {"type": "string"}},
+}
+
+
+class Site:
+    """
+    :param settings: of the ini file, over :data:`SETTINGS`.
+
+    Each test works in buckets of its own, so that one site serves many.
+    """
+
+    def __init__(self, **settings: str):
+        self.settings = {**SETTINGS, **settings}
+        self.wsgi = main({}, **self.settings)
+        self.registry = self.wsgi.registry
+        self.registry.storage.initialize_schema()
+        self.registry.permission.initialize_schema()
+        self.registry.cache.initialize_schema()
+        self.http = webtest.TestApp(self.wsgi)
+        self.http.RequestClass = testing.get_request_class(prefix="v1")
+        self.storage = self.registry.attachment_storage
+        self.links = self.registry.attachment_links
+
+    def collection(self, **data: Any) -> "Collection":
+        """A new collection ``fonts`` in a new bucket, alice's."""
+        bucket = f"b_{uuid4().hex}"
+        self.http.put_json(f"/buckets/{bucket}", {}, headers=ALICE)
+        collection = Collection(self, bucket, "fonts")
+        self.http.put_json(collection.uri, {"data": data}, headers=ALICE)
+        return collection
+
+    def in_transaction(self, call):
+        """What ``call()`` returns, run as the server would."""
+        with transaction.manager:
+            return call()
+
+    def read(self, location: str) -> bytes:
+        """The bytes that a location stands for."""
+        return b"".join(self.storage.open(self.key(location)))
+
+    def key(self, location: str) -> str:
+        return location.removeprefix(self.settings["kinto.attachment.base_url"])
+
+
+class Collection:
+    def __init__(self, site: Site, bucket: str, collection: str):
+        self.site = site
+        self.http = site.http
+        self.bucket = bucket
+        self.uri = f"/buckets/{bucket}/collections/{collection}"
+
+    def record(self, record: str | None = None) -> "Record":
+        return Record(self, record or uuid4().hex)
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of all files of the bucket that are in the storage."""
+        return sorted(stat.key for stat in self.site.storage.list(f"{self.bucket}/"))
+
+    @property
+    def links(self) -> list[str]:
+        """The keys that records of the bucket are linked to."""
+        links = self.site.in_transaction(lambda: list(self.site.links.all()))
+        return sorted(link.key for link in links if link.ref.bucket == self.bucket)
+
+    @property
+    def releases(self) -> list[tuple[str, str]]:
+        """``(rule, key)`` that were written down for the bucket."""
+        releases = self.site.in_transaction(lambda: list(self.site.links.releases()))
+        return sorted(
+            (release.rule.value, key)
+            for release in releases
+            for key in release.keys
+            if key.startswith(f"{self.bucket}/")
+        )
+
+
+class Record:
+    def __init__(self, collection: Collection, record: str):
+        self.collection = collection
+        self.site, self.http = collection.site, collection.http
+        self.id = record
+        self.uri = f"{collection.uri}/records/{record}"
+        self.attachment_uri = f"{self.uri}/attachment"
+
+    def put(self, headers: dict = ALICE, **data: Any):
+        return self.http.put_json(self.uri, {"data": data}, headers=headers)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return self.http.get(self.uri, headers=ALICE).json["data"]
+
+    def upload(
+        self,
+        content: bytes = b"--fake--",
+        filename: str = "image.jpg",
+        *,
+        headers: dict | None = None,
+        status: int | str | None = None,
+        files: list | None = None,
+        **fields: Any,
+    ):
+        """Post a form as browsers do; text fields are JSON unless they are text already."""
+        texts = [
+            (name, value if isinstance(value, str | bytes) else json.dumps(value))
+            for name, value in fields.items()
+        ]
+        if files is None:
+            files = [("attachment", filename, content)]
+        mimetype, body = self.http.encode_multipart(texts, files)
+        return self.post(body, mimetype, headers=headers, status=status)
+
+    def post(self, body, content_type, *, headers=None, status=None):
+        headers = {**ALICE, **(headers or {}), "Content-Type": content_type}
+        return self.http.post(self.attachment_uri, body, headers=headers, status=status)
+
+    def post_raw(self, body: bytes, boundary: str = "XX", **options):
+        return self.post(body, f"multipart/form-data; boundary={boundary}", **options)
+
+    def detach(self, headers: dict | None = None, status: int | None = None):
+        headers = {**ALICE, **(headers or {})}
+        return self.http.delete(self.attachment_uri, headers=headers, status=status)
+
+    def snapshot(self) -> tuple:
+        """All there is to know of the record, its permissions and its file, and of the files
+        of its bucket: what a request that fails must not change."""
+        record = self.http.get(self.uri, headers=ALICE, status="*")
+        attachment = record.json.get("data", {}).get("attachment")
+        content = self.site.read(attachment["location"]) if attachment else None
+        return (
+            record.status_int,
+            record.json.get("data"),
+            record.json.get("permissions"),
+            content,
+            self.collection.keys,
+            self.collection.links,
+            self.collection.releases,
+        )
+
+    def check(self, content: bytes) -> dict[str, Any]:
+        """The attachment of the record, which is this content, is there and is the only one."""
+        attachment = self.data["attachment"]
+        key = self.site.key(attachment["location"])
+        assert attachment["hash"] == sha256(content).hexdigest()
+        assert attachment["size"] == len(content)
+        assert self.site.read(attachment["location"]) == content
+        assert self.collection.keys == self.collection.links == [key]
+        assert self.collection.releases == []
+        return attachment
