@@ -24,16 +24,19 @@ class Body:
 
     def __init__(self, environ: dict[str, Any]):
         self._environ = environ
-        self._input = environ["wsgi.input"]
+        self._read = environ["wsgi.input"].read
         declared = environ.get("CONTENT_LENGTH") or ""
         chunked = "HTTP_TRANSFER_ENCODING" in environ or environ.get("wsgi.input_terminated")
         self.length: int | None = int(declared) if declared.isdigit() else None if chunked else 0
         """Bytes declared; None for a chunked body."""
+        if self.length is None and "uwsgi.version" in environ:
+            self._read = _read_chunk_of_uwsgi
         self._left = self.length
         self._closed = False
 
     def read(self) -> bytes:
-        """The next bytes, at most :data:`~kinto_attachment.blob.CHUNK`; empty at the end.
+        """The next bytes, :data:`~kinto_attachment.blob.CHUNK` of them or fewer (uWSGI gives what
+        the client made a chunk, up to its ``chunked-input-limit``); empty at the end.
 
         :raises MalformedForm: the client went away.
         """
@@ -41,7 +44,7 @@ class Body:
         if not size:
             return b""
         try:
-            chunk = self._input.read(size)
+            chunk = self._read(size)
         except Exception as error:
             # Servers each have their own: OSError, gunicorn's NoMoreData, uWSGI's IOError...
             raise MalformedForm(f"The request body could not be read ({error}).") from error
@@ -68,3 +71,11 @@ class Body:
             self._left = 0  # nobody is there to answer
         self._environ["wsgi.input"] = BytesIO()
         self._environ["CONTENT_LENGTH"] = "0"
+
+
+def _read_chunk_of_uwsgi(size: int) -> bytes:
+    """uWSGI has chunked bodies in a place of its own, and nothing in ``wsgi.input``
+    (https://uwsgi-docs.readthedocs.io/en/latest/Chunked.html)."""
+    import uwsgi  # which is only there inside of uWSGI
+
+    return uwsgi.chunked_read()

@@ -5,102 +5,28 @@ What applies to one bucket or collection is written
 ``attachment.resources.{bucket}[.{collection}].{name}``.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from mimetypes import guess_type
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from pyramid_storage.extensions import resolve_extensions
-
 from .blob import DEFAULT_MIMETYPE, KeyTemplate, accept_mimetype, extension_of
 from .errors import FilenameRefused, SettingError
+from .setting_types import (
+    one_of,
+    parse_endpoint,
+    parse_extensions,
+    parse_flag,
+    parse_mimetypes,
+    parse_port,
+    parse_seconds,
+    parse_size,
+    parse_text,
+    parse_url,
+)
 
 PREFIX = "attachment."
-
-
-def _text(value: Any) -> str:
-    return str(value).strip()
-
-
-def _flag(value: Any) -> bool:
-    text = _text(value).lower()
-    if text in ("true", "yes", "on", "y", "t", "1"):
-        return True
-    if text in ("false", "no", "off", "n", "f", "0", "none", ""):
-        return False
-    raise ValueError(f"{text!r} is neither true nor false")
-
-
-def _size(value: Any) -> int:
-    text = _text(value) or "0"
-    if not text.isascii() or not text.isdigit():
-        raise ValueError(f"{text!r} is not a number of bytes")
-    return int(text)
-
-
-def _seconds(value: Any) -> float:
-    text = _text(value)
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= 3600:
-        raise ValueError(f"{text!r} is not a number of seconds")
-    return seconds
-
-
-def _url(value: Any) -> str:
-    """A base URL, with its trailing slash."""
-    text = _text(value)
-    if text and re.search(r"\s", text):
-        raise ValueError(f"{text!r} is not a URL")
-    return text if not text or text.endswith("/") else f"{text}/"
-
-
-def _endpoint(value: Any) -> str:
-    text = _text(value).rstrip("/")
-    if text and not re.match(r"https?://[^/\s]+", text):
-        raise ValueError(f"{text!r} is not an http:// or https:// URL")
-    return text
-
-
-def _port(value: Any) -> str:
-    text = _text(value)
-    if text and not (text.isdigit() and 0 < int(text) < 65536):
-        raise ValueError(f"{text!r} is not a port")
-    return text
-
-
-def _extensions(value: Any) -> frozenset[str]:
-    """Groups and extensions, as pyramid_storage has them: ``default+video``, ``mp4 avi``,
-    ``any`` (an empty set: everything)."""
-    text = _text(value)
-    if "any" in text.split("+"):
-        return frozenset()
-    return frozenset(extension.lower().lstrip(".") for extension in resolve_extensions(text))
-
-
-def _mimetypes(value: Any) -> Mapping[str, str]:
-    """``.ftl:application/vnd.fluent;.db:application/vnd.sqlite3``"""
-    types = {}
-    for item in filter(None, (part.strip() for part in re.split(r"[;\n]", _text(value)))):
-        extension, colon, mimetype = item.partition(":")
-        accepted = accept_mimetype(mimetype)
-        if not colon or not extension.strip().lstrip(".") or accepted is None:
-            raise ValueError(f"{item!r} is not of the form .extension:type/subtype")
-        types[extension.strip().lstrip(".").lower()] = accepted
-    return MappingProxyType(types)
-
-
-def _one_of(*names: str) -> Callable[[Any], str]:
-    def parse(value: Any) -> str:
-        if _text(value) not in names:
-            raise ValueError(f"{_text(value)!r} is none of {', '.join(names)}")
-        return _text(value)
-
-    return parse
 
 
 class Setting(NamedTuple):
@@ -118,38 +44,38 @@ class Setting(NamedTuple):
 SETTINGS: tuple[Setting, ...] = (
     Setting(
         "storage",
-        _one_of("auto", "local", "s3", "gcs", "memory"),
+        one_of("auto", "local", "s3", "gcs", "memory"),
         "auto",
         "Where the files are; ``auto`` is ``gcs``, ``s3`` or ``local``, "
         "the first whose settings are there.",
     ),
     Setting(
         "base_url",
-        _url,
+        parse_url,
         "",
         "Put before the key of a file to make the ``location`` in the record; "
         "relative without it.",
     ),
     Setting(
         "extra.base_url",
-        _url,
+        parse_url,
         "",
         "What the ``attachments`` capability advertises, if it is not ``base_url``.",
     ),
-    Setting("base_path", _text, "", "The folder that the files are in (``local``)."),
+    Setting("base_path", parse_text, "", "The folder that the files are in (``local``)."),
     Setting(
         "folder",
-        _text,
+        parse_text,
         "",
         "Folder of the files below the root, of ``{bucket_id}`` and ``{collection_id}``.",
         per_resource=True,
     ),
     Setting(
-        "randomize", _flag, "true", "Store files under a random name (UUID).", per_resource=True
+        "randomize", parse_flag, "true", "Store files under a random name (UUID).", per_resource=True
     ),
     Setting(
         "filename_pattern",
-        _text,
+        parse_text,
         "{filename}",
         "The name of a file when ``randomize`` is false, of ``{filename}``, ``{extension}`` (with "
         "its dot), ``{hash}``, ``{uuid}``, ``{record_id}``, ``{bucket_id}``, ``{collection_id}``.",
@@ -157,28 +83,28 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "keep_old_files",
-        _flag,
+        parse_flag,
         "false",
         "Keep the bytes of replaced and deleted attachments.",
         per_resource=True,
     ),
     Setting(
         "extensions",
-        _extensions,
+        parse_extensions,
         "default",
         "Accepted extensions: groups and names joined by ``+``, or ``any``.",
         per_resource=True,
     ),
     Setting(
         "mimetypes",
-        _mimetypes,
+        parse_mimetypes,
         "",
         "Types of extensions, whatever the client says: ``.ftl:application/vnd.fluent;.db:...``",
         per_resource=True,
     ),
     Setting(
         "max_size",
-        _size,
+        parse_size,
         "0",
         "Largest file in bytes; 0 is no limit.",
         per_resource=True,
@@ -186,48 +112,48 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "spool_dir",
-        _text,
+        parse_text,
         "",
         "Folder for files while they arrive (``s3``, ``gcs``); the system's temporary "
         "folder without it.",
     ),
-    Setting("aws.access_key", _text, "", "S3 access key; boto3's own search for one without."),
-    Setting("aws.secret_key", _text, "", "S3 secret key."),
-    Setting("aws.bucket_name", _text, "", "S3 bucket.", alias="aws.bucket"),
-    Setting("aws.acl", _text, "", "Canned ACL of new objects, such as ``public-read``."),
-    Setting("aws.region", _text, "", "S3 region."),
-    Setting("aws.endpoint_url", _endpoint, "", "URL of an S3 server that is not Amazon's."),
-    Setting("aws.host", _text, "", "Its host, instead of ``aws.endpoint_url``."),
-    Setting("aws.port", _port, "", "Its port, with ``aws.host``."),
-    Setting("aws.is_secure", _flag, "true", "Whether to use TLS with ``aws.host``."),
-    Setting("aws.use_path_style", _flag, "false", "Bucket in the path and not in the host."),
+    Setting("aws.access_key", parse_text, "", "S3 access key; boto3's own search for one without."),
+    Setting("aws.secret_key", parse_text, "", "S3 secret key."),
+    Setting("aws.bucket_name", parse_text, "", "S3 bucket.", alias="aws.bucket"),
+    Setting("aws.acl", parse_text, "", "Canned ACL of new objects, such as ``public-read``."),
+    Setting("aws.region", parse_text, "", "S3 region."),
+    Setting("aws.endpoint_url", parse_endpoint, "", "URL of an S3 server that is not Amazon's."),
+    Setting("aws.host", parse_text, "", "Its host, instead of ``aws.endpoint_url``."),
+    Setting("aws.port", parse_port, "", "Its port, with ``aws.host``."),
+    Setting("aws.is_secure", parse_flag, "true", "Whether to use TLS with ``aws.host``."),
+    Setting("aws.use_path_style", parse_flag, "false", "Bucket in the path and not in the host."),
     Setting(
         "aws.request_checksum_calculation",
-        _one_of("when_supported", "when_required"),
+        one_of("when_supported", "when_required"),
         "when_supported",
         "Set to ``when_required`` for servers that refuse checksum trailers.",
     ),
-    Setting("aws.timeout", _seconds, "5", "Seconds to connect, or to wait for an answer, once."),
-    Setting("aws.num_retries", _size, "1", "How often a request is repeated."),
+    Setting("aws.timeout", parse_seconds, "5", "Seconds to connect, or to wait for an answer, once."),
+    Setting("aws.num_retries", parse_size, "1", "How often a request is repeated."),
     Setting(
         "gcloud.credentials",
-        _text,
+        parse_text,
         "",
         "Path of a service account's JSON file; default credentials without.",
     ),
-    Setting("gcloud.project", _text, "", "Google Cloud project."),
-    Setting("gcloud.bucket_name", _text, "", "Google Cloud Storage bucket."),
-    Setting("gcloud.acl", _text, "", "Predefined ACL of new objects, such as ``publicRead``."),
-    Setting("gcloud.cache_control", _text, "", "``Cache-Control`` of new objects."),
-    Setting("gcloud.auto_create_bucket", _flag, "false", "Create the bucket if it is missing."),
-    Setting("gcloud.auto_create_acl", _text, "", "Predefined ACL of a bucket so created."),
+    Setting("gcloud.project", parse_text, "", "Google Cloud project."),
+    Setting("gcloud.bucket_name", parse_text, "", "Google Cloud Storage bucket."),
+    Setting("gcloud.acl", parse_text, "", "Predefined ACL of new objects, such as ``publicRead``."),
+    Setting("gcloud.cache_control", parse_text, "", "``Cache-Control`` of new objects."),
+    Setting("gcloud.auto_create_bucket", parse_flag, "false", "Create the bucket if it is missing."),
+    Setting("gcloud.auto_create_acl", parse_text, "", "Predefined ACL of a bucket so created."),
     Setting(
         "gcloud.uniform_bucket_level_access",
-        _flag,
+        parse_flag,
         "false",
         "The bucket has uniform access: send no ACL.",
     ),
-    Setting("gcloud.timeout", _seconds, "10", "Seconds to wait for an answer."),
+    Setting("gcloud.timeout", parse_seconds, "10", "Seconds to wait for an answer."),
 )
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}

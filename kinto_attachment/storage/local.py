@@ -167,8 +167,13 @@ class LocalFileStorage:
         os.fsync(file.fileno())
         self._make_folder(os.path.dirname(path))
         try:
-            # /proc has a name for the file without one (open(2), O_TMPFILE).
-            os.link(file.path or f"/proc/self/fd/{file.fileno()}", path, follow_symlinks=True)
+            if file.path:
+                os.link(file.path, path)
+            else:
+                # /proc has a name for the file without one (open(2), O_TMPFILE). Only with a
+                # src_dir_fd, of no further use here, does Python follow it.
+                descriptor = file.fileno()
+                os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor)
         except FileExistsError:
             raise
         except OSError as error:

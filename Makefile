@@ -1,0 +1,40 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help install serve tests tests-all lint format clean
+
+help:
+	@echo "make serve      run Kinto with this plugin on 127.0.0.1:8888"
+	@echo "make tests      run the tests"
+	@echo "make tests-all  run the slow ones too"
+	@echo "make lint       check the style;  make format  to mend it"
+	@echo "make clean      remove what the others made"
+
+install: $(INSTALLED)
+
+$(INSTALLED): setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[s3,gcs,dev]"
+	touch $@
+
+serve: $(INSTALLED)
+	$(BIN)/python scripts/serve.py
+
+tests: $(INSTALLED) lint
+	$(BIN)/python -m pytest
+
+tests-all: $(INSTALLED) lint
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,93 @@
+"""What the text of a setting means. Each raises ``ValueError`` with the reason when it is wrong."""
+
+import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from pyramid_storage.extensions import resolve_extensions
+
+from .blob import accept_mimetype
+
+
+def parse_text(value: Any) -> str:
+    return str(value).strip()
+
+
+def parse_flag(value: Any) -> bool:
+    text = parse_text(value).lower()
+    if text in ("true", "yes", "on", "y", "t", "1"):
+        return True
+    if text in ("false", "no", "off", "n", "f", "0", "none", ""):
+        return False
+    raise ValueError(f"{text!r} is neither true nor false")
+
+
+def parse_size(value: Any) -> int:
+    text = parse_text(value) or "0"
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(f"{text!r} is not a number of bytes")
+    return int(text)
+
+
+def parse_seconds(value: Any) -> float:
+    text = parse_text(value)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 3600:
+        raise ValueError(f"{text!r} is not a number of seconds")
+    return seconds
+
+
+def parse_url(value: Any) -> str:
+    """A base URL, with its trailing slash."""
+    text = parse_text(value)
+    if text and re.search(r"\s", text):
+        raise ValueError(f"{text!r} is not a URL")
+    return text if not text or text.endswith("/") else f"{text}/"
+
+
+def parse_endpoint(value: Any) -> str:
+    text = parse_text(value).rstrip("/")
+    if text and not re.match(r"https?://[^/\s]+", text):
+        raise ValueError(f"{text!r} is not an http:// or https:// URL")
+    return text
+
+
+def parse_port(value: Any) -> str:
+    text = parse_text(value)
+    if text and not (text.isdigit() and 0 < int(text) < 65536):
+        raise ValueError(f"{text!r} is not a port")
+    return text
+
+
+def parse_extensions(value: Any) -> frozenset[str]:
+    """Groups and extensions, as pyramid_storage has them: ``default+video``, ``mp4 avi``,
+    ``any`` (an empty set: everything)."""
+    text = parse_text(value)
+    if "any" in text.split("+"):
+        return frozenset()
+    return frozenset(extension.lower().lstrip(".") for extension in resolve_extensions(text))
+
+
+def parse_mimetypes(value: Any) -> Mapping[str, str]:
+    """``.ftl:application/vnd.fluent;.db:application/vnd.sqlite3``"""
+    types = {}
+    for item in filter(None, (part.strip() for part in re.split(r"[;\n]", parse_text(value)))):
+        extension, colon, mimetype = item.partition(":")
+        accepted = accept_mimetype(mimetype)
+        if not colon or not extension.strip().lstrip(".") or accepted is None:
+            raise ValueError(f"{item!r} is not of the form .extension:type/subtype")
+        types[extension.strip().lstrip(".").lower()] = accepted
+    return MappingProxyType(types)
+
+
+def one_of(*names: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if parse_text(value) not in names:
+            raise ValueError(f"{parse_text(value)!r} is none of {', '.join(names)}")
+        return parse_text(value)
+
+    return parse

@@ -1,0 +1,359 @@
+"""Bytes in a bucket of Amazon S3, or of a server that speaks its protocol."""
+
+import os
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from io import BytesIO
+from itertools import islice
+from tempfile import TemporaryFile
+from threading import Lock
+from typing import Any, BinaryIO
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import HTTPError
+from zope.interface import implementer
+
+from ..blob import CHUNK, Source, check_key, content_disposition
+from ..errors import BlobNotFound, StorageUnavailable
+from ..settings import Settings
+from . import IStorage, Stat
+
+MIB = 1024 * 1024
+PART = 8 * MIB
+MIN_PART = 5 * MIB  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
+MAX_PART = 5 * 1024 * MIB
+MAX_PARTS = 10_000
+WORKERS = 2
+"""Parts on their way at once; each is held in memory."""
+
+DELETE_PAGE = 1000
+CONNECTIONS = 50
+
+_NOT_FOUND = {"NoSuchKey", "NotFound", "404"}
+_EMPTY_RANGE = {"InvalidRange", "416"}
+
+
+@contextmanager
+def _translated(key: str) -> Iterator[None]:
+    """What botocore says, in our words."""
+    try:
+        yield
+    except ClientError as error:
+        if error.response["Error"]["Code"] in _NOT_FOUND:
+            raise BlobNotFound(key) from error
+        raise StorageUnavailable(key, str(error)) from error
+    except (BotoCoreError, HTTPError) as error:
+        raise StorageUnavailable(key, str(error)) from error
+
+
+@implementer(IStorage)
+class S3FileStorage:
+    """
+    :param bucket_name: exists already.
+    :param options: of ``boto3``'s client: ``endpoint_url``, ``region_name``...
+    :param config: of ``botocore.config.Config``: time-outs, retries, addressing.
+    :param acl: canned ACL of new objects.
+    :param base_url: what serves the bucket, see :meth:`url`.
+    :param spool_dir: folder of files while they arrive.
+
+    No lock is built on conditional writes: SeaweedFS and Swift race on them, Ceph ignores them.
+
+    >>> S3FileStorage("files", base_url="https://cdn.example/").url("a/b.txt")
+    'https://cdn.example/a/b.txt'
+    """
+
+    exclusive = False
+
+    def __init__(
+        self,
+        bucket_name: str,
+        options: dict[str, Any] | None = None,
+        config: dict[str, Any] | None = None,
+        acl: str = "",
+        base_url: str = "",
+        spool_dir: str = "",
+    ):
+        self.bucket_name = bucket_name
+        self.base_url = base_url
+        self._options = options or {}
+        self._config = Config(max_pool_connections=CONNECTIONS, **(config or {}))
+        self._acl = acl
+        self._spool_dir = spool_dir or None
+        self._client: tuple[int, Any] | None = None
+        self._lock = Lock()
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "S3FileStorage":
+        endpoint_url = settings["aws.endpoint_url"]
+        if settings["aws.host"]:
+            scheme = "https" if settings["aws.is_secure"] else "http"
+            port = f":{settings['aws.port']}" if settings["aws.port"] else ""
+            endpoint_url = f"{scheme}://{settings['aws.host']}{port}"
+        return cls(
+            settings["aws.bucket_name"],
+            options={
+                "aws_access_key_id": settings["aws.access_key"] or None,
+                "aws_secret_access_key": settings["aws.secret_key"] or None,
+                "region_name": settings["aws.region"] or None,
+                "endpoint_url": endpoint_url or None,
+            },
+            config={
+                "connect_timeout": settings["aws.timeout"],
+                "read_timeout": settings["aws.timeout"],
+                "retries": {
+                    "total_max_attempts": 1 + settings["aws.num_retries"],
+                    "mode": "standard",
+                },
+                "request_checksum_calculation": settings["aws.request_checksum_calculation"],
+                "response_checksum_validation": "when_required",
+                "signature_version": "s3v4",
+                "s3": {"addressing_style": "path" if settings["aws.use_path_style"] else "auto"},
+            },
+            acl=settings["aws.acl"],
+            base_url=settings["base_url"],
+            spool_dir=settings["spool_dir"],
+        )
+
+    @property
+    def client(self) -> Any:
+        """boto3's client of this process: connections do not survive a fork."""
+        if self._client is None or self._client[0] != os.getpid():
+            with self._lock:
+                if self._client is None or self._client[0] != os.getpid():
+                    with _translated(self.bucket_name):
+                        session = boto3.session.Session()
+                        client = session.client("s3", config=self._config, **self._options)
+                    self._client = (os.getpid(), client)
+        return self._client[1]
+
+    def spool(self) -> BinaryIO:
+        try:
+            return TemporaryFile(dir=self._spool_dir)
+        except OSError as error:
+            raise StorageUnavailable("spool", str(error)) from error
+
+    def put(self, key: str, source: Source) -> None:
+        check_key(key)
+        headers = self._headers(source)
+        if source.size > PART:
+            self._put_parts(key, self._read_parts(source), headers)
+            return
+        body = b"".join(source.chunks())
+        if self._sends_checksums:
+            headers["ChecksumSHA256"] = b64encode(bytes.fromhex(source.digest)).decode()
+        with _translated(key):
+            self.client.put_object(Bucket=self.bucket_name, Key=key, Body=body, **headers)
+
+    def open(self, key: str, start: int = 0, end: int | None = None) -> "S3Chunks":
+        check_key(key)
+        if end is not None and end <= start:
+            self.stat(key)
+            return S3Chunks(key, None)
+        bounds = {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
+        try:
+            with _translated(key):
+                answer = self.client.get_object(
+                    Bucket=self.bucket_name, Key=key, **(bounds if start or end else {})
+                )
+        except StorageUnavailable as error:
+            cause = error.__cause__
+            if isinstance(cause, ClientError) and (
+                cause.response["Error"]["Code"] in _EMPTY_RANGE
+            ):
+                return S3Chunks(key, None)
+            raise
+        return S3Chunks(key, answer["Body"])
+
+    def stat(self, key: str) -> Stat:
+        check_key(key)
+        with _translated(key):
+            head = self.client.head_object(Bucket=self.bucket_name, Key=key)
+        return Stat(key, head["ContentLength"], head["LastModified"])
+
+    def delete(self, keys: Iterable[str]) -> None:
+        keys = iter(keys)
+        while page := [{"Key": check_key(key)} for key in islice(keys, DELETE_PAGE)]:
+            with _translated(page[0]["Key"]):
+                answer = self.client.delete_objects(
+                    Bucket=self.bucket_name, Delete={"Objects": page, "Quiet": True}
+                )
+            for error in answer.get("Errors", ()):
+                if error.get("Code") not in _NOT_FOUND:
+                    raise StorageUnavailable(error.get("Key", ""), error.get("Message", ""))
+
+    def list(self, prefix: str = "") -> Iterator[Stat]:
+        pages = self.client.get_paginator("list_objects_v2")
+        with _translated(prefix):
+            for page in pages.paginate(Bucket=self.bucket_name, Prefix=prefix):
+                for found in page.get("Contents", ()):
+                    yield Stat(found["Key"], found["Size"], found["LastModified"])
+
+    def compose(self, parts: Iterable[str], key: str) -> None:
+        check_key(key)
+        sizes = [(part, self.stat(part).size) for part in parts]
+        if sum(size for _, size in sizes) == 0:
+            with _translated(key):
+                self.client.put_object(Bucket=self.bucket_name, Key=key, Body=b"")
+            return
+        self._put_parts(key, self._compose_parts(sizes), {})
+
+    def url(self, key: str) -> str:
+        return self.base_url + check_key(key)
+
+    def sign(
+        self,
+        key: str,
+        method: str = "GET",
+        expires: int = 3600,
+        filename: str | None = None,
+        mimetype: str | None = None,
+    ) -> str | None:
+        parameters = {"Bucket": self.bucket_name, "Key": check_key(key)}
+        if method == "GET" and filename is not None:
+            disposition = content_disposition(filename, mimetype or "")
+            parameters["ResponseContentDisposition"] = disposition
+        if method == "GET" and mimetype is not None:
+            parameters["ResponseContentType"] = mimetype
+        call = {"GET": "get_object", "HEAD": "head_object", "PUT": "put_object"}[method]
+        with _translated(key):
+            return self.client.generate_presigned_url(call, Params=parameters, ExpiresIn=expires)
+
+    @property
+    def _sends_checksums(self) -> bool:
+        return self._config.request_checksum_calculation != "when_required"
+
+    def _headers(self, source: Source) -> dict[str, str]:
+        headers = {
+            "ContentType": source.mimetype,
+            "ContentDisposition": content_disposition(source.filename, source.mimetype),
+        }
+        if self._acl:
+            headers["ACL"] = self._acl
+        if source.immutable and self._acl.startswith("public"):
+            headers["CacheControl"] = "public, max-age=31536000, immutable"
+        return headers
+
+    def _read_parts(self, source: Source) -> Iterator[dict[str, Any]]:
+        """The parts of a source, as arguments of UploadPart; at most 10 000 of them."""
+        part = max(PART, -(-source.size // MAX_PARTS))
+        source.file.seek(0)
+        while body := _read_exactly(source.file, part):
+            yield {"Body": body}
+
+    def _compose_parts(self, sizes: Sequence[tuple[str, int]]) -> Iterator[dict[str, Any]]:
+        """The parts of a whole: copies where S3 allows them, else bytes (a part but the last
+        has at least 5 MiB)."""
+        small = BytesIO()
+        for key, size in sizes:
+            start = 0
+            if small.tell() or size < MIN_PART:
+                start = min(size, max(0, MIN_PART - small.tell()))
+                start = size if size - start < MIN_PART else start
+                for chunk in self.open(key, 0, start):
+                    small.write(chunk)
+                if small.tell() >= MIN_PART:
+                    yield {"Body": small.getvalue()}
+                    small = BytesIO()
+            while start < size:
+                left = size - start
+                # Not one of them is to be left with less than the least.
+                length = left if left <= MAX_PART else MAX_PART - MIN_PART
+                source = {"Bucket": self.bucket_name, "Key": key}
+                bounds = f"bytes={start}-{start + length - 1}"
+                yield {"CopySource": source, "CopySourceRange": bounds}
+                start += length
+        if small.tell():
+            yield {"Body": small.getvalue()}
+
+    def _put_parts(self, key: str, parts: Iterator[dict[str, Any]], headers: dict) -> None:
+        """A multipart upload of our own: boto3's takes 2 to 10 times the memory."""
+        where = {"Bucket": self.bucket_name, "Key": key}
+        checksum = {"ChecksumAlgorithm": "CRC32"} if self._sends_checksums else {}
+        with _translated(key):
+            upload = self.client.create_multipart_upload(**where, **headers, **checksum)
+        where["UploadId"] = upload["UploadId"]
+
+        def send(number: int, part: dict[str, Any]) -> dict[str, Any]:
+            with _translated(key):
+                if "CopySource" in part:
+                    answer = self.client.upload_part_copy(**where, PartNumber=number, **part)
+                    answer = answer["CopyPartResult"]
+                else:
+                    answer = self.client.upload_part(**where, PartNumber=number, **part, **checksum)
+            sums = {name: answer[name] for name in ("ChecksumCRC32",) if name in answer}
+            return {"PartNumber": number, "ETag": answer["ETag"], **sums}
+
+        try:
+            sent = _send_all(send, parts)
+            with _translated(key):
+                self.client.complete_multipart_upload(**where, MultipartUpload={"Parts": sent})
+        except BaseException:
+            self._abort(where)
+            raise
+
+    def _abort(self, where: dict[str, str]) -> None:
+        try:
+            with _translated(where["Key"]):
+                self.client.abort_multipart_upload(**where)
+        except (BlobNotFound, StorageUnavailable):
+            # What is being raised says why; what is left is no object, and `gc` aborts it.
+            return
+
+
+class S3Chunks(Iterator[bytes]):
+    """The body of an answer, closed at its end or by :meth:`close`."""
+
+    def __init__(self, key: str, body: Any):
+        self._key = key
+        self._body = body
+
+    def __next__(self) -> bytes:
+        if self._body is None:
+            raise StopIteration
+        try:
+            with _translated(self._key):
+                chunk = self._body.read(CHUNK)
+        except OSError as error:
+            self.close()
+            raise StorageUnavailable(self._key, str(error)) from error
+        if not chunk:
+            self.close()
+            raise StopIteration
+        return chunk
+
+    def close(self) -> None:
+        if self._body is not None:
+            self._body.close()
+            self._body = None
+
+
+def _send_all(send: Any, parts: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Send the parts as they come, a few at once; what each was answered, in their order."""
+    sent: list[dict[str, Any]] = []
+    with ThreadPoolExecutor(WORKERS) as pool:
+        running: set[Future] = set()
+        try:
+            for number, part in enumerate(parts, start=1):
+                running.add(pool.submit(send, number, part))
+                del part
+                if len(running) >= WORKERS:
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    sent += [future.result() for future in done]
+            sent += [future.result() for future in running]
+        finally:
+            for future in running:
+                future.cancel()
+    return sorted(sent, key=lambda answer: answer["PartNumber"])
+
+
+def _read_exactly(file: BinaryIO, size: int) -> bytes:
+    """As many bytes, or fewer at the end of the file."""
+    pieces = []
+    while size and (piece := file.read(size)):
+        pieces.append(piece)
+        size -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

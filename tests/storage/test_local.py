@@ -1,0 +1,175 @@
+"""Files below a folder."""
+
+import errno
+import os
+import stat
+
+import pytest
+
+from kinto_attachment.blob import Source
+from kinto_attachment.errors import BlobNotFound, KeyRefused, StorageUnavailable
+from kinto_attachment.storage.local import LocalFileStorage
+from kinto_attachment.storage.testing import StorageTest
+
+
+class TestLocal(StorageTest):
+    @pytest.fixture
+    def storage(self, tmp_path):
+        return LocalFileStorage(str(tmp_path / "root"), "https://cdn.example/files/")
+
+
+class TestWithoutUnnamedFiles(TestLocal):
+    """As on macOS, or NFS."""
+
+    @pytest.fixture
+    def storage(self, tmp_path, monkeypatch):
+        monkeypatch.delattr(os, "O_TMPFILE")
+        return LocalFileStorage(str(tmp_path / "root"), "https://cdn.example/files/")
+
+
+class TestWithoutLinks(TestLocal):
+    """As on exFAT."""
+
+    @pytest.fixture
+    def storage(self, tmp_path, monkeypatch):
+        def link(*args, **kwargs):
+            raise OSError(errno.EPERM, "no links here")
+
+        monkeypatch.setattr(os, "link", link)
+        return LocalFileStorage(str(tmp_path / "root"), "https://cdn.example/files/")
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return LocalFileStorage(str(tmp_path / "root"))
+
+
+def put(storage, key, content=b"content"):
+    with storage.spool() as file:
+        file.write(content)
+        storage.put(key, Source(file, "a", "text/plain", len(content), "00"))
+
+
+def test_files_are_where_their_keys_say(storage, tmp_path):
+    put(storage, "a/b.txt")
+    assert (tmp_path / "root/a/b.txt").read_bytes() == b"content"
+    assert storage.path("a/b.txt") == str(tmp_path / "root/a/b.txt")
+
+
+def test_files_are_readable_by_whom_the_umask_says(storage, tmp_path):
+    before = os.umask(0o027)
+    try:
+        put(storage, "a")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "root/a").stat().st_mode) == 0o640
+
+
+def test_a_spool_that_is_not_put_leaves_nothing(storage, tmp_path, monkeypatch):
+    for named in (False, True):
+        if named:
+            monkeypatch.delattr(os, "O_TMPFILE")
+        with storage.spool() as file:
+            file.write(b"content")
+            assert list(storage.list()) == []
+        assert os.listdir(tmp_path / "root") == []
+
+
+def test_a_spool_is_not_copied(storage, tmp_path):
+    with storage.spool() as file:
+        file.write(b"content")
+        storage.put("a", Source(file, "a", "text/plain", 7, "00"))
+        assert os.fstat(file.fileno()).st_ino == (tmp_path / "root/a").stat().st_ino
+
+
+def test_file_and_folder_are_synced_before_put_returns(storage, monkeypatch):
+    synced, linked = [], []
+    fsync, link = os.fsync, os.link
+
+    def record_fsync(descriptor):
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    def record_link(*args, **kwargs):
+        linked.append(len(synced))
+        link(*args, **kwargs)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(os, "link", record_link)
+    put(storage, "a/b")
+    assert linked and any("deleted" in path or "#" in path for path in synced[: linked[0]])
+    assert synced[-1].endswith("/root/a")
+    assert any(path.endswith("/root") for path in synced)  # where "a" is new
+
+
+def test_full_disk(storage, monkeypatch):
+    def fsync(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(StorageUnavailable, match="No space left"):
+        put(storage, "a")
+    monkeypatch.undo()
+    with pytest.raises(BlobNotFound):
+        storage.stat("a")
+
+
+def test_root_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    storage = LocalFileStorage(str(tmp_path / "file/root"))
+    with pytest.raises((StorageUnavailable, KeyRefused)):
+        storage.spool()
+
+
+def test_a_folder_is_no_blob(storage):
+    put(storage, "a/b")
+    for call in (storage.stat, storage.open):
+        with pytest.raises(BlobNotFound):
+            call("a")
+    storage.delete(["a"])
+    assert [found.key for found in storage.list()] == ["a/b"]
+
+
+def test_a_blob_is_no_folder(storage):
+    put(storage, "a")
+    with pytest.raises(KeyRefused):
+        put(storage, "a/b")
+    with pytest.raises(BlobNotFound):
+        storage.stat("a/b")
+    storage.delete(["a/b"])
+
+
+def test_a_segment_that_no_file_can_have(storage):
+    with pytest.raises(KeyRefused):
+        put(storage, "x" * 256)
+
+
+def test_a_file_that_gets_shorter_while_it_is_read(storage, tmp_path):
+    put(storage, "a", bytes(1000))
+    chunks = storage.open("a")
+    os.truncate(tmp_path / "root/a", 0)
+    with pytest.raises(StorageUnavailable, match="shorter"):
+        list(chunks)
+
+
+def test_many_threads_with_one_name(storage):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from kinto_attachment.blob import KeyTemplate, RecordRef
+    from kinto_attachment.errors import BlobExists
+
+    template = KeyTemplate("", "{filename}")
+
+    def save(index):
+        for key in template.keys(RecordRef("b", "c", "r"), "same.txt", "00"):
+            try:
+                put(storage, key, b"%d" % index)
+            except BlobExists:
+                continue
+            return key
+
+    with ThreadPoolExecutor(8) as pool:
+        keys = list(pool.map(save, range(200)))
+    assert len(set(keys)) == 200
+    for index, key in enumerate(keys):
+        assert b"".join(storage.open(key)) == b"%d" % index

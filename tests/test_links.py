@@ -1,0 +1,110 @@
+"""The rows, on both of Kinto's storages."""
+
+import pytest
+
+from kinto_attachment.blob import RecordRef
+from kinto_attachment.links import PAGE, Link, Rule
+
+
+@pytest.fixture
+def site(make_site, kinto):
+    return make_site(kinto, "local")
+
+
+@pytest.fixture
+def run(site):
+    return site.in_transaction
+
+
+@pytest.fixture
+def links(site):
+    return site.links
+
+
+@pytest.fixture
+def bucket():
+    from uuid import uuid4
+
+    return f"b_{uuid4().hex}"
+
+
+def test_of_a_record(links, run, bucket):
+    ref = RecordRef(bucket, "c", "r")
+    link = Link(ref, f"{bucket}/a.txt", "ab12", shared=True)
+    run(lambda: links.add(link))
+    run(lambda: links.add(link))
+    assert run(lambda: links.of(ref)) == [link]
+    assert run(lambda: links.of(RecordRef(bucket, "c", "r2"))) == []
+    assert run(lambda: links.remove(ref)) == [(link.key, True)]
+    assert run(lambda: links.of(ref)) == []
+
+
+@pytest.mark.parametrize(
+    "ids, others",
+    [
+        (("a_", "c", "r"), ("ab", "c", "r")),
+        (("{b}", "c_d", "r"), ("{b}", "cxd", "r")),
+        (("{b}", "c", "r"), ("{b}", "c2", "r")),
+        (("{b}", "c-", "r"), ("{b}", "c", "r")),
+        (("{b}", "c.*", "r"), ("{b}", "cxx", "r")),
+        (("{b}", "c%", "r"), ("{b}", "cxx", "r")),
+    ],
+)
+def test_below_a_collection_are_only_its_own(links, run, bucket, ids, others):
+    mine = RecordRef(*(part.format(b=bucket) for part in ids))
+    other = RecordRef(*(part.format(b=bucket) for part in others))
+    run(lambda: links.add(Link(mine, f"{bucket}/mine", "00")))
+    run(lambda: links.add(Link(other, f"{bucket}/other", "00")))
+    removed = run(lambda: [key for page in links.remove_below(*ids[:2]) for key in page]
+                  if "{b}" not in ids
+                  else [k for page in links.remove_below(mine.bucket, mine.collection) for k in page])
+    assert removed == [(f"{bucket}/mine", False)]
+    assert run(lambda: links.remove(other)) == [(f"{bucket}/other", False)]
+
+
+def test_linked_keys(links, run, bucket):
+    keys = [f"{bucket}/{index}" for index in range(PAGE + 3)]
+    for index in (0, PAGE, PAGE + 2):
+        ref = RecordRef(bucket, "c", str(index))
+        run(lambda ref=ref, key=keys[index]: links.add(Link(ref, key, "00", shared=index == 0)))
+    assert run(lambda: links.linked(keys)) == {keys[0], keys[PAGE], keys[PAGE + 2]}
+    assert run(lambda: links.linked([])) == set()
+    run(lambda: list(links.remove_below(bucket)))
+
+
+def test_all_gives_each_key_once(links, run, bucket):
+    for index in range(7):
+        shared = index >= 5
+        key = f"{bucket}/shared" if shared else f"{bucket}/{index}"
+        ref = RecordRef(bucket, "c", str(index))
+        run(lambda ref=ref, key=key, shared=shared: links.add(Link(ref, key, "00", shared)))
+    mine = run(lambda: [link.key for link in links.all() if link.ref.bucket == bucket])
+    assert sorted(mine) == [*(f"{bucket}/{index}" for index in range(5)), f"{bucket}/shared"]
+    run(lambda: list(links.remove_below(bucket)))
+
+
+def test_all_reads_page_by_page(links, run, bucket, monkeypatch):
+    import kinto_attachment.links as module
+
+    monkeypatch.setattr(module, "PAGE", 3)
+    for index in range(10):
+        ref = RecordRef(bucket, "c", str(index))
+        run(lambda ref=ref, index=index: links.add(Link(ref, f"{bucket}/{index}", "00")))
+    mine = run(lambda: [link.key for link in links.all() if link.ref.bucket == bucket])
+    assert mine == [f"{bucket}/{index}" for index in range(10)]
+    run(lambda: list(links.remove_below(bucket)))
+
+
+def test_releases(links, run, bucket):
+    keys = [f"{bucket}/{index}" for index in range(PAGE + 1)]
+    ids = run(lambda: list(links.release(keys, Rule.DELETE)))
+    assert len(ids) == 2
+    first = run(lambda: links.get_release(ids[0]))
+    assert first.rule is Rule.DELETE
+    assert list(first.keys) == keys[:PAGE]
+    known = run(lambda: {release.id for release in links.releases()})
+    assert set(ids) <= known
+    for release_id in [*ids, "never"]:
+        run(lambda release_id=release_id: links.drop_release(release_id))
+    assert run(lambda: links.get_release(ids[0])) is None
+    assert run(lambda: list(links.release([], Rule.KEEP))) == []

@@ -1,0 +1,205 @@
+"""The settings: what is understood, what is refused, and by which name."""
+
+import pytest
+
+from kinto_attachment.blob import RecordRef
+from kinto_attachment.errors import FilenameRefused, SettingError
+from kinto_attachment.settings import SETTINGS, read_settings
+
+BASE = {"attachment.base_path": "/srv/files"}
+REF = RecordRef("blog", "articles", "first")
+
+
+def settings(**given: str):
+    return read_settings({**BASE, **{f"attachment.{key}": value for key, value in given.items()}})
+
+
+def key(read, filename="photo.JPG", digest="ab12"):
+    return next(read.policy("blog", "articles").template.keys(REF, filename, digest))
+
+
+def test_defaults():
+    read = settings()
+    policy = read.policy("blog", "articles")
+    assert read.storage == "local"
+    assert read["base_url"] == read.advertised_url == ""
+    assert policy.max_size == 0
+    assert not policy.keep_old_files
+    assert policy.template.unique and not policy.template.shared
+    assert key(read).endswith(".jpg") and "/" not in key(read)
+    assert {"jpg", "pdf", "txt", "json"} <= policy.extensions
+
+
+def test_other_plugins_settings_are_none_of_ours():
+    assert read_settings({**BASE, "attachments": "x", "history.exclude_resources": "y"})
+
+
+@pytest.mark.parametrize(
+    "given, storage",
+    [
+        ({"base_path": "/srv"}, "local"),
+        ({"aws.bucket": "files"}, "s3"),
+        ({"aws.bucket_name": "files", "base_path": "/srv"}, "s3"),
+        ({"gcloud.bucket_name": "files", "aws.bucket_name": "files"}, "gcs"),
+        ({"storage": "memory"}, "memory"),
+        ({"storage": "local", "base_path": "/srv", "aws.bucket": "files"}, "local"),
+    ],
+)
+def test_storage_is_found(given, storage):
+    given = {f"attachment.{key}": value for key, value in given.items()}
+    assert read_settings(given).storage == storage
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({}, "attachment.base_path: no storage is configured"),
+        ({"attachment.storage": "s3"}, "attachment.aws.bucket_name: s3 storage needs it"),
+        ({"attachment.storage": "tape"}, "attachment.storage: 'tape' is none of auto, local"),
+        ({**BASE, "attachment.nope": "1"}, "attachment.nope: is not a setting of kinto-att"),
+        ({**BASE, "attachment.gzipped": "true"}, "attachment.gzipped: is not a setting"),
+        ({**BASE, "attachment.max_size": "ten"}, "attachment.max_size: 'ten' is not a number"),
+        ({**BASE, "attachment.max_size": "-1"}, "attachment.max_size: '-1' is not a number"),
+        ({**BASE, "attachment.max_size": "²"}, "attachment.max_size: '²' is not a number"),
+        ({**BASE, "attachment.randomize": "maybe"}, "attachment.randomize: 'maybe' is neither"),
+        ({**BASE, "attachment.mimetypes": ".a:b"}, "attachment.mimetypes: '.a:b' is not of"),
+        ({**BASE, "attachment.base_url": "a b"}, "attachment.base_url: 'a b' is not a URL"),
+        ({**BASE, "attachment.folder": "{user}"}, "attachment.folder: unknown placeholder {user}"),
+        ({**BASE, "attachment.folder": "../up"}, "attachment.folder: '../up' is not a relative"),
+        ({**BASE, "attachment.folder": "{"}, "attachment.folder: '{': "),
+        ({**BASE, "attachment.folder": "a//b"}, "attachment.folder: 'a//b' is not a relative"),
+        (
+            {
+                **BASE,
+                "attachment.randomize": "false",
+                "attachment.filename_pattern": "{hash}/../{filename}",
+            },
+            "attachment.filename_pattern: '{hash}/../{filename}' is not a relative path",
+        ),
+        (
+            {**BASE, "attachment.max_size": "1", "attachment.max_size_bytes": "2"},
+            "attachment.max_size_bytes: contradicts max_size",
+        ),
+        (
+            {**BASE, "attachment.aws.endpoint_url": "s3.example"},
+            "attachment.aws.endpoint_url: 's3.example' is not an http:// or https:// URL",
+        ),
+        ({**BASE, "attachment.aws.port": "x"}, "attachment.aws.port: 'x' is not a port"),
+        ({**BASE, "attachment.aws.port": "80"}, "attachment.aws.port: needs aws.host"),
+        (
+            {
+                **BASE,
+                "attachment.aws.host": "a",
+                "attachment.aws.endpoint_url": "http://b",
+            },
+            "attachment.aws.host: contradicts aws.endpoint_url",
+        ),
+        ({**BASE, "attachment.aws.timeout": "0"}, "attachment.aws.timeout: '0' is not a number"),
+        (
+            {**BASE, "attachment.resources.fen.nec.fonts.randomize": "true"},
+            "Configuration rule malformed: `attachment.resources.fen.nec.fonts.randomize`",
+        ),
+        (
+            {**BASE, "attachment.resources.fennec.base_path": "foobar"},
+            "`base_path` is not a supported setting name. "
+            "Read `attachment.resources.fennec.base_path`",
+        ),
+        (
+            {**BASE, "attachment.resources.fennec.fonts.max_size": "x"},
+            "attachment.resources.fennec.fonts.max_size: 'x' is not a number of bytes",
+        ),
+        (
+            {**BASE, "attachment.resources.fennec.fonts.folder": "{x}"},
+            "attachment.resources.fennec.fonts.folder: unknown placeholder {x}",
+        ),
+    ],
+)
+def test_refused(given, message):
+    with pytest.raises(SettingError) as error:
+        read_settings(given)
+    assert message in str(error.value)
+
+
+def test_resources_inherit_from_their_bucket():
+    read = settings(
+        **{
+            "folder": "all",
+            "max_size": "1",
+            "resources.blog.folder": "{bucket_id}",
+            "resources.blog.articles.max_size": "3",
+            "resources.blog.max_size": "2",
+        }
+    )
+    assert read.policy("other", "articles").max_size == 1
+    assert read.policy("blog", "other").max_size == 2
+    assert read.policy("blog", "articles").max_size == 3
+    assert key(read).startswith("blog/")
+
+
+def test_every_per_resource_setting_is_taken():
+    for setting in SETTINGS:
+        if setting.per_resource:
+            value = setting.default or ""
+            assert settings(**{f"resources.blog.{setting.name}": value})
+
+
+@pytest.mark.parametrize(
+    "pattern, expected, shared",
+    [
+        ("{filename}", "photo.JPG", False),
+        ("{hash}", "ab12", True),
+        ("{hash}{extension}", "ab12.jpg", True),
+        ("{record_id}/{filename}", "first/photo.JPG", False),
+        ("{collection_id}-{record_id}{extension}", "articles-first.jpg", False),
+    ],
+)
+def test_filename_pattern(pattern, expected, shared):
+    read = settings(randomize="false", filename_pattern=pattern)
+    assert key(read) == expected
+    assert read.policy("blog", "articles").template.shared is shared
+
+
+def test_further_keys_differ_and_keep_the_extension():
+    read = settings(randomize="false", filename_pattern="{record_id}{extension}")
+    keys = read.policy("blog", "articles").template.keys(REF, "a.tar.gz", "00")
+    first, second, third = next(keys), next(keys), next(keys)
+    assert first == "first.gz"
+    assert len({first, second, third}) == 3
+    assert second.startswith("first-") and second.endswith(".gz")
+
+
+@pytest.mark.parametrize(
+    "value, accepted, refused",
+    [
+        ("default", ["a.JPG", "b.csv"], ["a.exe", "README", "a.mp4", "jpg"]),
+        ("default+video", ["a.jpg", "a.mp4"], ["a.exe"]),
+        ("mp4 .AVI", ["a.mp4", "a.avi"], ["a.jpg"]),
+        ("any", ["a.exe", "README", "a.b c"], []),
+    ],
+)
+def test_extensions(value, accepted, refused):
+    policy = settings(extensions=value).policy("blog", "articles")
+    for filename in accepted:
+        policy.check_extension(filename)
+    for filename in refused:
+        with pytest.raises(FilenameRefused):
+            policy.check_extension(filename)
+
+
+def test_mimetypes_of_the_operator_win():
+    read = settings(mimetypes=".ftl:application/vnd.fluent; db:application/vnd.sqlite3")
+    policy = read.policy("blog", "articles")
+    assert policy.mimetype("a.ftl", None) == "application/vnd.fluent"
+    assert policy.mimetype("a.FTL", "text/plain") == "application/vnd.fluent"
+    assert policy.mimetype("a.db", "application/octet-stream") == "application/vnd.sqlite3"
+    assert policy.mimetype("a.txt", None) == "text/plain"
+
+
+def test_base_url_gets_its_slash():
+    assert settings(base_url="http://cdn.com")["base_url"] == "http://cdn.com/"
+    assert settings(**{"extra.base_url": "http://x"}).advertised_url == "http://x/"
+
+
+def test_settings_are_frozen():
+    with pytest.raises(TypeError):
+        settings()["base_url"] = "x"
