@@ -15,7 +15,7 @@ help:
 install: $(INSTALLED)
 
 $(INSTALLED): setup.cfg pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[s3,gcs,dev]"
 	touch $@
 

