@@ -1,10 +1,18 @@
-"""gunicorn --config config/gunicorn.conf.py --paste config/local.ini"""
+"""gunicorn --paste config/local.ini -c config/gunicorn.conf.py
+
+Bodies reach Kinto as they arrive. WEB_CONCURRENCY is the number of processes; leave it at one as
+long as the ini file has memory backends.
+"""
 
 bind = "127.0.0.1:8888"
-# With PostgreSQL, more: memory storage is not shared between processes.
-workers = 1
-# Threads, as uploads take as long as their clients do. The sync worker serves one at a time, and
-# is killed by ``timeout`` in the middle of a slow one.
+
+# A thread for each upload or download that may be under way at once in a process.
 worker_class = "gthread"
-threads = 32
-timeout = 120
+threads = 16
+
+# A thread that waits for a slow client does not count; seconds until a worker that hangs is ended.
+timeout = 60
+graceful_timeout = 60
+
+# Seconds that a connection stays open for the next request: longer than nginx keeps its own.
+keepalive = 75

@@ -91,6 +91,7 @@ class Gunicorn(KintoServer):
 
     def command(self) -> list[str]:
         options = f"--workers {self.workers} --worker-class {self.worker_class} --timeout 120"
+        options += " --no-control-socket"  # it would be in the home directory
         if self.worker_class == "gthread":
             options += f" --threads {self.threads}"
         bind = ["--bind", f"127.0.0.1:{self.port}"]
@@ -114,7 +115,7 @@ class Waitress(KintoServer):
 
 class UWSGI(KintoServer):
     def command(self) -> list[str]:
-        options = "--master --die-on-term --enable-threads --threads 8"
+        options = "--master --die-on-term --enable-threads --threads 8 --socket-timeout 60"
         return [
             str(BIN / "uwsgi"),
             *("--http-socket", f"127.0.0.1:{self.port}", "--ini-paste", str(self.ini)),
