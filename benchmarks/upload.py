@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from base64 import b64encode
+from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 
@@ -109,61 +110,66 @@ def report(rows: dict[str, list[dict[str, float]]], size: int, storage: str) -> 
         print(f"{name:24}{cpu:8.2f}{cpu / floor:9.2f}{memory:15.1f}{size / seconds:8.0f}")
 
 
+def kinto_settings(stack: ExitStack, folder: Path, storage: str) -> dict[str, str]:
+    """Settings of a Kinto on a PostgreSQL of its own, with its files where asked for."""
+    url = stack.enter_context(PostgreSQL(folder)).create_database()
+    settings = {
+        "kinto.storage_backend": "kinto.core.storage.postgresql",
+        "kinto.storage_url": url,
+        "kinto.permission_backend": "kinto.core.permission.postgresql",
+        "kinto.permission_url": url,
+        "kinto.attachment.base_path": str(folder / "files"),
+    }
+    if storage == "s3":
+        server = stack.enter_context(SeaweedFS(folder))
+        s3 = server.settings(server.bucket())
+        settings.update({f"kinto.{key}": value for key, value in s3.items()})
+    return settings
+
+
+def run(folder: Path, size: int, runs: int, storage: str) -> dict[str, list[dict[str, float]]]:
+    digest = sha256()
+    for _ in range(size):
+        digest.update(BLOCK)
+    path = "/v1/buckets/default/collections/c/records/r/attachment"
+    port = free_port()
+    with ExitStack() as stack:
+        settings = kinto_settings(stack, folder, storage)
+        Site(**settings)
+        floor = stack.enter_context(floor_server(folder, port))
+        kinto = stack.enter_context(Gunicorn(settings, folder))
+
+        def upload_floor(size=size):
+            status, body = send(port, "POST", "/", size, form=False)
+            assert status == 200
+            return body
+
+        def upload_kinto(size=size):
+            status, body = send(kinto.port, "POST", path, size, form=True)
+            assert status in (200, 201), body
+            return body
+
+        # What is loaded at the first request is not the cost of a large one.
+        upload_floor(1)
+        upload_kinto(9)
+        assert upload_floor().decode() == digest.hexdigest()
+        assert digest.hexdigest() in upload_kinto().decode()
+        rows = {"floor": [], "kinto-attachment": []}
+        for _ in range(runs):
+            rows["floor"].append(measure(Worker(floor.pid), upload_floor))
+            rows["kinto-attachment"].append(measure(Worker(kinto.pid), upload_kinto))
+        return rows
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=1024, help="MiB of the file")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--storage", choices=["local", "s3"], default="local")
     options = parser.parse_args()
-    digest = sha256()
-    for _ in range(options.size):
-        digest.update(BLOCK)
-
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_FOLDER")) as name:
-        folder = Path(name)
-        for part in ("floor", "postgresql", "seaweedfs", "kinto"):
-            (folder / part).mkdir()
-        rows = {"floor": [], "kinto-attachment": []}
-        with PostgreSQL(folder / "postgresql") as postgresql:
-            url = postgresql.create_database()
-            settings = {
-                "kinto.storage_backend": "kinto.core.storage.postgresql",
-                "kinto.storage_url": url,
-                "kinto.permission_backend": "kinto.core.permission.postgresql",
-                "kinto.permission_url": url,
-                "kinto.attachment.base_path": str(folder / "files"),
-            }
-            seaweedfs = None
-            if options.storage == "s3":
-                seaweedfs = SeaweedFS(folder / "seaweedfs").__enter__()
-                s3 = seaweedfs.settings(seaweedfs.bucket())
-                settings.update({f"kinto.{key}": value for key, value in s3.items()})
-            Site(**settings)
-            port = free_port()
-            path = "/v1/buckets/default/collections/c/records/r/attachment"
-            try:
-                with floor_server(folder / "floor", port) as floor:
-                    with Gunicorn(settings, folder / "kinto") as kinto:
-                        # What is loaded at the first request is not the cost of a large one.
-                        send(port, "POST", "/", 1, form=False)
-                        send(kinto.port, "POST", path, 9, form=True)
-                        floor_worker, kinto_worker = Worker(floor.pid), Worker(kinto.pid)
-
-                        def upload_floor():
-                            status, body = send(port, "POST", "/", options.size, form=False)
-                            assert (status, body.decode()) == (200, digest.hexdigest())
-
-                        def upload_kinto():
-                            status, body = send(kinto.port, "POST", path, options.size, form=True)
-                            assert status == 200 and digest.hexdigest() in body.decode(), body
-
-                        for _ in range(options.runs):
-                            rows["floor"].append(measure(floor_worker, upload_floor))
-                            rows["kinto-attachment"].append(measure(kinto_worker, upload_kinto))
-            finally:
-                if seaweedfs:
-                    seaweedfs.__exit__(None, None, None)
-        report(rows, options.size, options.storage)
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_FOLDER")) as folder:
+        rows = run(Path(folder), options.size, options.runs, options.storage)
+    report(rows, options.size, options.storage)
     return 0
 
 

@@ -7,6 +7,7 @@ from pyramid.config import Configurator
 from pyramid.events import ApplicationCreated
 from pyramid.exceptions import ConfigurationError
 from pyramid.security import NO_PERMISSION_REQUIRED
+from pyramid.tweens import EXCVIEW
 
 __version__ = version("kinto-attachment")
 
@@ -43,6 +44,11 @@ def includeme(config: Configurator) -> None:
 
     guard.install()
     listeners.install(config)
+    config.add_tween(
+        "kinto_attachment.retry.tween_factory",
+        under=EXCVIEW,
+        over="kinto.core.events.notify_resource_events_before",
+    )
     # Not an exception view only: a batch looks for the view of an error among all views.
     config.add_view(error_view, context=AttachmentError, permission=NO_PERMISSION_REQUIRED)
     attachments.attachment.path_info = "^/"

@@ -295,4 +295,3 @@ def _check_template(setting: str, template: str, known: frozenset[str]) -> None:
             check_key(template.format_map(dict.fromkeys(known, "x")))
         except (KeyRefused, ValueError, IndexError, AttributeError) as error:
             raise SettingError(setting, f"{template!r} is not a relative path: {error}") from error
-

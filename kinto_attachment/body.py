@@ -15,7 +15,7 @@ class Body:
     """The bytes of a request, read once and never past their end.
 
     :param environ: the WSGI environment. A missing ``CONTENT_LENGTH`` means a chunked body,
-        which the server ends; the header ``Transfer-Encoding`` or ``wsgi.input_terminated`` says so.
+        which the server ends; ``Transfer-Encoding`` or ``wsgi.input_terminated`` says so.
 
     >>> body = Body({"wsgi.input": BytesIO(b"abcdef"), "CONTENT_LENGTH": "3"})
     >>> body.length, body.read(), body.read()

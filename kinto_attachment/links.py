@@ -25,13 +25,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from itertools import islice, pairwise
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from kinto.core.storage import Filter, Sort, exceptions
 from kinto.core.utils import COMPARISON
 
 from .blob import RecordRef
+
+Item = TypeVar("Item")
 
 LINK = "attachment-link"
 LINKS_PARENT = "/attachment-links"
@@ -125,23 +127,35 @@ class Links:
         """Delete the links of one record; the ``(key, shared)`` they had."""
         return self._delete_all(_parent(ref))
 
-    def remove_keys(self, ref: RecordRef, keys: Iterable[str]) -> list[tuple[str, bool]]:
-        """Delete the links that the collection of ``ref`` has to the keys."""
-        removed = []
-        for page in _pages(keys):
-            ids = [_link_id(key, shared) for key in page for shared in (False, True)]
-            filters = [Filter("id", ids, COMPARISON.IN)]
-            removed += self._delete_all(f"{_parent(ref, 2)}/*", filters)
-        return removed
+    def find(self, pairs: Iterable[tuple[RecordRef, str]]) -> list[Link]:
+        """The links among these pairs of a record and a key, all of one collection."""
+        found = []
+        for page in _pages(pairs):
+            ids = [_link_id(key, shared) for _, key in page for shared in (False, True)]
+            rows = self._storage.list_all(
+                LINK, f"{_parent(page[0][0], 2)}/*", filters=_among(ids, [ref for ref, _ in page])
+            )
+            found += [_link(row) for row in rows]
+        return found
 
-    def remove_below(
-        self, bucket: str, collection: str | None = None
-    ) -> Iterator[list[tuple[str, bool]]]:
-        """Delete the links of a whole collection or bucket, a page after the other."""
-        ref = RecordRef(bucket, collection or "", "")
-        parent = f"{_parent(ref, 2 if collection else 1)}/*"
-        while removed := self._delete_all(parent):
-            yield removed
+    def below(
+        self, bucket: str, collection: str | None = None, *, without: Iterable[Link] = ()
+    ) -> list[Link]:
+        """A page of the links of a whole collection or bucket, some of them left out."""
+        parent = _parent(RecordRef(bucket, collection or "", ""), 2 if collection else 1)
+        left_out = [_link_id(link.key, link.shared) for link in without]
+        filters = [Filter("id", left_out, COMPARISON.EXCLUDE)] if left_out else []
+        rows = self._storage.list_all(LINK, f"{parent}/*", filters=filters, limit=PAGE)
+        return [_link(row) for row in rows]
+
+    def remove_links(self, links: Iterable[Link]) -> list[tuple[str, bool]]:
+        """Delete these links, all of one bucket; the ``(key, shared)`` they had."""
+        removed = []
+        for page in _pages(links):
+            ids = [_link_id(link.key, link.shared) for link in page]
+            filters = _among(ids, [link.ref for link in page])
+            removed += self._delete_all(f"{_parent(page[0].ref, 1)}/*", filters)
+        return removed
 
     def all(self) -> Iterator[Link]:
         """One link of every key on the server, read a page at a time."""
@@ -166,9 +180,7 @@ class Links:
 
     def drop_release(self, release_id: str) -> None:
         """Forget it: its keys are dealt with. Again does nothing."""
-        self._storage.delete_all(
-            RELEASE, f"{RELEASES_PARENT}/{release_id}", with_deleted=False
-        )
+        self._storage.delete_all(RELEASE, f"{RELEASES_PARENT}/{release_id}", with_deleted=False)
 
     def releases(self) -> Iterator[Release]:
         """Every release on the server, read a page at a time."""
@@ -189,6 +201,12 @@ class Links:
                 if last is None or last["id"] != row["id"]:
                     yield row
             filters = [Filter("id", rows[-1]["id"], COMPARISON.GT)]
+
+
+def _among(ids: list[str], refs: list[RecordRef]) -> list[Filter]:
+    """The ids find the rows, by the primary key; of those that share a key, only some are meant."""
+    uris = [ref.uri for ref in refs]
+    return [Filter("id", ids, COMPARISON.IN), Filter("record", uris, COMPARISON.IN)]
 
 
 def _parent(ref: RecordRef, depth: int = 3) -> str:
@@ -219,7 +237,7 @@ def _release(row: dict[str, Any]) -> Release:
     return Release(row["id"], Rule(row["rule"]), tuple(row["keys"]))
 
 
-def _pages(keys: Iterable[str]) -> Iterator[list[str]]:
-    keys = iter(keys)
-    while page := list(islice(keys, PAGE)):
+def _pages(items: Iterable[Item]) -> Iterator[list[Item]]:
+    items = iter(items)
+    while page := list(islice(items, PAGE)):
         yield page

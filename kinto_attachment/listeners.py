@@ -15,7 +15,7 @@ from kinto.core.storage import Filter, exceptions
 from kinto.core.utils import COMPARISON
 from kinto.events import ServerFlushed
 from pyramid.config import Configurator
-from pyramid.events import ContextFound
+from pyramid.events import ApplicationCreated, ContextFound
 from pyramid.request import Request
 
 from .blob import RecordRef
@@ -30,18 +30,25 @@ FEW = 20
 
 def install(config: Configurator) -> None:
     """Listen to everything that changes which records have files."""
-    written, deleted = (ACTIONS.CREATE, ACTIONS.UPDATE), (ACTIONS.DELETE,)
-    for listener, actions, resource in (
-        (on_record_written, written, "record"),
-        (on_record_deleted, deleted, "record"),
-        (on_collection_deleted, deleted, "collection"),
-        (on_bucket_deleted, deleted, "bucket"),
-    ):
-        config.add_subscriber(
-            listener, ResourceChanged, for_actions=actions, for_resources=(resource,)
-        )
+    # After Kinto's own listeners, which delete the records of a deleted collection.
+    config.add_subscriber(
+        lambda event: config.registry.registerHandler(on_resource_changed, (ResourceChanged,)),
+        ApplicationCreated,
+    )
     config.add_subscriber(on_flush_requested, ContextFound)
     config.add_subscriber(on_server_flushed, ServerFlushed)
+
+
+def on_resource_changed(event: ResourceChanged) -> None:
+    deleted = event.payload["action"] == ACTIONS.DELETE.value
+    listener = {
+        ("record", False): on_record_written,
+        ("record", True): on_record_deleted,
+        ("collection", True): on_collection_deleted,
+        ("bucket", True): on_bucket_deleted,
+    }.get((event.payload["resource_name"], deleted))
+    if listener:
+        listener(event)
 
 
 def on_record_written(event: ResourceChanged) -> None:
@@ -122,8 +129,7 @@ def on_server_flushed(event: ServerFlushed) -> None:
 def _all_keys(request: Request) -> Iterator[tuple[Rule, str]]:
     registry = request.registry
     for link in registry.attachment_links.all():
-        policy = registry.attachment_settings.policy(link.ref.bucket, link.ref.collection)
-        yield Rule.KEEP if policy.keep_old_files else Rule.DELETE, link.key
+        yield Rule.KEEP if _keeps_old(request, link.ref) else Rule.DELETE, link.key
     for release in registry.attachment_links.releases():
         for key in release.keys:
             yield release.rule, key
@@ -142,44 +148,56 @@ def _exists(request: Request, resource_name: str, parent_id: str, object_id: str
 
 
 def _release_below(request: Request, bucket: str, collection: str | None = None) -> None:
+    """Let go the files of all records below a collection or bucket that is gone."""
     files, links = files_of(request), request.registry.attachment_links
     keep_old = request.registry.attachment_settings.policy(bucket, collection or "").keep_old_files
-    for removed in links.remove_below(bucket, collection):
+    survivors: set[Link] = set()
+    while page := links.below(bucket, collection, without=survivors):
+        # An upload that was committed after Kinto deleted the records that it saw: the record
+        # is still there, and needs its bytes.
+        refs = [link.ref for link in page]
+        alive = _with_attachment(request, refs)
+        survivors.update(link for link in page if link.ref in alive)
+        removed = links.remove_links([link for link in page if link.ref not in alive])
         files.release(removed, keep_old)
 
 
 def _release(request: Request, lost: list[tuple[RecordRef, dict[str, Any]]]) -> None:
     """Let go the files of these records of one collection, those that really lost them."""
-    for start in range(0, len(lost), PAGE // 2):
-        page = lost[start : start + PAGE // 2]
-        ref = page[0][0]
-        settings = request.registry.attachment_settings
-        keep_old = settings.policy(ref.bucket, ref.collection).keep_old_files
-        files, links = files_of(request), request.registry.attachment_links
-        still = _with_attachment(request, [ref for ref, _ in page])
-        page = [(ref, before) for ref, before in page if ref not in still]
+    files, links = files_of(request), request.registry.attachment_links
+    for start in range(0, len(lost), PAGE):
+        page = lost[start : start + PAGE]
+        alive = _with_attachment(request, [ref for ref, _ in page])
+        page = [(ref, before) for ref, before in page if ref not in alive]
+        if not page:
+            continue
+        keep_old = _keeps_old(request, page[0][0])
         if len(page) > FEW:
-            by_key = {_key(request, before): ref for ref, before in page}
-            removed = links.remove_keys(ref, by_key)
-            files.release(removed, keep_old)
-            # Those whose file was replaced since the event's data was read.
-            done = {by_key[key] for key, _ in removed}
+            found = links.find([(ref, _key(request, before)) for ref, before in page])
+            files.release(links.remove_links(found), keep_old)
+            # The rest had another file by then than Kinto had read.
+            done = {link.ref for link in found}
             page = [(ref, before) for ref, before in page if ref not in done]
         for ref, _ in page:
             files.unlink(ref, keep_old)
 
 
+def _keeps_old(request: Request, ref: RecordRef) -> bool:
+    return request.registry.attachment_settings.policy(ref.bucket, ref.collection).keep_old_files
+
+
 def _with_attachment(request: Request, refs: Iterable[RecordRef]) -> set[RecordRef]:
-    """Those of these records, of one collection, that have an attachment now."""
-    by_id = {ref.record: ref for ref in refs}
-    if not by_id:
-        return set()
-    records = request.registry.storage.list_all(
-        "record",
-        next(iter(by_id.values())).collection_uri,
-        filters=[Filter("id", list(by_id), COMPARISON.IN)],
-    )
-    return {by_id[row["id"]] for row in records if row.get(ATTRIBUTE) is not None}
+    """Those of these records that are there, and have an attachment, now."""
+    by_collection: dict[str, dict[str, RecordRef]] = {}
+    for ref in refs:
+        by_collection.setdefault(ref.collection_uri, {})[ref.record] = ref
+    found: set[RecordRef] = set()
+    for uri, by_id in by_collection.items():
+        filters = [Filter("id", list(by_id), COMPARISON.IN)]
+        for row in request.registry.storage.list_all("record", uri, filters=filters):
+            if row.get(ATTRIBUTE) is not None:
+                found.add(by_id[row["id"]])
+    return found
 
 
 def _key(request: Request, attachment: dict[str, Any]) -> str:
@@ -193,8 +211,7 @@ def _link_copy(request: Request, ref: RecordRef, attachment: dict[str, Any]) -> 
     key = _key(request, attachment)
     links = request.registry.attachment_links
     link = Link(ref, key, str(attachment.get("hash", "")), links.is_shared(key))
-    keep_old = request.registry.attachment_settings.policy(ref.bucket, ref.collection)
-    files_of(request).link(link, keep_old.keep_old_files)
+    files_of(request).link(link, _keeps_old(request, ref))
 
 
 def _check_still_linked(request: Request, ref: RecordRef, location: str) -> None:

@@ -1,19 +1,15 @@
 """Writing an attachment on its record, or taking it off, through Kinto itself.
 
 The record is written by a subrequest, so that permissions, schema, preconditions, events and
-history are Kinto's own. It is the last step of an upload: the bytes are safe by then, and a lost
-race with another request is simply tried again.
+history are Kinto's own. It is the last step of an upload: the bytes are safe by then.
 """
 
-import random
-import time
-from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
 from kinto.core.errors import http_error
 from kinto.core.storage import Filter
-from kinto.core.storage.exceptions import BackendError, IntegrityError, ObjectNotFoundError
+from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.core.utils import COMPARISON, build_request
 from pyramid import httpexceptions
 from pyramid.request import Request
@@ -22,13 +18,7 @@ from pyramid.response import Response
 from .blob import Attachment, RecordRef
 from .guard import ATTRIBUTE
 from .links import Link
-from .transaction import Files, files_of, outermost, restart
-
-ATTEMPTS = 12
-"""Writes of one record. Each that fails means that somebody else's succeeded."""
-
-# https://www.postgresql.org/docs/current/errcodes-appendix.html: serialization failure, deadlock
-_TRY_AGAIN = {"40001", "40P01"}
+from .transaction import Files, files_of
 
 
 def attach(
@@ -40,7 +30,6 @@ def attach(
     permissions: dict[str, Any] | None,
     exists: bool,
     keep_old: bool,
-    prepare: Callable[[], None] = lambda: None,
 ) -> Response:
     """Create the record with the attachment, or merge it into the one that is there.
 
@@ -48,7 +37,6 @@ def attach(
     :param data: further attributes; an ``attachment`` among them is overruled.
     :param exists: whether the record was there a moment ago.
     :param keep_old: do not delete the bytes of the attachment that is replaced.
-    :param prepare: called in each try, before the record is written.
     :returns: Kinto's own answer, 200 or 201, for ``ETag`` and ``Last-Modified``.
     :raises HTTPException: Kinto refused.
     """
@@ -56,53 +44,20 @@ def attach(
     if permissions is not None:
         body["permissions"] = permissions
 
-    def write(files: Files) -> Response:
-        prepare()
-        _undo_by_hand(request, files, link.ref)
-        files.expect(link.ref, attachment.location)
-        response = _create_or_update(request, link.ref, body, exists)
-        files.link(link, keep_old)
-        return response
-
-    return _try_again(request, write)
+    files = files_of(request)
+    _undo_by_hand(request, files, link.ref)
+    files.expect(link.ref, attachment.location)
+    response = _create_or_update(request, link.ref, body, exists)
+    files.link(link, keep_old)
+    return response
 
 
 def detach(request: Request, ref: RecordRef) -> Response:
     """Remove the attribute from the record; the listeners let go of the bytes."""
     # RFC 7396: null removes the key. A plain PATCH would store the null.
     body = {"data": {ATTRIBUTE: None}}
-
-    def write(files: Files) -> Response:
-        _undo_by_hand(request, files, ref)
-        headers = {"Content-Type": "application/merge-patch+json"}
-        return _invoke(request, "PATCH", ref, body, headers)
-
-    return _try_again(request, write)
-
-
-def _try_again(request: Request, write: Callable[[Files], Response]) -> Response:
-    """Call until it does not meet with another transaction.
-
-    Kinto's timestamps are unique in a collection, and taken without a lock: of two records
-    written in the same millisecond one fails (https://github.com/mozilla-services/cliquet/issues/25).
-    """
-    # What a batch did before would be undone as well.
-    is_in_batch = getattr(outermost(request).matched_route, "name", None) == "batch"
-    for attempt in range(ATTEMPTS):
-        try:
-            return write(files_of(request))
-        except BackendError as error:
-            last = attempt == ATTEMPTS - 1
-            if last or is_in_batch or not _is_conflict(error):
-                raise
-            restart(request)
-            time.sleep(random.uniform(0, 0.01 * (attempt + 1)))
-    raise AssertionError("unreachable")
-
-
-def _is_conflict(error: BackendError) -> bool:
-    cause = getattr(error.original, "orig", None)
-    return isinstance(error, IntegrityError) or getattr(cause, "pgcode", None) in _TRY_AGAIN
+    _undo_by_hand(request, files_of(request), ref)
+    return _invoke(request, "PATCH", ref, body, {"Content-Type": "application/merge-patch+json"})
 
 
 def _create_or_update(

@@ -53,8 +53,7 @@ SETTINGS: tuple[Setting, ...] = (
         "base_url",
         parse_url,
         "",
-        "Put before the key of a file to make the ``location`` in the record; "
-        "relative without it.",
+        "Put before the key of a file to make the ``location`` in the record; relative without it.",
     ),
     Setting(
         "extra.base_url",
@@ -71,7 +70,11 @@ SETTINGS: tuple[Setting, ...] = (
         per_resource=True,
     ),
     Setting(
-        "randomize", parse_flag, "true", "Store files under a random name (UUID).", per_resource=True
+        "randomize",
+        parse_flag,
+        "true",
+        "Store files under a random name (UUID).",
+        per_resource=True,
     ),
     Setting(
         "filename_pattern",
@@ -133,7 +136,9 @@ SETTINGS: tuple[Setting, ...] = (
         "when_supported",
         "Set to ``when_required`` for servers that refuse checksum trailers.",
     ),
-    Setting("aws.timeout", parse_seconds, "5", "Seconds to connect, or to wait for an answer, once."),
+    Setting(
+        "aws.timeout", parse_seconds, "5", "Seconds to connect, or to wait for an answer, once."
+    ),
     Setting("aws.num_retries", parse_size, "1", "How often a request is repeated."),
     Setting(
         "gcloud.credentials",
@@ -145,7 +150,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("gcloud.bucket_name", parse_text, "", "Google Cloud Storage bucket."),
     Setting("gcloud.acl", parse_text, "", "Predefined ACL of new objects, such as ``publicRead``."),
     Setting("gcloud.cache_control", parse_text, "", "``Cache-Control`` of new objects."),
-    Setting("gcloud.auto_create_bucket", parse_flag, "false", "Create the bucket if it is missing."),
+    Setting(
+        "gcloud.auto_create_bucket", parse_flag, "false", "Create the bucket if it is missing."
+    ),
     Setting("gcloud.auto_create_acl", parse_text, "", "Predefined ACL of a bucket so created."),
     Setting(
         "gcloud.uniform_bucket_level_access",
@@ -253,7 +260,8 @@ class Settings(Mapping[str, Any]):
             if not storage:
                 raise SettingError(
                     f"{PREFIX}base_path",
-                    "no storage is configured: set base_path, aws.bucket_name or gcloud.bucket_name",
+                    "no storage is configured: set base_path, aws.bucket_name or "
+                    "gcloud.bucket_name",
                 )
         elif storage in needed and not self[needed[storage]]:
             raise SettingError(f"{PREFIX}{needed[storage]}", f"{storage} storage needs it")

@@ -50,15 +50,18 @@ def outermost(request: Request) -> Request:
     return request
 
 
-def restart(request: Request) -> None:
+def restart(request: Request, *, carry_hooks: bool = True) -> None:
     """End the transaction without a trace and begin another: the database connection is given
     back to the pool, until it is needed again.
 
-    Legal before anything was written, or to try again what failed. What the transaction does
-    to files is carried over, as are the hooks that Kinto's ``AfterResourceChanged`` needs.
+    Legal before anything was written, or to try again what failed. Bytes that came with the
+    transaction are carried over.
+
+    :param carry_hooks: take the after-commit hooks along, which were added at the start of the
+        request; Kinto's ``AfterResourceChanged`` is one.
     """
     files = request.bound_data.get(_BOUND)
-    hooks = list(request.tm.get().getAfterCommitHooks())
+    hooks = list(request.tm.get().getAfterCommitHooks()) if carry_hooks else []
     if files:
         files.leave()
     request.tm.abort()

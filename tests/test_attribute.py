@@ -70,7 +70,9 @@ class TestAltered:
     )
     def test_by_json_patch(self, record, operation):
         before = record.snapshot()
-        check_forged(record.http.patch_json(record.uri, [operation], headers=JSON_PATCH, status="*"))
+        check_forged(
+            record.http.patch_json(record.uri, [operation], headers=JSON_PATCH, status="*")
+        )
         assert record.snapshot() == before
 
     def test_in_a_batch_fails_alone(self, record):

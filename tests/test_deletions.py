@@ -2,6 +2,8 @@
 
 import pytest
 
+from kinto_attachment import links, listeners
+
 from .site import ALICE, Collection
 
 
@@ -109,13 +111,30 @@ def test_buckets(make_site, kinto, files):
         assert collection.keys == collection.links == collection.releases == []
 
 
-def test_many_more_than_the_storage_fetches_at_once(make_site, kinto):
-    site = make_site(kinto, "local", **{"kinto.storage_max_fetch_size": "7"})
-    collection = site.collection()
+def test_a_collection_of_many_pages(make_site, kinto, monkeypatch):
+    monkeypatch.setattr(links, "PAGE", 7)
+    monkeypatch.setattr(listeners, "PAGE", 7)
+    collection = make_site(kinto, "local").collection()
     for _ in range(20):
         collection.record().upload(b"content")
     collection.http.delete(collection.uri, headers=ALICE)
     assert collection.keys == collection.links == collection.releases == []
+
+
+def test_records_that_kinto_leaves_keep_their_files(make_site):
+    """PostgreSQL deletes at most ``storage_max_fetch_size`` records of a collection. The others
+    are there again with the collection."""
+    site = make_site("postgresql", "local", **{"kinto.storage_max_fetch_size": "7"})
+    collection = site.collection()
+    for _ in range(20):
+        collection.record().upload(b"content")
+    site.http.delete(collection.uri, headers=ALICE)
+    site.http.put_json(collection.uri, {}, headers=ALICE)
+    left = site.http.get(f"{collection.uri}/records?_limit=100", headers=ALICE).json["data"]
+    assert left
+    keys = {site.key(record["attachment"]["location"]) for record in left}
+    assert keys <= set(collection.keys)
+    assert len(collection.keys) == len(collection.links) == 13
 
 
 def test_in_a_batch(collection):
@@ -202,9 +221,7 @@ def test_flush(kinto_settings, file_settings, kinto, files, keep):
     from .site import Site
 
     settings = {**kinto_settings(kinto, fresh=True), **file_settings(files)}
-    site = Site(
-        **settings, **{"kinto.attachment.resources.kept.keep_old_files": keep}
-    )
+    site = Site(**settings, **{"kinto.attachment.resources.kept.keep_old_files": keep})
     collection = site.collection()
     for _ in range(3):
         collection.record().upload(b"content")

@@ -31,13 +31,13 @@ def body_of(data: bytes, sizes: list[int] | None = None) -> Body:
     return Body({"wsgi.input": stream, "CONTENT_LENGTH": str(len(data))})
 
 
-def form(content: bytes, data: str, order: bool, boundary: str = "XX") -> bytes:
+def form(content: bytes, data: str, order: bool) -> bytes:
+    head = "--XX\r\nContent-Disposition: form-data; name="
     parts = [
-        f'--{boundary}\r\nContent-Disposition: form-data; name="attachment"; filename="a"\r\n\r\n'
-        .encode() + content + b"\r\n",
-        f'--{boundary}\r\nContent-Disposition: form-data; name="data"\r\n\r\n{data}\r\n'.encode(),
+        f'{head}"attachment"; filename="a"\r\n\r\n'.encode() + content + b"\r\n",
+        f'{head}"data"\r\n\r\n{data}\r\n'.encode(),
     ]
-    return b"".join(parts if order else parts[::-1]) + f"--{boundary}--\r\n".encode()
+    return b"".join(parts if order else parts[::-1]) + b"--XX--\r\n"
 
 
 @given(

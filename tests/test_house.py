@@ -14,7 +14,7 @@ FLOORS = [
     {"settings"},
     {"storage"},
     {"links", "transaction"},
-    {"body", "forms", "guard", "records", "listeners", "heartbeat"},
+    {"body", "forms", "guard", "records", "listeners", "heartbeat", "retry"},
     {"views"},
     {""},
 ]

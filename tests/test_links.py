@@ -55,21 +55,44 @@ def test_below_a_collection_are_only_its_own(links, run, bucket, ids, others):
     other = RecordRef(*(part.format(b=bucket) for part in others))
     run(lambda: links.add(Link(mine, f"{bucket}/mine", "00")))
     run(lambda: links.add(Link(other, f"{bucket}/other", "00")))
-    removed = run(lambda: [key for page in links.remove_below(*ids[:2]) for key in page]
-                  if "{b}" not in ids
-                  else [k for page in links.remove_below(mine.bucket, mine.collection) for k in page])
+    removed = run(lambda: links.remove_links(links.below(mine.bucket, mine.collection)))
     assert removed == [(f"{bucket}/mine", False)]
     assert run(lambda: links.remove(other)) == [(f"{bucket}/other", False)]
+
+
+def clean(run, links, bucket):
+    while page := run(lambda: links.below(bucket)):
+        run(lambda page=page: links.remove_links(page))
+
+
+def test_below_leaves_out(links, run, bucket):
+    pair = [Link(RecordRef(bucket, "c", str(index)), f"{bucket}/{index}", "00") for index in (0, 1)]
+    for link in pair:
+        run(lambda link=link: links.add(link))
+    assert run(lambda: links.below(bucket, "c", without=[pair[0]])) == [pair[1]]
+    assert run(lambda: links.below(bucket, without=pair)) == []
+    clean(run, links, bucket)
+
+
+def test_remove_links_takes_no_other_record_of_a_shared_key(links, run, bucket):
+    pair = [Link(RecordRef(bucket, "c", str(index)), f"{bucket}/k", "00", True) for index in (0, 1)]
+    for link in pair:
+        run(lambda link=link: links.add(link))
+    assert run(lambda: links.find([(pair[0].ref, f"{bucket}/k")])) == [pair[0]]
+    assert run(lambda: links.remove_links([pair[0]])) == [(f"{bucket}/k", True)]
+    assert run(lambda: links.below(bucket)) == [pair[1]]
+    clean(run, links, bucket)
 
 
 def test_linked_keys(links, run, bucket):
     keys = [f"{bucket}/{index}" for index in range(PAGE + 3)]
     for index in (0, PAGE, PAGE + 2):
         ref = RecordRef(bucket, "c", str(index))
-        run(lambda ref=ref, key=keys[index]: links.add(Link(ref, key, "00", shared=index == 0)))
+        link = Link(ref, keys[index], "00", shared=index == 0)
+        run(lambda link=link: links.add(link))
     assert run(lambda: links.linked(keys)) == {keys[0], keys[PAGE], keys[PAGE + 2]}
     assert run(lambda: links.linked([])) == set()
-    run(lambda: list(links.remove_below(bucket)))
+    clean(run, links, bucket)
 
 
 def test_all_gives_each_key_once(links, run, bucket):
@@ -80,7 +103,7 @@ def test_all_gives_each_key_once(links, run, bucket):
         run(lambda ref=ref, key=key, shared=shared: links.add(Link(ref, key, "00", shared)))
     mine = run(lambda: [link.key for link in links.all() if link.ref.bucket == bucket])
     assert sorted(mine) == [*(f"{bucket}/{index}" for index in range(5)), f"{bucket}/shared"]
-    run(lambda: list(links.remove_below(bucket)))
+    clean(run, links, bucket)
 
 
 def test_all_reads_page_by_page(links, run, bucket, monkeypatch):
@@ -92,7 +115,7 @@ def test_all_reads_page_by_page(links, run, bucket, monkeypatch):
         run(lambda ref=ref, index=index: links.add(Link(ref, f"{bucket}/{index}", "00")))
     mine = run(lambda: [link.key for link in links.all() if link.ref.bucket == bucket])
     assert mine == [f"{bucket}/{index}" for index in range(10)]
-    run(lambda: list(links.remove_below(bucket)))
+    clean(run, links, bucket)
 
 
 def test_releases(links, run, bucket):

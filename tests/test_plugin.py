@@ -107,9 +107,7 @@ def make_with_metrics(metrics, **settings):
 class TestOpenAPI:
     def test_documents_the_routes(self, make_site):
         api = make_site().http.get("/__api__").json
-        path = (
-            "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"
-        )
+        path = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"
         operations = api["paths"][path]
         assert operations["post"]["operationId"] == "attach"
         assert operations["delete"]["operationId"] == "detach"

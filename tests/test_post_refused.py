@@ -316,7 +316,9 @@ class TestMaxSize:
         for bucket, collection, size in (("limited", "some", 5), ("limited", "free", 10**6)):
             uri = f"/buckets/{bucket}/collections/{collection}"
             for parent in (f"/buckets/{bucket}", uri):
-                record.http.put_json(parent, {}, headers={"Authorization": "Basic YWxpY2U6c2VjcmV0"})
+                record.http.put_json(
+                    parent, {}, headers={"Authorization": "Basic YWxpY2U6c2VjcmV0"}
+                )
             record.attachment_uri = f"{uri}/records/r/attachment"
             record.upload(b"x" * size)
             if size == 5:
@@ -401,9 +403,7 @@ class TestWho:
 
     def test_readonly_server(self, make_site):
         record = make_site(**{"kinto.readonly": "true"})
-        response = record.http.post(
-            "/buckets/a/collections/b/records/c/attachment", status="*"
-        )
+        response = record.http.post("/buckets/a/collections/b/records/c/attachment", status="*")
         assert response.status_int == 405
 
 

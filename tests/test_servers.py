@@ -59,7 +59,9 @@ def test_upload_replace_delete(server, record):
         assert response.json()["hash"] == sha256(content).hexdigest()
         (path,) = files_of(server, record)
         assert path.read_bytes() == content
-        assert requests.get(record, auth=AUTH, timeout=60).headers["ETag"] == response.headers["ETag"]
+        assert (
+            requests.get(record, auth=AUTH, timeout=60).headers["ETag"] == response.headers["ETag"]
+        )
     response = requests.delete(f"{record}/attachment", auth=AUTH, timeout=60)
     assert (response.status_code, response.content) == (204, b"")
     assert files_of(server, record) == []

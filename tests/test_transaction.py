@@ -2,7 +2,7 @@
 
 import pytest
 import transaction
-from kinto.core.events import ResourceChanged
+from kinto.core.events import AfterResourceChanged, ResourceChanged
 from kinto.core.storage.exceptions import BackendError, IntegrityError
 from pyramid.events import NewRequest
 
@@ -195,6 +195,38 @@ def test_a_conflict_is_tried_again(site, record, operation, monkeypatch, failure
         record.check(b"after")
 
 
+def test_a_conflict_in_a_listener_is_tried_again(site, record, operation, monkeypatch):
+    """Such as in the history, whose entries have timestamps that are unique in the bucket."""
+    left, hooks = [3], []
+    create = site.registry.storage.create
+
+    def fail(resource_name, *args, **kwargs):
+        if resource_name == "history" and left[0]:
+            left[0] -= 1
+            raise IntegrityError(message="duplicate key")
+        return create(resource_name, *args, **kwargs)
+
+    def listener(event):
+        hooks.append(event.payload["action"])
+
+    site.registry.registerHandler(listener, (AfterResourceChanged,))
+    monkeypatch.setattr(site.registry.storage, "create", fail)
+    existed = record.snapshot()[0] == 200
+    response = operation()
+    monkeypatch.undo()
+    site.registry.unregisterHandler(listener, (AfterResourceChanged,))
+    assert left == [0]
+    assert hooks == ["update" if existed else "create"]
+    if response.status_int == 204:
+        assert record.snapshot()[3:] == (None, [], [], [])
+    else:
+        assert response.status_int == (200 if existed else 201)
+        record.check(b"after")
+    history = f"/buckets/{record.collection.bucket}/history?uri={record.uri}"
+    entries = record.http.get(history, headers=ALICE).json["data"]
+    assert len(entries) == (2 if existed else 1)
+
+
 def test_a_conflict_without_end_is_a_409(site, record, operation, monkeypatch):
     before = record.snapshot()
 
@@ -203,6 +235,7 @@ def test_a_conflict_without_end_is_a_409(site, record, operation, monkeypatch):
 
     for name in ("create", "update"):
         monkeypatch.setattr(site.registry.storage, name, fail)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     operation(status=409)
     monkeypatch.undo()
     assert record.snapshot() == before

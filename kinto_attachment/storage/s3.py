@@ -161,9 +161,7 @@ class S3FileStorage:
                 )
         except StorageUnavailable as error:
             cause = error.__cause__
-            if isinstance(cause, ClientError) and (
-                cause.response["Error"]["Code"] in _EMPTY_RANGE
-            ):
+            if isinstance(cause, ClientError) and (cause.response["Error"]["Code"] in _EMPTY_RANGE):
                 return S3Chunks(key, None)
             raise
         return S3Chunks(key, answer["Body"])

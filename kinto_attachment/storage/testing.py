@@ -216,7 +216,9 @@ class StorageTest:
     def test_list_is_by_prefix_of_text(self, storage, prefix):
         for key in ("a/1", "a/2/3", "ab/4", "b"):
             self.put(storage, prefix + key, key.encode())
-        assert self.keys(storage, f"{prefix}a") == [f"{prefix}{k}" for k in ("a/1", "a/2/3", "ab/4")]
+        assert self.keys(storage, f"{prefix}a") == [
+            f"{prefix}{k}" for k in ("a/1", "a/2/3", "ab/4")
+        ]
         assert self.keys(storage, f"{prefix}a/") == [f"{prefix}a/1", f"{prefix}a/2/3"]
         assert {stat.size for stat in storage.list(f"{prefix}b")} == {1}
         assert self.keys(storage, f"{prefix}nothing") == []

@@ -1,6 +1,6 @@
 """The first door: one file on one record."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import colander
@@ -11,16 +11,20 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from .. import records
-from ..blob import Attachment, Source
+from ..blob import Attachment, RecordRef, Source
 from ..body import Body
 from ..errors import TooLarge
 from ..forms import MAX_OVERHEAD, Form, FormReader, read_boundary
 from ..guard import ATTRIBUTE
 from ..links import Link
+from ..retry import allow_retry
 from ..settings import Policy
 from ..transaction import files_of, outermost, restart
 from .context import DEFAULT_BUCKET, RecordContext
 from .default_bucket import create_parents
+
+RECEIVED = "attachment.received"
+"""In ``bound_data``: what is left of the body, for when the request is tried again."""
 
 PATH = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"
 
@@ -89,28 +93,23 @@ def upload(request: Request) -> dict[str, Any]:
     ``data`` and ``permissions`` for the record."""
     context: RecordContext = request.context
     policy = request.registry.attachment_settings.policy(context.ref.bucket, context.ref.collection)
-    boundary = read_boundary(request.headers.get("Content-Type", ""))
     context.check_preconditions()
-    _check_declared_size(context.body, policy)
-    if outermost(request).matched_route.name != "batch":
-        restart(request)  # no connection to the database is held while bytes move
-    form = _read_form(request, context.body, boundary, policy)
-    with form.file.file:
-        data, permissions = form.json_object("data"), form.json_object("permissions")
-        link, described = _store(request, context, form, policy)
-        response = records.attach(
-            request,
-            link,
-            described,
-            data=data,
-            permissions=permissions,
-            exists=context.current_object is not None,
-            keep_old=policy.keep_old_files,
-            prepare=_preparation(request, context),
-        )
+    # When this is tried again, the bytes are there.
+    received = request.bound_data.get(RECEIVED) or _receive(request, context, policy)
+    if request.bound_data.get(DEFAULT_BUCKET) == context.ref.bucket:
+        create_parents(request, context.ref)
+    response = records.attach(
+        request,
+        received.link,
+        received.attachment,
+        data=received.data,
+        permissions=received.permissions,
+        exists=context.current_object is not None,
+        keep_old=policy.keep_old_files,
+    )
     _describe_record(request, request.response, response)
     request.response.status = response.status
-    return described.to_json()
+    return received.attachment.to_json()
 
 
 @attachment.delete(
@@ -127,10 +126,44 @@ def remove(request: Request) -> Response:
     context.check_preconditions()
     if context.current_object.get(ATTRIBUTE) is None:
         raise context.not_found()
+    allow_retry(request)
     response = NoContent()
     _describe_record(request, response, records.detach(request, context.ref))
     del response.headers["Location"]
     return response
+
+
+@dataclass(frozen=True)
+class Received:
+    """A form that is read, checked, and whose file is stored."""
+
+    link: Link
+    attachment: Attachment
+    data: dict[str, Any] | None
+    permissions: dict[str, Any] | None
+
+
+def _receive(request: Request, context: RecordContext, policy: Policy) -> Received:
+    """Everything that has to do with the body of the request."""
+    boundary = read_boundary(request.headers.get("Content-Type", ""))
+    _check_declared_size(context.body, policy)
+    if outermost(request).matched_route.name != "batch":
+        restart(request)  # no connection to the database is held while bytes move
+    reader = FormReader(
+        request.registry.attachment_storage.spool,
+        max_size=policy.max_size,
+        check_filename=policy.check_extension,
+    )
+    try:
+        form = reader.read(context.body, boundary)
+    finally:
+        context.body.close()
+    with form.file.file:
+        data, permissions = form.json_object("data"), form.json_object("permissions")
+        received = Received(*_store(request, context.ref, form, policy), data, permissions)
+    request.bound_data[RECEIVED] = received
+    allow_retry(request)
+    return received
 
 
 def _check_declared_size(body: Body, policy: Policy) -> None:
@@ -140,21 +173,7 @@ def _check_declared_size(body: Body, policy: Policy) -> None:
         raise TooLarge(body.length, policy.max_size)
 
 
-def _read_form(request: Request, body: Body, boundary: str, policy: Policy) -> Form:
-    reader = FormReader(
-        request.registry.attachment_storage.spool,
-        max_size=policy.max_size,
-        check_filename=policy.check_extension,
-    )
-    try:
-        return reader.read(body, boundary)
-    finally:
-        body.close()
-
-
-def _store(
-    request: Request, context: RecordContext, form: Form, policy: Policy
-) -> tuple[Link, Attachment]:
+def _store(request: Request, ref: RecordRef, form: Form, policy: Policy) -> tuple[Link, Attachment]:
     """Make the bytes durable under a key; what the record is going to say of them."""
     received, template = form.file, policy.template
     storage = request.registry.attachment_storage
@@ -166,26 +185,18 @@ def _store(
         digest=received.digest.hexdigest(),
         immutable=template.unique or template.shared,
     )
-    keys = template.keys(context.ref, source.filename, source.digest)
+    keys = template.keys(ref, source.filename, source.digest)
     if not (storage.exclusive or template.unique or template.shared):
         next(keys)  # the plain name might overwrite another's file
     key = files_of(request).put(keys, source, shared=template.shared)
-    described = Attachment(
+    attachment = Attachment(
         filename=source.filename,
         hash=source.digest,
         location=storage.url(key),
         mimetype=source.mimetype,
         size=source.size,
     )
-    return Link(context.ref, key, source.digest, template.shared), described
-
-
-def _preparation(request: Request, context: RecordContext) -> Callable[[], None]:
-    def prepare() -> None:
-        if request.bound_data.get(DEFAULT_BUCKET) == context.ref.bucket:
-            create_parents(request, context.ref)
-
-    return prepare
+    return Link(ref, key, source.digest, template.shared), attachment
 
 
 def _describe_record(request: Request, response: Response, written: Response) -> None:

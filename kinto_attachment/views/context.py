@@ -75,7 +75,8 @@ class RecordContext(RouteFactory):
         details = {"id": self.ref.record, "resource_name": "record"}
         return http_error(
             httpexceptions.HTTPNotFound(),
-            errno=ERRORS.INVALID_RESOURCE_ID if self.current_object is None
+            errno=ERRORS.INVALID_RESOURCE_ID
+            if self.current_object is None
             else ERRORS.MISSING_RESOURCE,
             message="No attachment on this record." if self.current_object else None,
             details=details,

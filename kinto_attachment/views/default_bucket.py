@@ -60,7 +60,5 @@ def create_parents(request: Request, ref: RecordRef) -> None:
     """Create the bucket and the collection of the record, where they are missing."""
     bucket_uri = instance_uri(request, "bucket", id=ref.bucket)
     resource_create_object(request, Bucket, bucket_uri)
-    collection_uri = instance_uri(
-        request, "collection", bucket_id=ref.bucket, id=ref.collection
-    )
+    collection_uri = instance_uri(request, "collection", bucket_id=ref.bucket, id=ref.collection)
     resource_create_object(request, Collection, collection_uri)

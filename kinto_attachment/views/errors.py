@@ -37,9 +37,7 @@ def error_view(error: errors.AttachmentError, request: Request) -> Response:
     message, details, title = wording, None, None
     if isinstance(error, errors.Refused):
         message = wording.format(reason=error.reason, location=error.location)
-        details = [
-            {"location": error.location, "name": error.field, "description": error.reason}
-        ]
+        details = [{"location": error.location, "name": error.field, "description": error.reason}]
         # Kinto's title for a refused field.
         title = "Invalid parameters" if errno is INVALID and error.location == "body" else None
     response = http_error(status(), errno=errno, error=title, message=message, details=details)

@@ -27,7 +27,7 @@ class Process:
 
     ::
 
-        with Process(["python", "-m", "http.server", str(port)], folder, lambda: is_listening(port)):
+        with Process(["python", "-m", "http.server", str(port)], folder, lambda: True):
             ...
     """
 
@@ -58,7 +58,9 @@ class Process:
         while not ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise RuntimeError(f"did not start:\n{self.log.read_text(errors='replace')[-4000:]}")
+                raise RuntimeError(
+                    f"did not start:\n{self.log.read_text(errors='replace')[-4000:]}"
+                )
             time.sleep(0.05)
 
     def stop(self, signum: int = signal.SIGTERM) -> None:

@@ -91,9 +91,7 @@ class S3Test(StorageTest):
         assert [upload for upload in uploads if upload["Key"].startswith(prefix)] == []
 
     def test_without_checksums(self, settings, prefix):
-        storage = make_storage(
-            settings, **{"aws.request_checksum_calculation": "when_required"}
-        )
+        storage = make_storage(settings, **{"aws.request_checksum_calculation": "when_required"})
         for size in (5, LARGE):
             self.put(storage, f"{prefix}{size}", bytes(size))
             assert self.read(storage, f"{prefix}{size}") == bytes(size)
