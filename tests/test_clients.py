@@ -90,19 +90,63 @@ def test_httpie(server, picture):
 
 
 KINTO_JS = """
-const { default: KintoClient } = require("kinto");
+const { KintoClient } = require("kinto");
+const [url, bucket] = process.argv.slice(2);
+const headers = { Authorization: "Basic " + btoa("alice:secret") };
+
+(async () => {
+  const client = new KintoClient(url, { headers });
+  const collection = client.bucket(bucket).collection("c");
+  const png = "data:image/png;name=dot.png;base64," + btoa("not really a dot");
+  const attached = await collection.addAttachment(
+    png,
+    { id: "r", theme: "orange" },
+    { permissions: { read: ["system.Everyone"] } }
+  );
+  const again = await collection.addAttachment(png, attached.data, { safe: true });
+  let refused = null;
+  try {
+    await collection.addAttachment(png, attached.data, { safe: true });
+  } catch (error) {
+    refused = error.response.status;
+  }
+  await collection.removeAttachment("r");
+  const detached = await collection.getRecord("r");
+  console.log(JSON.stringify({ attached, again, refused, detached }));
+})().catch((error) => { console.error(error); process.exit(1); });
 """
 
 
 @pytest.fixture(scope="session")
 def node_modules(tmp_path_factory):
-    """A folder with the npm package kinto, whose HTTP client is what kinto.js uploads with."""
+    """A folder with kinto.js from npm."""
     if not shutil.which("npm"):
         pytest.skip("npm is not installed")
     folder = tmp_path_factory.mktemp("node")
-    command = ["npm", "install", "--no-audit", "--no-fund", "--silent", "kinto@16"]
+    command = ["npm", "install", "--no-audit", "--no-fund", "--silent", "kinto@17"]
     try:
         subprocess.run(command, cwd=folder, check=True, timeout=110, capture_output=True)
     except (subprocess.SubprocessError, OSError) as error:
         pytest.skip(f"npm cannot install kinto: {error}")
     return folder
+
+
+def test_kinto_js(server, node_modules):
+    bucket = f"b{uuid4().hex}"
+    client = kinto_http.Client(server_url=server.url, bucket=bucket, auth=("alice", "secret"))
+    client.create_bucket()
+    client.create_collection(id="c")
+    (node_modules / "upload.js").write_text(KINTO_JS)
+    command = ["node", "upload.js", server.url, bucket]
+    done = subprocess.run(command, cwd=node_modules, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr.decode()
+    answer = json.loads(done.stdout)
+    attachment = answer["attached"]["data"]["attachment"]
+    assert attachment["filename"] == "dot.png"
+    assert attachment["mimetype"] == "image/png"
+    assert attachment["hash"] == sha256(b"not really a dot").hexdigest()
+    assert answer["attached"]["data"]["theme"] == "orange"
+    assert answer["attached"]["permissions"]["read"] == ["system.Everyone"]
+    assert answer["again"]["data"]["last_modified"] > answer["attached"]["data"]["last_modified"]
+    assert answer["refused"] == 412
+    assert "attachment" not in answer["detached"]["data"]
