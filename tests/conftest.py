@@ -14,7 +14,7 @@ from .servers.s3 import Moto, SeaweedFS
 from .site import Site
 
 KINTO_STORAGES = ["memory", "postgresql"]
-FILE_STORAGES = ["local", "moto", "seaweedfs"]
+FILE_STORAGES = ["local", "moto", "seaweedfs", "gcs"]
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +37,9 @@ def seaweedfs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def fake_gcs(tmp_path_factory):
-    with FakeGCS(tmp_path_factory.mktemp("gcs")) as server:
+    with FakeGCS(tmp_path_factory.mktemp("gcs")) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.env.items():
+            patch.setenv(name, value)
         yield server
 
 

@@ -2,10 +2,8 @@
 
 import os
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from io import BytesIO
 from itertools import islice
 from tempfile import TemporaryFile
 from threading import Lock
@@ -21,14 +19,7 @@ from ..blob import CHUNK, Source, check_key, content_disposition
 from ..errors import BlobNotFound, StorageUnavailable
 from ..settings import Settings
 from . import IStorage, Stat
-
-MIB = 1024 * 1024
-PART = 8 * MIB
-MIN_PART = 5 * MIB  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
-MAX_PART = 5 * 1024 * MIB
-MAX_PARTS = 10_000
-WORKERS = 2
-"""Parts on their way at once; each is held in memory."""
+from .s3_parts import PART, compose_parts, read_parts, send_all
 
 DELETE_PAGE = 1000
 CONNECTIONS = 50
@@ -140,7 +131,7 @@ class S3FileStorage:
         check_key(key)
         headers = self._headers(source)
         if source.size > PART:
-            self._put_parts(key, self._read_parts(source), headers)
+            self._put_parts(key, read_parts(source), headers)
             return
         body = b"".join(source.chunks())
         if self._sends_checksums:
@@ -197,7 +188,7 @@ class S3FileStorage:
             with _translated(key):
                 self.client.put_object(Bucket=self.bucket_name, Key=key, Body=b"")
             return
-        self._put_parts(key, self._compose_parts(sizes), {})
+        self._put_parts(key, compose_parts(self.open, self.bucket_name, sizes), {})
 
     def url(self, key: str) -> str:
         return self.base_url + check_key(key)
@@ -235,38 +226,6 @@ class S3FileStorage:
             headers["CacheControl"] = "public, max-age=31536000, immutable"
         return headers
 
-    def _read_parts(self, source: Source) -> Iterator[dict[str, Any]]:
-        """The parts of a source, as arguments of UploadPart; at most 10 000 of them."""
-        part = max(PART, -(-source.size // MAX_PARTS))
-        source.file.seek(0)
-        while body := _read_exactly(source.file, part):
-            yield {"Body": body}
-
-    def _compose_parts(self, sizes: Sequence[tuple[str, int]]) -> Iterator[dict[str, Any]]:
-        """The parts of a whole: copies where S3 allows them, else bytes (a part but the last
-        has at least 5 MiB)."""
-        small = BytesIO()
-        for key, size in sizes:
-            start = 0
-            if small.tell() or size < MIN_PART:
-                start = min(size, max(0, MIN_PART - small.tell()))
-                start = size if size - start < MIN_PART else start
-                for chunk in self.open(key, 0, start):
-                    small.write(chunk)
-                if small.tell() >= MIN_PART:
-                    yield {"Body": small.getvalue()}
-                    small = BytesIO()
-            while start < size:
-                left = size - start
-                # Not one of them is to be left with less than the least.
-                length = left if left <= MAX_PART else MAX_PART - MIN_PART
-                source = {"Bucket": self.bucket_name, "Key": key}
-                bounds = f"bytes={start}-{start + length - 1}"
-                yield {"CopySource": source, "CopySourceRange": bounds}
-                start += length
-        if small.tell():
-            yield {"Body": small.getvalue()}
-
     def _put_parts(self, key: str, parts: Iterator[dict[str, Any]], headers: dict) -> None:
         """A multipart upload of our own: boto3's takes 2 to 10 times the memory."""
         where = {"Bucket": self.bucket_name, "Key": key}
@@ -286,7 +245,7 @@ class S3FileStorage:
             return {"PartNumber": number, "ETag": answer["ETag"], **sums}
 
         try:
-            sent = _send_all(send, parts)
+            sent = send_all(send, parts)
             with _translated(key):
                 self.client.complete_multipart_upload(**where, MultipartUpload={"Parts": sent})
         except BaseException:
@@ -327,31 +286,3 @@ class S3Chunks(Iterator[bytes]):
         if self._body is not None:
             self._body.close()
             self._body = None
-
-
-def _send_all(send: Any, parts: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Send the parts as they come, a few at once; what each was answered, in their order."""
-    sent: list[dict[str, Any]] = []
-    with ThreadPoolExecutor(WORKERS) as pool:
-        running: set[Future] = set()
-        try:
-            for number, part in enumerate(parts, start=1):
-                running.add(pool.submit(send, number, part))
-                del part
-                if len(running) >= WORKERS:
-                    done, running = wait(running, return_when=FIRST_COMPLETED)
-                    sent += [future.result() for future in done]
-            sent += [future.result() for future in running]
-        finally:
-            for future in running:
-                future.cancel()
-    return sorted(sent, key=lambda answer: answer["PartNumber"])
-
-
-def _read_exactly(file: BinaryIO, size: int) -> bytes:
-    """As many bytes, or fewer at the end of the file."""
-    pieces = []
-    while size and (piece := file.read(size)):
-        pieces.append(piece)
-        size -= len(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -1,0 +1,316 @@
+"""Bytes in a bucket of Google Cloud Storage.
+
+Every object is made on the condition that its key is free, and carries a random mark: when
+the answer to a request is lost and its repetition is told that the key is taken, the mark
+says by whom.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from itertools import islice
+from tempfile import TemporaryFile
+from typing import BinaryIO
+from uuid import uuid4
+
+import requests
+from google.auth.credentials import Signing
+from google.cloud.storage import Blob
+from google.cloud.storage.acl import ACL
+from google.oauth2 import service_account
+from zope.interface import implementer
+
+from ..blob import CHUNK, DEFAULT_MIMETYPE, Source, check_key, content_disposition
+from ..errors import BlobExists, BlobNotFound, KeyRefused, SettingError, StorageUnavailable
+from ..settings import Settings
+from . import IStorage, Stat
+from .gcs_bucket import Bucket, Resumable, translated
+
+PART = 8 * 1024 * 1024
+"""Bytes of one request: more go in several. A multiple of 256 KiB, as the service wants it."""
+
+MAX_COMPOSE = 32
+"""Objects that the service joins in one request."""
+
+MAX_EXPIRES = 7 * 24 * 3600
+"""Seconds that a signed URL (V4) can be valid."""
+
+COMPOSING = ".kinto-attachment-compose/"
+"""Where the intermediate objects of :meth:`GoogleCloudStorage.compose` are."""
+
+# https://cloud.google.com/storage/docs/buckets#naming
+_BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+_DELETERS = 16
+_MARK = "upload"
+
+
+@implementer(IStorage)
+class GoogleCloudStorage:
+    """
+    :param acl: predefined ACL of new objects, or None for the bucket's.
+    :param cache_control: of new objects; without, public ones are cached for good if their
+        key never holds other bytes.
+
+    >>> GoogleCloudStorage(Bucket("files"), base_url="https://cdn.example/").url("a/b.txt")
+    'https://cdn.example/a/b.txt'
+    """
+
+    exclusive = True
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        *,
+        base_url: str = "",
+        acl: str | None = None,
+        cache_control: str = "",
+        spool_dir: str = "",
+    ):
+        self.base_url = base_url
+        self._bucket = bucket
+        self._acl = acl
+        self._cache_control = cache_control
+        self._spool_dir = spool_dir or None
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "GoogleCloudStorage":
+        spool_dir, credentials = settings["spool_dir"], settings["gcloud.credentials"]
+        name = settings["gcloud.bucket_name"]
+        if not _BUCKET_NAME.fullmatch(name):
+            raise SettingError("attachment.gcloud.bucket_name", f"{name!r} is no bucket's name")
+        if spool_dir and not os.path.isdir(spool_dir):
+            raise SettingError("attachment.spool_dir", f"{spool_dir} is not a folder")
+        if credentials:
+            try:
+                service_account.Credentials.from_service_account_file(credentials)
+            except (OSError, ValueError) as error:
+                raise SettingError("attachment.gcloud.credentials", str(error)) from error
+        uniform = settings["gcloud.uniform_bucket_level_access"]
+        acl, bucket_acl = _acl(settings, "gcloud.acl"), _acl(settings, "gcloud.auto_create_acl")
+        bucket = Bucket(
+            name,
+            credentials=credentials,
+            project=settings["gcloud.project"],
+            timeout=settings["gcloud.timeout"],
+            create=settings["gcloud.auto_create_bucket"],
+            acl=None if uniform else bucket_acl,
+            uniform=uniform,
+        )
+        return cls(
+            bucket,
+            base_url=settings["base_url"],
+            acl=None if uniform else acl,
+            cache_control=settings["gcloud.cache_control"],
+            spool_dir=spool_dir,
+        )
+
+    def spool(self) -> BinaryIO:
+        try:
+            return TemporaryFile(dir=self._spool_dir)
+        except OSError as error:
+            raise StorageUnavailable("spool", str(error)) from error
+
+    def put(self, key: str, source: Source) -> None:
+        blob = self._new_blob(key, source.mimetype)
+        blob.metadata = {**blob.metadata, "sha256": source.digest}
+        blob.content_disposition = content_disposition(source.filename, source.mimetype)
+        if self._cache_control:
+            blob.cache_control = self._cache_control
+        elif source.immutable and (self._acl or "").startswith("publicRead"):
+            blob.cache_control = "public, max-age=31536000, immutable"
+        source.file.seek(0)
+        if source.size <= PART:
+            self._put_small(blob, _read(key, source.file, source.size))
+        else:
+            self._put_large(blob, source)
+
+    def open(self, key: str, start: int = 0, end: int | None = None) -> "ObjectChunks":
+        blob = self._bucket.blob(key)
+        if end is not None and end <= start:
+            self.stat(key)
+            return ObjectChunks(key)
+        # As it is stored, even if that is compressed: the service would inflate it.
+        headers = {"Accept-Encoding": "gzip"}
+        expected: tuple[int, ...] = (200,)
+        if start or end is not None:
+            headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
+            expected = (206, 416)  # the range begins at the end or after it
+        url = f"{blob.client.api_endpoint}/download/storage/v1{blob.path}?alt=media"
+        with self._bucket.looking_for(key):
+            # One answer: all of its bytes are of one generation.
+            response = self._bucket.send("GET", url, expected, headers=headers, stream=True)
+        if response.status_code == 416:
+            response.close()
+            return ObjectChunks(key)
+        return ObjectChunks(key, response)
+
+    def stat(self, key: str) -> Stat:
+        blob = self._bucket.blob(key)
+        with self._bucket.looking_for(key):
+            blob.reload(**self._bucket.limits)
+        return Stat(key, blob.size, blob.time_created)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        keys = iter(keys)
+        with ThreadPoolExecutor(_DELETERS) as pool:
+            # One round of the pool at a time: one that fails is the last.
+            while some := [check_key(key) for key in islice(keys, _DELETERS)]:
+                for _ in pool.map(self._delete, some):
+                    pass
+
+    def list(self, prefix: str = "") -> Iterator[Stat]:
+        for blob in self._bucket.blobs(prefix):
+            try:
+                yield Stat(check_key(blob.name), blob.size, blob.time_created)
+            except KeyRefused:
+                continue  # a foreign object with no name of ours
+
+    def compose(self, parts: Iterable[str], key: str) -> None:
+        whole = self._new_blob(key)
+        names = [check_key(part) for part in parts]
+        if not names:
+            self._put_small(whole, b"")
+            return
+        made: list[str] = []
+        try:
+            while len(names) > MAX_COMPOSE:
+                groups = [names[i : i + MAX_COMPOSE] for i in range(0, len(names), MAX_COMPOSE)]
+                names = [f"{COMPOSING}{uuid4().hex}" for _ in groups]
+                made += names
+                for group, name in zip(groups, names, strict=True):
+                    self._compose(group, self._new_blob(name))
+            self._compose(names, whole, self._acl)
+        finally:
+            with suppress(StorageUnavailable):  # they are listed: whoever sweeps finds them
+                self.delete(made)
+
+    def url(self, key: str) -> str:
+        return self.base_url + check_key(key)
+
+    def sign(
+        self,
+        key: str,
+        method: str = "GET",
+        expires: int = 3600,
+        filename: str | None = None,
+        mimetype: str | None = None,
+    ) -> str | None:
+        blob = self._bucket.blob(key)
+        if not isinstance(self._bucket.connect().session.credentials, Signing):
+            return None
+        disposition = None
+        if filename and method == "GET":
+            disposition = content_disposition(filename, mimetype or DEFAULT_MIMETYPE)
+        with translated(key):
+            return blob.generate_signed_url(
+                version="v4",
+                method=method,
+                expiration=timedelta(seconds=min(expires, MAX_EXPIRES)),
+                response_disposition=disposition,
+                response_type=mimetype if method == "GET" else None,
+            )
+
+    def _new_blob(self, key: str, mimetype: str = DEFAULT_MIMETYPE) -> Blob:
+        blob = self._bucket.blob(key)
+        blob.content_type = mimetype
+        blob.metadata = {_MARK: uuid4().hex}
+        return blob
+
+    def _put_small(self, blob: Blob, content: bytes) -> None:
+        with self._claiming(blob):
+            blob.upload_from_string(
+                content,
+                content_type=blob.content_type,
+                predefined_acl=self._acl,
+                if_generation_match=0,
+                **self._bucket.limits,
+            )
+
+    def _put_large(self, blob: Blob, source: Source) -> None:
+        with translated(blob.name, missing=StorageUnavailable):
+            url = blob.create_resumable_upload_session(
+                content_type=blob.content_type,
+                size=source.size,
+                predefined_acl=self._acl,
+                if_generation_match=0,
+                checksum=None,
+                **self._bucket.limits,
+            )
+        upload = Resumable(self._bucket, url, source.size)
+        try:
+            for start in range(0, source.size, PART):
+                part = _read(blob.name, source.file, min(PART, source.size - start))
+                with self._claiming(blob):
+                    upload.put(blob, part)
+        except BaseException:
+            upload.cancel()
+            raise
+
+    def _compose(self, names: Sequence[str], whole: Blob, acl: str | None = None) -> None:
+        # Not ``Blob.compose``: it has no parameter for the ACL.
+        url = f"{whole.client.api_endpoint}/storage/v1{whole.path}/compose"
+        parameters = {"ifGenerationMatch": 0, "destinationPredefinedAcl": acl}
+        body = {
+            "sourceObjects": [{"name": name} for name in names],
+            "destination": {"contentType": whole.content_type, "metadata": whole.metadata},
+        }
+        with self._bucket.looking_for(whole.name), self._claiming(whole, missing=BlobNotFound):
+            self._bucket.send("POST", url, (200,), params=parameters, json=body).json()
+
+    def _delete(self, key: str) -> None:
+        with suppress(BlobNotFound), self._bucket.looking_for(key):
+            self._bucket.blob(key).delete(**self._bucket.limits)
+
+    @contextmanager
+    def _claiming(self, blob: Blob, missing: type = StorageUnavailable) -> Iterator[None]:
+        """A key that turns out to be taken by ourselves is not taken."""
+        try:
+            with translated(blob.name, missing):
+                yield
+        except BlobExists:
+            found = self._bucket.blob(blob.name)
+            with translated(blob.name, missing=BlobExists):
+                found.reload(**self._bucket.limits)
+            if (found.metadata or {}).get(_MARK) != blob.metadata[_MARK]:
+                raise
+
+
+class ObjectChunks(Iterator[bytes]):
+    """Bytes of one answer, whose connection is given back at its end or by :meth:`close`.
+    Without an answer there are none."""
+
+    def __init__(self, key: str, response: requests.Response | None = None):
+        self._key = key
+        self._response = response
+        self._chunks: Iterator[bytes] = iter(())
+        if response is not None:
+            self._chunks = response.raw.stream(CHUNK, decode_content=False)
+
+    def __next__(self) -> bytes:
+        with translated(self._key):
+            return next(self._chunks)
+
+    def close(self) -> None:
+        self._chunks = iter(())
+        if self._response is not None:
+            self._response.close()
+
+
+def _acl(settings: Settings, name: str) -> str | None:
+    try:
+        return ACL.validate_predefined(settings[name]) or None
+    except ValueError as error:
+        raise SettingError(f"attachment.{name}", str(error)) from error
+
+
+def _read(key: str, file: BinaryIO, size: int) -> bytes:
+    content = file.read(size)
+    while len(content) < size:
+        more = file.read(size - len(content))
+        if not more:
+            raise StorageUnavailable(key, "the source is shorter than was said")
+        content += more
+    return content

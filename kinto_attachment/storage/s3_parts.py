@@ -1,0 +1,94 @@
+"""The parts of a multipart upload to S3, as arguments of its calls.
+
+The limits are those of https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from io import BytesIO
+from typing import Any, BinaryIO
+
+from ..blob import Source
+
+MIB = 1024 * 1024
+PART = 8 * MIB
+MIN_PART = 5 * MIB
+MAX_PART = 5 * 1024 * MIB
+MAX_PARTS = 10_000
+
+WORKERS = 2
+"""Parts on their way at once; each is held in memory."""
+
+Part = dict[str, Any]
+
+
+def read_parts(source: Source) -> Iterator[Part]:
+    """The bytes of a source, in at most 10 000 parts for UploadPart."""
+    size = max(PART, -(-source.size // MAX_PARTS))
+    source.file.seek(0)
+    while body := _read_exactly(source.file, size):
+        yield {"Body": body}
+
+
+def compose_parts(
+    read: Callable[[str, int, int], Iterator[bytes]],
+    bucket_name: str,
+    sizes: Sequence[tuple[str, int]],
+) -> Iterator[Part]:
+    """The parts of a whole made of blobs: copies by S3 itself (for UploadPartCopy), but bytes
+    where blobs are too small for a part of their own.
+
+    :param read: gives the bytes of a key from an offset to another, as ``IStorage.open``.
+    :param sizes: key and bytes of each blob.
+    """
+    small = BytesIO()
+    for key, size in sizes:
+        start = 0
+        if small.tell() or size < MIN_PART:
+            start = min(size, max(0, MIN_PART - small.tell()))
+            start = size if size - start < MIN_PART else start
+            for chunk in read(key, 0, start):
+                small.write(chunk)
+            if small.tell() >= MIN_PART:
+                yield {"Body": small.getvalue()}
+                small = BytesIO()
+        while start < size:
+            left = size - start
+            # Not one of them is to be left with less than the least.
+            length = left if left <= MAX_PART else MAX_PART - MIN_PART
+            bounds = f"bytes={start}-{start + length - 1}"
+            yield {"CopySource": {"Bucket": bucket_name, "Key": key}, "CopySourceRange": bounds}
+            start += length
+    if small.tell():
+        yield {"Body": small.getvalue()}
+
+
+def send_all(send: Callable[[int, Part], Part], parts: Iterator[Part]) -> list[Part]:
+    """Send the parts as they come, a few at once; what each was answered, in their order.
+
+    :param send: takes the number of a part, from 1, and the part.
+    """
+    sent: list[Part] = []
+    with ThreadPoolExecutor(WORKERS) as pool:
+        running: set[Future] = set()
+        try:
+            for number, part in enumerate(parts, start=1):
+                running.add(pool.submit(send, number, part))
+                del part
+                if len(running) >= WORKERS:
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    sent += [future.result() for future in done]
+            sent += [future.result() for future in running]
+        finally:
+            for future in running:
+                future.cancel()
+    return sorted(sent, key=lambda answer: answer["PartNumber"])
+
+
+def _read_exactly(file: BinaryIO, size: int) -> bytes:
+    """As many bytes, or fewer at the end of the file."""
+    pieces = []
+    while size and (piece := file.read(size)):
+        pieces.append(piece)
+        size -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
