@@ -5,7 +5,8 @@ kept, and capped.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.errors import HeaderParseError
 from email.message import Message
@@ -35,6 +36,9 @@ MAX_OVERHEAD = 4 * 1024 * 1024
 
 MAX_HEADER = 32 * 1024
 
+MAX_DEPTH = 200
+"""Levels of a JSON object. Kinto's own code is recursive, and fails somewhat above."""
+
 # Any printable ASCII: more than RFC 2046 allows, as clients there are (WebTest) have a "$" in it.
 _BOUNDARY = re.compile(r"[ -~]{0,199}[!-~]")
 
@@ -47,6 +51,11 @@ class Received:
     filename: str
     declared_type: str | None
     digest: Digest = field(default_factory=Digest)
+
+    def close(self) -> None:
+        # Bytes that a full disk did not take are not wanted any more.
+        with suppress(OSError):
+            self.file.close()
 
 
 @dataclass
@@ -70,6 +79,8 @@ class Form:
             raise FieldRefused(f"{name} is not valid JSON ({error})", name) from error
         if not isinstance(value, dict):
             raise FieldRefused(f"{name} is not a JSON object", name)
+        if _is_deeper_than(MAX_DEPTH, value):
+            raise FieldRefused(f"{name} is nested too deeply", name)
         if has_null_character(value):  # which PostgreSQL cannot store
             raise FieldRefused(f"{name} contains a null character", name)
         return value
@@ -132,7 +143,7 @@ class FormReader:
             return self._form()
         except BaseException:
             if self._file:
-                self._file.file.close()
+                self._file.close()
             raise
 
     def _read_parts(self, body: Body, boundary: str) -> None:
@@ -191,10 +202,8 @@ class FormReader:
                 raise TooLarge(file.digest.size, self._max_size)
             return
         file.digest.update(chunk)
-        try:
+        with _spooling():
             file.file.write(chunk)
-        except OSError as error:
-            raise StorageUnavailable("spool", str(error)) from error
 
     def _form(self) -> Form:
         if self._file and self._max_size and self._file.digest.size > self._max_size:
@@ -202,11 +211,33 @@ class FormReader:
         if not self._file:
             raise AttachmentMissing()
         self._refuse_unknown()
+        with _spooling():
+            self._file.file.flush()
         return Form({name: _decode(name, *text) for name, text in self._texts.items()}, self._file)
 
     def _refuse_unknown(self) -> None:
         if self._unknown is not None:
             raise FieldRefused(f"{self._unknown!r} not in {self._text_fields}", self._unknown)
+
+
+def _is_deeper_than(depth: int, value: Any) -> bool:
+    level = [value]
+    for _ in range(depth):
+        level = [
+            item
+            for container in level
+            for item in (container.values() if isinstance(container, dict) else container)
+            if isinstance(item, dict | list)
+        ]
+    return bool(level)
+
+
+@contextmanager
+def _spooling() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageUnavailable("spool", str(error)) from error
 
 
 def _append(text: bytearray, chunk: bytes, name: str) -> None:

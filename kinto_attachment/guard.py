@@ -7,6 +7,7 @@ is no way to plug in there, so :func:`install` wraps the two methods, once in a 
 without this plugin are not touched.
 """
 
+import json
 from copy import deepcopy
 from functools import wraps
 from typing import Any
@@ -15,7 +16,7 @@ from kinto.views.records import Record
 from pyramid.request import Request
 
 from .blob import RecordRef
-from .errors import MetadataForged
+from .errors import MetadataForged, ReplacedMeanwhile
 from .transaction import files_of
 
 ATTRIBUTE = "attachment"
@@ -40,11 +41,45 @@ def check(request: Request, ref: RecordRef, new: dict[str, Any], old: dict[str, 
     :raises MetadataForged: somebody made it up.
     """
     attachment = new.get(ATTRIBUTE)
-    if attachment is None or attachment == old.get(ATTRIBUTE) or is_trusted_copy(request):
+    if attachment is None or is_trusted_copy(request):
+        return
+    if _is_same(attachment, old.get(ATTRIBUTE)):
+        _check_now(request, ref, attachment)
         return
     location = attachment.get("location") if isinstance(attachment, dict) else None
     if not files_of(request).expects(ref, location):
         raise MetadataForged()
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """As JSON: to Python, 1 and true are equal."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def _check_now(request: Request, ref: RecordRef, attachment: Any) -> None:
+    """Where a write cannot be rolled back it is checked before, and not only by the listeners."""
+    links = request.registry.attachment_links
+    if not links.rolls_back and isinstance(attachment, dict):
+        check_still_linked(request, ref, attachment)
+
+
+def check_still_linked(request: Request, ref: RecordRef, attachment: dict[str, Any]) -> None:
+    """Refuse a write that was made from a copy of the record older than its present file.
+
+    Kinto reads the record, merges, and writes all of it: a PATCH of something else that waited for
+    an upload or a deletion would bring back the attachment from before, whose bytes are gone.
+
+    :raises ReplacedMeanwhile: the record has another attachment now, or none.
+    """
+    registry = request.registry
+    key = key_of(attachment, registry.attachment_settings["base_url"])
+    if not registry.attachment_links.allows(ref, key):
+        raise ReplacedMeanwhile()
+
+
+def key_of(attachment: dict[str, Any], base_url: str) -> str:
+    """The key in the location of an attachment, as ``base_url`` is today."""
+    return str(attachment.get("location", "")).removeprefix(base_url)
 
 
 def install() -> None:

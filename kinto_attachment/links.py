@@ -6,8 +6,9 @@ This is the only module that knows the rows. They are objects of Kinto's own sto
 ==================  ============================================  ==============  ==============
 resource_name       parent_id                                     id              data
 ==================  ============================================  ==============  ==============
-attachment-link     /attachment-links/{bucket}/{coll.}/{record}   ``own:{key}``   ``hash``,
+attachment-link     /attachment-links/{bucket}/{coll.}/{record}   ``own:{key}``,  ``hash``,
                                                                   ``shared:...``  ``record``
+                                                                  or ``none:``
 attachment-release  /attachment-releases/{id}                     random          ``rule``,
                                                                                   ``keys``
 ==================  ============================================  ==============  ==============
@@ -16,6 +17,8 @@ attachment-release  /attachment-releases/{id}                     random        
   the primary key, which begins with the id, finds who links a key.
 * One parent a record: its links are found and deleted by one equality, and two uploads never
   meet on Kinto's unique index over ``(parent_id, resource_name, last_modified)``.
+* ``none:`` says that the record had an attachment and lost it: a write that still has it is out
+  of date. A record without any row is one that this plugin knows nothing of.
 * Ids of buckets and records are escaped: PostgreSQL takes ``_`` and ``%`` in a ``parent_id`` with
   a ``*`` for wildcards, the memory storage takes the whole of it for a regular expression.
 """
@@ -37,6 +40,8 @@ Item = TypeVar("Item")
 
 LINK = "attachment-link"
 LINKS_PARENT = "/attachment-links"
+NONE = "none:"
+
 RELEASE = "attachment-release"
 RELEASES_PARENT = "/attachment-releases"
 
@@ -104,7 +109,18 @@ class Links:
 
     def of(self, ref: RecordRef) -> list[Link]:
         """The links of one record; one, when all is well."""
+        return [_link(row) for row in self._storage.list_all(LINK, _parent(ref)) if _has_key(row)]
+
+    def allows(self, ref: RecordRef, key: str) -> bool:
+        """Whether the record may have that key: it is linked to it, or nothing is known of it."""
         rows = self._storage.list_all(LINK, _parent(ref))
+        return not rows or any(_split(row["id"])[0] == key for row in rows if _has_key(row))
+
+    def having(self, key: str) -> list[Link]:
+        """The links of all records that have the key."""
+        ids = [_link_id(key, shared) for shared in (False, True)]
+        filters = [Filter("id", ids, COMPARISON.IN)]
+        rows = self._storage.list_all(LINK, f"{LINKS_PARENT}/*", filters=filters)
         return [_link(row) for row in rows]
 
     def linked(self, keys: Iterable[str]) -> set[str]:
@@ -118,14 +134,13 @@ class Links:
             found.update(row["id"].partition(":")[2] for row in rows)
         return found
 
-    def is_shared(self, key: str) -> bool:
-        """Whether some record has the key as a shared one."""
-        filters = [Filter("id", _link_id(key, True), COMPARISON.EQ)]
-        return bool(self._storage.list_all(LINK, f"{LINKS_PARENT}/*", filters=filters, limit=1))
-
     def remove(self, ref: RecordRef) -> list[tuple[str, bool]]:
         """Delete the links of one record; the ``(key, shared)`` they had."""
         return self._delete_all(_parent(ref))
+
+    def remember_loss(self, ref: RecordRef) -> None:
+        """Take note that the record lost its attachment, see :meth:`allows`."""
+        self._storage.update(LINK, _parent(ref), NONE, {"hash": "", "record": ref.uri})
 
     def find(self, pairs: Iterable[tuple[RecordRef, str]]) -> list[Link]:
         """The links among these pairs of a record and a key, all of one collection."""
@@ -139,20 +154,33 @@ class Links:
         return found
 
     def below(
-        self, bucket: str, collection: str | None = None, *, without: Iterable[Link] = ()
+        self, bucket: str, collection: str | None = None, after: Link | None = None
     ) -> list[Link]:
-        """A page of the links of a whole collection or bucket, some of them left out."""
+        """The next page of the links of a whole collection or bucket, in an order of their own;
+        empty at the end. A link without a key stands for a loss that is remembered."""
         parent = _parent(RecordRef(bucket, collection or "", ""), 2 if collection else 1)
-        left_out = [_link_id(link.key, link.shared) for link in without]
-        filters = [Filter("id", left_out, COMPARISON.EXCLUDE)] if left_out else []
-        rows = self._storage.list_all(LINK, f"{parent}/*", filters=filters, limit=PAGE)
+        rules = []
+        if after:
+            # Keyset paging, by what no two links have both.
+            last = _link_id(after.key, after.shared) if after.key else NONE
+            rules = [
+                [
+                    Filter("id", last, COMPARISON.EQ),
+                    Filter("record", after.ref.uri, COMPARISON.GT),
+                ],
+                [Filter("id", last, COMPARISON.GT)],
+            ]
+        order = [Sort("id", 1), Sort("record", 1)]
+        rows = self._storage.list_all(
+            LINK, f"{parent}/*", sorting=order, pagination_rules=rules, limit=PAGE
+        )
         return [_link(row) for row in rows]
 
     def remove_links(self, links: Iterable[Link]) -> list[tuple[str, bool]]:
         """Delete these links, all of one bucket; the ``(key, shared)`` they had."""
         removed = []
         for page in _pages(links):
-            ids = [_link_id(link.key, link.shared) for link in page]
+            ids = [_link_id(link.key, link.shared) if link.key else NONE for link in page]
             filters = _among(ids, [link.ref for link in page])
             removed += self._delete_all(f"{_parent(page[0].ref, 1)}/*", filters)
         return removed
@@ -160,7 +188,8 @@ class Links:
     def all(self) -> Iterator[Link]:
         """One link of every key on the server, read a page at a time."""
         for row in self._scan(LINK, LINKS_PARENT):
-            yield _link(row)
+            if _has_key(row):
+                yield _link(row)
 
     def release(self, keys: Iterable[str], rule: Rule) -> Iterator[str]:
         """Write down what is to become of the keys; the ids of the rows."""
@@ -189,7 +218,7 @@ class Links:
 
     def _delete_all(self, parent: str, filters: list | None = None) -> list[tuple[str, bool]]:
         rows = self._storage.delete_all(LINK, parent, filters=filters, with_deleted=False)
-        return [_split(row["id"]) for row in rows]
+        return [_split(row["id"]) for row in rows if _has_key(row)]
 
     def _scan(self, resource_name: str, parent: str) -> Iterator[dict[str, Any]]:
         """Rows with different ids, in their order: keyset paging over the primary key."""
@@ -225,6 +254,10 @@ def _link_id(key: str, shared: bool) -> str:
 def _split(link_id: str) -> tuple[str, bool]:
     kind, _, key = link_id.partition(":")
     return key, kind == "shared"
+
+
+def _has_key(row: dict[str, Any]) -> bool:
+    return row["id"] != NONE
 
 
 def _link(row: dict[str, Any]) -> Link:

@@ -20,7 +20,7 @@ from pyramid.request import Request
 
 from .blob import RecordRef
 from .errors import ReplacedMeanwhile
-from .guard import ATTRIBUTE, is_trusted_copy
+from .guard import ATTRIBUTE, check_still_linked, is_trusted_copy, key_of
 from .links import PAGE, Link, Rule
 from .transaction import files_of
 
@@ -68,7 +68,7 @@ def on_record_written(event: ResourceChanged) -> None:
         if is_trusted_copy(event.request) and attachment != before:
             _link_copy(event.request, ref, attachment)
         else:
-            _check_still_linked(event.request, ref, location)
+            check_still_linked(event.request, ref, attachment)
     _release(event.request, lost)
 
 
@@ -121,15 +121,15 @@ def on_server_flushed(event: ServerFlushed) -> None:
         kept = [key for rule, _, key in split if rule == Rule.KEEP]
         for _ in links.release(kept, Rule.KEEP):
             pass
-        # Nobody else has anything now: a key that was shared may go like any other.
-        gone = [(key, False) for rule, _, key in split if rule != Rule.KEEP]
+        gone = [(key, rule == Rule.SWEEP) for rule, _, key in split if rule != Rule.KEEP]
         files.release(gone, keep_old=False)
 
 
 def _all_keys(request: Request) -> Iterator[tuple[Rule, str]]:
     registry = request.registry
     for link in registry.attachment_links.all():
-        yield Rule.KEEP if _keeps_old(request, link.ref) else Rule.DELETE, link.key
+        gone = Rule.SWEEP if link.shared else Rule.DELETE
+        yield Rule.KEEP if _keeps_old(request, link.ref) else gone, link.key
     for release in registry.attachment_links.releases():
         for key in release.keys:
             yield release.rule, key
@@ -150,16 +150,18 @@ def _exists(request: Request, resource_name: str, parent_id: str, object_id: str
 def _release_below(request: Request, bucket: str, collection: str | None = None) -> None:
     """Let go the files of all records below a collection or bucket that is gone."""
     files, links = files_of(request), request.registry.attachment_links
-    keep_old = request.registry.attachment_settings.policy(bucket, collection or "").keep_old_files
-    survivors: set[Link] = set()
-    while page := links.below(bucket, collection, without=survivors):
+    page: list[Link] = []
+    while page := links.below(bucket, collection, page[-1] if page else None):
         # An upload that was committed after Kinto deleted the records that it saw: the record
         # is still there, and needs its bytes.
-        refs = [link.ref for link in page]
-        alive = _with_attachment(request, refs)
-        survivors.update(link for link in page if link.ref in alive)
-        removed = links.remove_links([link for link in page if link.ref not in alive])
-        files.release(removed, keep_old)
+        alive = _with_attachment(request, [link.ref for link in page])
+        for keep_old in (False, True):
+            gone = [
+                link
+                for link in page
+                if link.ref not in alive and _keeps_old(request, link.ref) is keep_old
+            ]
+            files.release(links.remove_links(gone), keep_old)
 
 
 def _release(request: Request, lost: list[tuple[RecordRef, dict[str, Any]]]) -> None:
@@ -201,26 +203,33 @@ def _with_attachment(request: Request, refs: Iterable[RecordRef]) -> set[RecordR
 
 
 def _key(request: Request, attachment: dict[str, Any]) -> str:
-    """The key in a location, as ``base_url`` is today."""
-    location = str(attachment.get("location", ""))
-    return location.removeprefix(request.registry.attachment_settings["base_url"])
+    return key_of(attachment, request.registry.attachment_settings["base_url"])
 
 
 def _link_copy(request: Request, ref: RecordRef, attachment: dict[str, Any]) -> None:
-    """kinto-signer copied a record: its bytes now have one more reason to stay."""
-    key = _key(request, attachment)
-    links = request.registry.attachment_links
-    link = Link(ref, key, str(attachment.get("hash", "")), links.is_shared(key))
-    files_of(request).link(link, _keeps_old(request, ref))
+    """kinto-signer copied a record: its bytes now have one more reason to stay.
 
-
-def _check_still_linked(request: Request, ref: RecordRef, location: str) -> None:
-    """Refuse a write that was made from a copy of the record older than its present file.
-
-    Kinto reads the record, merges, and writes all of it: a PATCH of something else that waited for
-    an upload would bring back the attachment from before.
+    :raises ReplacedMeanwhile: they had reasons, and have lost them all.
     """
-    key = _key(request, {"location": location})
-    keys = {link.key for link in request.registry.attachment_links.of(ref)}
-    if keys and not any(location.endswith(linked) for linked in keys) and key not in keys:
+    key, links = _key(request, attachment), request.registry.attachment_links
+    others = [link for link in links.having(key) if link.ref != ref]
+    for link in others:
+        # Written again, and so locked: who is about to replace it waits for this copy.
+        links.add(link)
+    stale = [link for link in others if not _shows(request, link)]
+    links.remove_links(stale)
+    if others and len(stale) == len(others):
         raise ReplacedMeanwhile()
+    shared = any(link.shared for link in others)
+    copy = Link(ref, key, str(attachment.get("hash", "")), shared)
+    files_of(request).link(copy, _keeps_old(request, ref), lambda: key)
+
+
+def _shows(request: Request, link: Link) -> bool:
+    """Whether the record of a link still has its key."""
+    storage = request.registry.storage
+    try:
+        record = storage.get("record", link.ref.collection_uri, link.ref.record)
+    except exceptions.ObjectNotFoundError:
+        return False
+    return _key(request, record.get(ATTRIBUTE) or {}) == link.key

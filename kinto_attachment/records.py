@@ -16,7 +16,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from .blob import Attachment, RecordRef
-from .guard import ATTRIBUTE
+from .guard import ATTRIBUTE, key_of
 from .links import Link
 from .transaction import Files, files_of
 
@@ -48,7 +48,7 @@ def attach(
     _undo_by_hand(request, files, link.ref)
     files.expect(link.ref, attachment.location)
     response = _create_or_update(request, link.ref, body, exists)
-    files.link(link, keep_old)
+    files.link(link, keep_old, lambda: _shown_key(request, link.ref))
     return response
 
 
@@ -106,6 +106,15 @@ def _invoke(
         error = httpexceptions.status_map[response.status_code]()
         raise http_error(error, **response.json)
     return response
+
+
+def _shown_key(request: Request, ref: RecordRef) -> str | None:
+    registry = request.registry
+    try:
+        record = registry.storage.get("record", ref.collection_uri, ref.record)
+    except ObjectNotFoundError:
+        return None
+    return key_of(record.get(ATTRIBUTE) or {}, registry.attachment_settings["base_url"])
 
 
 def _undo_by_hand(request: Request, files: Files, ref: RecordRef) -> None:

@@ -13,13 +13,12 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from kinto.core.storage.exceptions import BackendError
 from pyramid.request import Request
 from transaction.interfaces import IDataManager
 from zope.interface import implementer
 
-from .blob import RecordRef, Source
-from .errors import BlobExists, StorageError
+from .blob import KeyTemplate, RecordRef, Source
+from .errors import BlobExists
 from .links import Link, Links, Rule
 from .storage import IStorage
 
@@ -87,12 +86,14 @@ class Files:
         self._links = links
         self._transaction: Any = None
         self._created: list[str] = []
+        self._created_shared: list[str] = []
         self._released: list[str] = []
         self._undo: list[Callable[[], None]] = []
         self._voted = False
         self._expected: dict[RecordRef, str] = {}
         # For settle():
         self._to_delete: list[str] = []
+        self._to_sweep: list[str] = []
         self._in_doubt: list[str] = []
         self._to_release: list[str] = []
 
@@ -106,27 +107,30 @@ class Files:
     def leave(self) -> None:
         """Take no part in the end of the transaction, but keep the bytes that came: the same
         is going to be tried again in another one."""
-        created = self._created
+        created, shared = self._created, self._created_shared
         self._undo_all()
-        self._created = created
+        self._created, self._created_shared = created, shared
 
-    def put(self, keys: Iterable[str], source: Source, *, shared: bool) -> str:
+    def put(self, keys: Iterable[str], source: Source, template: KeyTemplate) -> str:
         """Store the source under the first of the keys that is free.
 
-        :param keys: candidates, see :meth:`kinto_attachment.blob.KeyTemplate.keys`.
-        :param shared: the key is named by the bytes: if it is taken, they are there.
+        :param keys: candidates, as the template makes them.
         :returns: the key.
         """
         for key in keys:
-            if not shared:
+            if template.unique:
+                # Ours, whatever becomes of it; of another key we only know when it is stored.
                 self._created.append(key)
             try:
                 self._storage.put(key, source)
             except BlobExists:
-                if shared:
-                    return key
-                self._created.remove(key)
+                if template.shared:
+                    return key  # and so are the bytes
                 continue
+            if template.shared:
+                self._created_shared.append(key)
+            elif not template.unique:
+                self._created.append(key)
             return key
         raise BlobExists(source.filename, "no key is free")
 
@@ -137,22 +141,32 @@ class Files:
     def expects(self, ref: RecordRef, location: str | None) -> bool:
         return location is not None and self._expected.get(ref) == location
 
-    def link(self, link: Link, keep_old: bool) -> None:
+    def link(self, link: Link, keep_old: bool, shown: Callable[[], str | None]) -> None:
         """Give the blob to the record, and let go what it had before.
 
         To be called after the record was written in this transaction: then it is locked, and
         nobody else can add a link to it meanwhile.
+
+        :param shown: the key that the record has now. Only asked where nothing is locked, as
+            Kinto's storage does not roll back: another upload may have come in between.
         """
         before = [] if self._links.rolls_back else self._links.of(link.ref)
         removed = self._links.remove(link.ref)
-        self._links.add(link)
+        winner = link
+        if before and (key := shown()) != link.key:
+            winner = next((other for other in before if other.key == key), link)
+        self._links.add(winner)
         self.undo(lambda: self._relink(link.ref, before))
-        self.release([(key, shared) for key, shared in removed if key != link.key], keep_old)
+        if winner is not link:
+            removed.append((link.key, link.shared))
+        self.release([(key, shared) for key, shared in removed if key != winner.key], keep_old)
 
     def unlink(self, ref: RecordRef, keep_old: bool) -> None:
         """Let go what the record had."""
         before = [] if self._links.rolls_back else self._links.of(ref)
         removed = self._links.remove(ref)
+        if removed:
+            self._links.remember_loss(ref)
         self.undo(lambda: self._relink(ref, before))
         self.release(removed, keep_old)
 
@@ -206,6 +220,7 @@ class Files:
         # A commit that failed after the vote may have happened all the same, when only its
         # answer was lost: then the rows decide.
         (self._in_doubt if self._voted else self._to_delete).extend(self._created)
+        self._to_sweep += self._created_shared
         self._undo_all()
 
     def _undo_all(self) -> None:
@@ -215,7 +230,7 @@ class Files:
             callback()
 
     def _clear(self) -> None:
-        self._created, self._released, self._undo = [], [], []
+        self._created, self._created_shared, self._released, self._undo = [], [], [], []
         self._expected = {}
         self._voted = False
         self._transaction = None
@@ -232,9 +247,18 @@ class Files:
             if self._to_delete:
                 self._storage.delete(self._to_delete)
                 self._to_delete = []
+            if self._to_sweep:
+                with self.transaction_manager:
+                    linked = self._links.linked(self._to_sweep)
+                    unlinked = [key for key in self._to_sweep if key not in linked]
+                    for _ in self._links.release(unlinked, Rule.SWEEP):
+                        pass
+                self._to_sweep = []
             while self._to_release:
                 self._settle_release(self._to_release.pop(0))
-        except (StorageError, BackendError):
+        except Exception:
+            # Anything: Kinto's storage raises SQLAlchemy's own errors at a commit.
+            self.transaction_manager.abort()
             logger.exception("Files are left to be removed by `kinto-attachment gc`.")
 
     def _settle_release(self, release_id: str) -> None:

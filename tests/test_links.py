@@ -65,12 +65,12 @@ def clean(run, links, bucket):
         run(lambda page=page: links.remove_links(page))
 
 
-def test_below_leaves_out(links, run, bucket):
+def test_below_goes_on_after(links, run, bucket):
     pair = [Link(RecordRef(bucket, "c", str(index)), f"{bucket}/{index}", "00") for index in (0, 1)]
     for link in pair:
         run(lambda link=link: links.add(link))
-    assert run(lambda: links.below(bucket, "c", without=[pair[0]])) == [pair[1]]
-    assert run(lambda: links.below(bucket, without=pair)) == []
+    assert run(lambda: links.below(bucket, "c", after=pair[0])) == [pair[1]]
+    assert run(lambda: links.below(bucket, after=pair[1])) == []
     clean(run, links, bucket)
 
 

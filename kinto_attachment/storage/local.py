@@ -5,11 +5,12 @@ in the same file system, synced, and linked into place, which never replaces ano
 """
 
 import errno
+import fcntl
 import io
 import os
 import stat as stat_mode
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from typing import BinaryIO
 from uuid import uuid4
@@ -183,8 +184,8 @@ class LocalFileStorage:
         _sync_folder(os.path.dirname(path))
 
     def _publish_by_name(self, file: "Spool", path: bytes) -> None:
-        """Where links cannot be made: claim the name, then move a complete copy over it."""
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        """Where links cannot be made: move a complete copy to its place, if that is free. One at
+        a time, as a move replaces what is there."""
         copy_path = os.path.join(self._root, f"{_SPOOL_PREFIX}{uuid4().hex}".encode())
         try:
             with open(copy_path, "wb") as copy:
@@ -193,10 +194,13 @@ class LocalFileStorage:
                     copy.write(chunk)
                 copy.flush()
                 os.fsync(copy.fileno())
-            os.replace(copy_path, path)
+            with open(os.path.join(self._root, f"{_SPOOL_PREFIX}lock".encode()), "wb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if os.path.lexists(path):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+                os.rename(copy_path, path)
         except BaseException:
-            os.unlink(path)
-            if os.path.exists(copy_path):
+            with suppress(FileNotFoundError):
                 os.unlink(copy_path)
             raise
 
@@ -247,7 +251,8 @@ class Spool(io.BufferedRandom):
 
     def close(self) -> None:
         if not self.closed and self.path:
-            os.unlink(self.path)
+            with suppress(FileNotFoundError):
+                os.unlink(self.path)
         super().close()
 
 

@@ -1,5 +1,6 @@
 """The first door: one file on one record."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,7 +159,7 @@ def _receive(request: Request, context: RecordContext, policy: Policy) -> Receiv
         form = reader.read(context.body, boundary)
     finally:
         context.body.close()
-    with form.file.file:
+    with closing(form.file):
         data, permissions = form.json_object("data"), form.json_object("permissions")
         received = Received(*_store(request, context.ref, form, policy), data, permissions)
     request.bound_data[RECEIVED] = received
@@ -188,7 +189,7 @@ def _store(request: Request, ref: RecordRef, form: Form, policy: Policy) -> tupl
     keys = template.keys(ref, source.filename, source.digest)
     if not (storage.exclusive or template.unique or template.shared):
         next(keys)  # the plain name might overwrite another's file
-    key = files_of(request).put(keys, source, shared=template.shared)
+    key = files_of(request).put(keys, source, template)
     attachment = Attachment(
         filename=source.filename,
         hash=source.digest,

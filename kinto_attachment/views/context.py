@@ -5,7 +5,7 @@ from kinto.authorization import RouteFactory
 from kinto.core.errors import ERRORS, http_error, raise_invalid
 from kinto.core.resource.schema import HeaderSchema
 from kinto.core.storage.exceptions import ObjectNotFoundError
-from kinto.views import object_exists_or_404
+from kinto.views import object_exists_or_404, raise_404_if_invalid_id
 from pyramid import httpexceptions
 from pyramid.request import Request
 
@@ -102,6 +102,8 @@ class RecordContext(RouteFactory):
 
     def _check_collection(self) -> None:
         ref, request = self.ref, self._request
+        raise_404_if_invalid_id(request, "bucket", ref.bucket)
+        raise_404_if_invalid_id(request, "collection", ref.collection)
         bucket_uri = f"/buckets/{ref.bucket}"
         try:
             object_exists_or_404(request, "collection", ref.collection, bucket_uri)

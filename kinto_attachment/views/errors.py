@@ -22,6 +22,11 @@ TABLE: dict[type[errors.AttachmentError], tuple] = {
     ),
     errors.FieldRefused: (httpexceptions.HTTPBadRequest, POSTED, "{location}: {reason}"),
     errors.Refused: (httpexceptions.HTTPBadRequest, INVALID, "{location}: {reason}"),
+    errors.KeyRefused: (
+        httpexceptions.HTTPBadRequest,
+        INVALID,
+        "The file cannot be stored under the name that its record, or itself, would give it.",
+    ),
     errors.StorageError: (
         httpexceptions.HTTPServiceUnavailable,
         ERRORS.BACKEND,
