@@ -52,7 +52,9 @@ class TestAltered:
         record.upload(b"real", data={"family": "sans"})
         return record
 
-    @pytest.mark.parametrize("change", [{"size": 0}, {"extra": 1}, {"hash": None}])
+    @pytest.mark.parametrize(
+        "change", [{"size": 0}, {"size": 4.0}, {"size": "4"}, {"extra": 1}, {"hash": None}]
+    )
     def test_by_merge_patch(self, record, change):
         before = record.snapshot()
         body = {"data": {"attachment": change}}

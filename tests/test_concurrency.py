@@ -134,3 +134,22 @@ def test_uploads_and_the_deletion_of_the_collection(server, collection):
     left = requests.get(f"{collection}/records", auth=AUTH, timeout=60).json()["data"]
     keys = sorted(server.site.key(record["attachment"]["location"]) for record in left)
     assert keys_of(server, collection) == keys
+
+
+def test_patches_and_a_deletion_of_the_attachment(server, collection):
+    """None of the patches brings the deleted file back."""
+    for turn in range(10):
+        record = f"{collection}/records/r{turn}"
+        upload(record).raise_for_status()
+
+        def act(index, record=record):
+            if index == 3:
+                return delete(f"{record}/attachment")
+            body = {"data": {"index": index}}
+            return requests.patch(record, json=body, auth=AUTH, timeout=60).status_code
+
+        statuses = set(at_once(act, range(8)))
+        assert statuses <= {200, 204, 409, 503}, statuses
+        left = requests.get(record, auth=AUTH, timeout=60).json()["data"].get("attachment")
+        if left:
+            assert b"".join(server.site.storage.open(server.site.key(left["location"])))

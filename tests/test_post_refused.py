@@ -87,6 +87,10 @@ REFUSED = {
         FILE + field("data", b"[" * 100_000) + END,
         "body: data is not valid JSON (",
     ),
+    "data that is deep": (
+        FILE + field("data", b'{"a":' * 400 + b"1" + b"}" * 400) + END,
+        "body: data is nested too deeply",
+    ),
     "data that is a list": (FILE + field("data", b"[]") + END, "body: data is not a JSON object"),
     "data that is null": (FILE + field("data", b"null") + END, "body: data is not a JSON object"),
     "permissions that are a text": (
@@ -393,6 +397,26 @@ class TestWho:
     def test_bad_record_id(self, make_site):
         record = make_site().collection().record("-%20-")
         check_error(record.upload(status=400), 400, "path: Invalid object id")
+
+    @pytest.mark.parametrize("bucket, collection", [("a%00b", "c"), ("b", "c%00"), ("-", "c")])
+    def test_bad_bucket_and_collection_ids(self, make_site, kinto, bucket, collection):
+        record = make_site(kinto).collection().record()
+        uri = f"/buckets/{bucket}/collections/{collection}/records/r/attachment"
+        for record.attachment_uri in (uri, uri.replace(f"/{bucket}/", "/default/")):
+            if "%00" in collection or "default" not in record.attachment_uri:
+                check_error(record.upload(status=404), 404, "")
+                check_error(record.detach(status=404), 404, "")
+
+    def test_record_id_that_no_file_can_have(self, make_site):
+        site = make_site(
+            **{
+                "kinto.attachment.randomize": "false",
+                "kinto.attachment.filename_pattern": "{record_id}",
+            }
+        )
+        record = site.collection().record("r" * 300)
+        check_error(record.upload(status=400), 400, "The file cannot be stored under the name")
+        assert record.snapshot()[0] == 404
 
     @pytest.mark.parametrize("method", ["put_json", "patch_json", "get"])
     def test_other_methods(self, make_site, method):

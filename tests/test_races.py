@@ -1,0 +1,283 @@
+"""Two requests that meet, step by step: the record has its bytes afterwards, whoever won."""
+
+import errno
+import os
+import threading
+
+import pytest
+from kinto.views.records import Record as RecordResource
+
+from kinto_attachment import links, listeners
+from kinto_attachment.errors import StorageUnavailable
+from kinto_attachment.transaction import Files
+
+from .site import ALICE
+
+PLAIN_NAMES = {"kinto.attachment.randomize": "false"}
+BY_HASH = {**PLAIN_NAMES, "kinto.attachment.filename_pattern": "{hash}"}
+
+
+def content(record) -> bytes | None:
+    attachment = record.data.get("attachment")
+    return record.site.read(attachment["location"]) if attachment else None
+
+
+def in_thread(call, timeout=None) -> threading.Thread:
+    """Call in a thread of its own, as a transaction belongs to one; wait for it so long."""
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join(timeout)
+    return thread
+
+
+@pytest.fixture
+def between_read_and_write(monkeypatch):
+    """Do something once, after the next request read its record and before it stores it."""
+
+    def install(call):
+        original, left = RecordResource.process_object, [call]
+
+        def process_object(self, new, old=None):
+            processed = original(self, new, old)
+            if left and self.request.method in ("PATCH", "PUT"):
+                in_thread(left.pop())
+            return processed
+
+        monkeypatch.setattr(RecordResource, "process_object", process_object)
+
+    return install
+
+
+@pytest.mark.parametrize("how", ["replace", "detach", "null", "delete"])
+@pytest.mark.parametrize("method", ["put_json", "patch_json"])
+def test_a_stale_write_never_brings_an_attachment_back(
+    make_site, files, between_read_and_write, how, method
+):
+    site = make_site("postgresql", files)
+    record = site.collection().record()
+    record.upload(b"first")
+    stale = {**record.data, "family": "sans"}
+    null = {"data": {"attachment": None}}
+    between_read_and_write(
+        {
+            "replace": lambda: record.upload(b"second"),
+            "detach": record.detach,
+            "null": lambda: record.http.patch_json(record.uri, null, headers=ALICE),
+            "delete": lambda: record.http.delete(record.uri, headers=ALICE),
+        }[how]
+    )
+    call = getattr(record.http, method)
+    response = call(record.uri, {"data": stale}, headers=ALICE, status="*")
+    assert response.status_int == 409
+    assert response.json["message"] == "The attachment of this record was replaced meanwhile."
+    if how == "delete":
+        record.http.get(record.uri, headers=ALICE, status=404)
+    else:
+        assert content(record) == (b"second" if how == "replace" else None)
+
+
+@pytest.mark.parametrize("mode", ["transactions", "memory", "no transactions"])
+def test_two_uploads_that_swap_their_links(make_site, files, monkeypatch, mode):
+    more = {"kinto.transaction_per_request": "false"} if mode == "no transactions" else {}
+    site = make_site("memory" if mode == "memory" else "postgresql", files, **more)
+    record = site.collection().record()
+    record.upload(b"before")
+    original, left, threads = Files.link, [1], []
+
+    def link(self, *args):
+        if left:
+            left.pop()
+            threads.append(in_thread(lambda: record.upload(b"second"), timeout=2))
+        return original(self, *args)
+
+    monkeypatch.setattr(Files, "link", link)
+    record.upload(b"first")
+    threads[0].join()
+    record.check(content(record))
+
+
+def test_a_put_that_fails_deletes_nobody_elses_file(make_site, kinto, files, monkeypatch):
+    """It never learned that the name was taken."""
+    site = make_site(kinto, files, **PLAIN_NAMES)
+    collection = site.collection()
+    first, second = collection.record(), collection.record()
+    first.upload(b"precious", "a.txt")
+    key = site.key(first.data["attachment"]["location"])
+
+    def fail(key, source):
+        raise StorageUnavailable(key, "timed out")
+
+    monkeypatch.setattr(site.storage, "put", fail)
+    second.upload(b"other", "a.txt", status=503)
+    monkeypatch.undo()
+    assert content(first) == b"precious"
+    assert collection.keys == [key]
+
+
+def test_a_full_disk(make_site, kinto, monkeypatch):
+    site = make_site(kinto, "local", **PLAIN_NAMES)
+    record = site.collection().record()
+    record.upload(b"before", "a.txt")
+    before = record.snapshot()
+    spool = site.storage.spool
+
+    class Full:
+        """A spool whose buffer cannot be written out, not even when it is closed."""
+
+        def __init__(self, file):
+            self._file = file
+
+        def __getattr__(self, name):
+            return getattr(self._file, name)
+
+        def flush(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def close(self):
+            self._file.close()
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(site.storage, "spool", lambda: Full(spool()))
+    response = record.upload(b"after", "a.txt", status=503)
+    assert response.json["message"].startswith("The file storage is unavailable")
+    monkeypatch.undo()
+    assert record.snapshot() == before
+
+
+def test_a_refused_upload_by_hash_is_known_to_gc(make_site, kinto, files):
+    site = make_site(kinto, files, **BY_HASH)
+    collection = site.collection(schema={"properties": {"a": {"type": "string"}}})
+    record = collection.record()
+    record.upload(b"content", data={"a": 1}, status=400)
+    (key,) = collection.keys
+    assert collection.releases == [("sweep", key)]
+    record.upload(b"content", data={"a": "x"}, status=201)
+    assert collection.links == [key]
+
+
+def test_an_upload_during_the_deletion_of_its_collection(make_site, kinto, files, monkeypatch):
+    """Kinto did not see its record; neither it nor those with the same bytes are mixed up."""
+    monkeypatch.setattr(links, "PAGE", 1)
+    site = make_site(kinto, files, **BY_HASH)
+    collection = site.collection()
+    for index in range(3):
+        collection.record(f"r{index}").upload(b"same")
+    monkeypatch.setattr(
+        listeners,
+        "_with_attachment",
+        lambda request, refs: {ref for ref in refs if ref.record == "r1"},
+    )
+    site.http.delete(collection.uri, headers=ALICE)
+    assert len(collection.keys) == 1
+    rows = site.in_transaction(lambda: links.Links.below(site.links, collection.bucket))
+    assert [link.ref.record for link in rows] == ["r1"]
+
+
+def test_a_trusted_copy_while_its_source_is_replaced(make_site, files, monkeypatch):
+    site = make_site("postgresql", files)
+    source, copy = site.collection().record(), site.collection().record()
+    source.upload(b"first")
+    attachment = source.data["attachment"]
+    for module in (listeners, __import__("kinto_attachment.guard").guard):
+        monkeypatch.setattr(module, "is_trusted_copy", lambda request: True)
+    original, left, threads = Files.link, [1], []
+
+    def link(self, *args):
+        if left:
+            left.pop()
+            threads.append(in_thread(lambda: source.upload(b"second"), timeout=2))
+        return original(self, *args)
+
+    monkeypatch.setattr(Files, "link", link)
+    copy.put(attachment=attachment)
+    threads[0].join()
+    assert content(copy) == b"first"
+    assert content(source) == b"second"
+
+
+def test_a_trusted_copy_of_what_is_gone(make_site, files, monkeypatch):
+    site = make_site("postgresql", files)
+    source, copy = site.collection().record(), site.collection().record()
+    source.upload(b"first")
+    attachment = source.data["attachment"]
+    having = links.Links.having
+
+    def replaced_meanwhile(self, key):
+        found = having(self, key)
+        in_thread(lambda: source.upload(b"second"))
+        return found
+
+    for module in (listeners, __import__("kinto_attachment.guard").guard):
+        monkeypatch.setattr(module, "is_trusted_copy", lambda request: True)
+    monkeypatch.setattr(links.Links, "having", replaced_meanwhile)
+    body = {"data": {"attachment": attachment}}
+    copy.http.put_json(copy.uri, body, headers=ALICE, status=409)
+    monkeypatch.undo()
+    copy.http.get(copy.uri, headers=ALICE, status=404)
+    source.check(b"second")
+
+
+@pytest.mark.parametrize("target", ["bucket", "collection"])
+def test_each_collection_keeps_its_old_files_or_not(make_site, kinto, files, target):
+    site = make_site(
+        kinto, files, **{"kinto.attachment.resources.mixed.kept.keep_old_files": "true"}
+    )
+    site.http.put_json("/buckets/mixed", {}, headers=ALICE)
+    locations = {}
+    for name in ("kept", "other"):
+        uri = f"/buckets/mixed/collections/{name}"
+        site.http.put_json(uri, {}, headers=ALICE)
+        mimetype, body = site.http.encode_multipart([], [("attachment", "a.txt", b"x")])
+        locations[name] = site.http.post(
+            f"{uri}/records/r/attachment", body, headers={**ALICE, "Content-Type": mimetype}
+        ).json["location"]
+        if target == "collection":
+            site.http.delete(uri, headers=ALICE)
+    site.http.delete("/buckets/mixed", headers=ALICE)
+    assert site.read(locations["kept"]) == b"x"
+    keys = [stat.key for stat in site.storage.list("mixed/")]
+    assert keys == [site.key(locations["kept"])]
+    site.storage.delete(keys)
+
+
+def test_a_lost_connection_while_settling(make_site, files, monkeypatch):
+    """SQLAlchemy's own error, at the commit after the commit: the answer stays what it was."""
+    from sqlalchemy.exc import OperationalError
+
+    site = make_site("postgresql", files)
+    record = site.collection().record()
+    record.upload(b"first")
+
+    def drop(self, release_id):
+        raise OperationalError("COMMIT", {}, Exception("server closed the connection"))
+
+    monkeypatch.setattr(links.Links, "drop_release", drop)
+    record.upload(b"second", status=200)
+    monkeypatch.undo()
+    assert content(record) == b"second"
+    assert len(record.collection.releases) == 1
+    record.put(family="sans")  # and the next request is fine
+
+
+def test_equal_keys_where_links_cannot_be_made(make_site, kinto, monkeypatch):
+    """The name is never there before the bytes are."""
+    site = make_site(kinto, "local", **BY_HASH)
+    collection = site.collection()
+    rename, seen = os.rename, []
+
+    def no_link(*args, **kwargs):
+        raise OSError(errno.EPERM, "no links here")
+
+    def fail(source, destination):
+        seen.append(os.path.exists(destination))
+        raise OSError(errno.EIO, "I/O error")
+
+    monkeypatch.setattr(os, "link", no_link)
+    monkeypatch.setattr(os, "rename", fail)
+    collection.record().upload(b"same", status=503)
+    assert seen == [False]
+    assert collection.keys == []
+    monkeypatch.setattr(os, "rename", rename)
+    record = collection.record()
+    record.upload(b"same", status=201)
+    record.check(b"same")
