@@ -5,14 +5,12 @@ the answer to a request is lost and its repetition is told that the key is taken
 says by whom.
 """
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import islice
-from tempfile import TemporaryFile
 from typing import BinaryIO
 from uuid import uuid4
 
@@ -27,6 +25,7 @@ from ..blob import CHUNK, DEFAULT_MIMETYPE, Source, check_key, content_dispositi
 from ..errors import BlobExists, BlobNotFound, KeyRefused, SettingError, StorageUnavailable
 from ..settings import Settings
 from . import IStorage, Stat
+from .base import RemoteStorage, read_spool_dir
 from .gcs_bucket import Bucket, Resumable, translated
 
 PART = 8 * 1024 * 1024
@@ -48,7 +47,7 @@ _MARK = "upload"
 
 
 @implementer(IStorage)
-class GoogleCloudStorage:
+class GoogleCloudStorage(RemoteStorage):
     """
     :param acl: predefined ACL of new objects, or None for the bucket's.
     :param cache_control: of new objects; without, public ones are cached for good if their
@@ -73,16 +72,14 @@ class GoogleCloudStorage:
         self._bucket = bucket
         self._acl = acl
         self._cache_control = cache_control
-        self._spool_dir = spool_dir or None
+        self.spool_dir = spool_dir
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "GoogleCloudStorage":
-        spool_dir, credentials = settings["spool_dir"], settings["gcloud.credentials"]
+        credentials = settings["gcloud.credentials"]
         name = settings["gcloud.bucket_name"]
         if not _BUCKET_NAME.fullmatch(name):
             raise SettingError("attachment.gcloud.bucket_name", f"{name!r} is no bucket's name")
-        if spool_dir and not os.path.isdir(spool_dir):
-            raise SettingError("attachment.spool_dir", f"{spool_dir} is not a folder")
         if credentials:
             try:
                 service_account.Credentials.from_service_account_file(credentials)
@@ -104,14 +101,8 @@ class GoogleCloudStorage:
             base_url=settings["base_url"],
             acl=None if uniform else acl,
             cache_control=settings["gcloud.cache_control"],
-            spool_dir=spool_dir,
+            spool_dir=read_spool_dir(settings),
         )
-
-    def spool(self) -> BinaryIO:
-        try:
-            return TemporaryFile(dir=self._spool_dir)
-        except OSError as error:
-            raise StorageUnavailable("spool", str(error)) from error
 
     def put(self, key: str, source: Source) -> None:
         blob = self._new_blob(key, source.mimetype)
@@ -186,9 +177,6 @@ class GoogleCloudStorage:
         finally:
             with suppress(StorageUnavailable):  # they are listed: whoever sweeps finds them
                 self.delete(made)
-
-    def url(self, key: str) -> str:
-        return self.base_url + check_key(key)
 
     def sign(
         self,

@@ -21,6 +21,7 @@ from ..blob import CHUNK, Source, check_key
 from ..errors import BlobExists, BlobNotFound, KeyRefused, SettingError, StorageUnavailable
 from ..settings import Settings
 from . import IStorage, Stat
+from .base import Storage
 
 _SPOOL_PREFIX = ".kinto-attachment-spool-"
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
@@ -42,7 +43,7 @@ def _translated(key: str) -> Iterator[None]:
 
 
 @implementer(IStorage)
-class LocalFileStorage:
+class LocalFileStorage(Storage):
     """
     :param base_path: the folder, created when it is first needed.
     :param base_url: what serves it, see :meth:`url`.
@@ -140,20 +141,6 @@ class LocalFileStorage:
                         whole.write(chunk)
             with _translated(key):
                 self._publish(whole, path)
-
-    def url(self, key: str) -> str:
-        return self.base_url + check_key(key)
-
-    def sign(
-        self,
-        key: str,
-        method: str = "GET",
-        expires: int = 3600,
-        filename: str | None = None,
-        mimetype: str | None = None,
-    ) -> str | None:
-        check_key(key)
-        return None
 
     def path(self, key: str) -> str:
         """Absolute path of the file that has or will have this key."""

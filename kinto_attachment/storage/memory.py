@@ -12,10 +12,11 @@ from ..blob import CHUNK, Source, check_key
 from ..errors import BlobExists, BlobNotFound
 from ..settings import Settings
 from . import IStorage, Stat
+from .base import Storage
 
 
 @implementer(IStorage)
-class MemoryFileStorage:
+class MemoryFileStorage(Storage):
     """
     >>> MemoryFileStorage().url("a.txt")
     'a.txt'
@@ -57,20 +58,6 @@ class MemoryFileStorage:
 
     def compose(self, parts: Iterable[str], key: str) -> None:
         self._store(key, b"".join(self._get(part)[0] for part in parts))
-
-    def url(self, key: str) -> str:
-        return self.base_url + check_key(key)
-
-    def sign(
-        self,
-        key: str,
-        method: str = "GET",
-        expires: int = 3600,
-        filename: str | None = None,
-        mimetype: str | None = None,
-    ) -> str | None:
-        check_key(key)
-        return None
 
     def _get(self, key: str) -> tuple[bytes, datetime]:
         try:

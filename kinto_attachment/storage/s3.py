@@ -5,9 +5,8 @@ from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from tempfile import TemporaryFile
 from threading import Lock
-from typing import Any, BinaryIO
+from typing import Any
 
 import boto3
 from botocore.config import Config
@@ -19,6 +18,7 @@ from ..blob import CHUNK, Source, check_key, content_disposition
 from ..errors import BlobNotFound, StorageUnavailable
 from ..settings import Settings
 from . import IStorage, Stat
+from .base import RemoteStorage, read_spool_dir
 from .s3_parts import PART, compose_parts, read_parts, send_all
 
 DELETE_PAGE = 1000
@@ -42,7 +42,7 @@ def _translated(key: str) -> Iterator[None]:
 
 
 @implementer(IStorage)
-class S3FileStorage:
+class S3FileStorage(RemoteStorage):
     """
     :param bucket_name: exists already.
     :param options: of ``boto3``'s client: ``endpoint_url``, ``region_name``...
@@ -73,7 +73,7 @@ class S3FileStorage:
         self._options = options or {}
         self._config = Config(max_pool_connections=CONNECTIONS, **(config or {}))
         self._acl = acl
-        self._spool_dir = spool_dir or None
+        self.spool_dir = spool_dir
         self._client: tuple[int, Any] | None = None
         self._lock = Lock()
 
@@ -106,7 +106,7 @@ class S3FileStorage:
             },
             acl=settings["aws.acl"],
             base_url=settings["base_url"],
-            spool_dir=settings["spool_dir"],
+            spool_dir=read_spool_dir(settings),
         )
 
     @property
@@ -120,12 +120,6 @@ class S3FileStorage:
                         client = session.client("s3", config=self._config, **self._options)
                     self._client = (os.getpid(), client)
         return self._client[1]
-
-    def spool(self) -> BinaryIO:
-        try:
-            return TemporaryFile(dir=self._spool_dir)
-        except OSError as error:
-            raise StorageUnavailable("spool", str(error)) from error
 
     def put(self, key: str, source: Source) -> None:
         check_key(key)
@@ -189,9 +183,6 @@ class S3FileStorage:
                 self.client.put_object(Bucket=self.bucket_name, Key=key, Body=b"")
             return
         self._put_parts(key, compose_parts(self.open, self.bucket_name, sizes), {})
-
-    def url(self, key: str) -> str:
-        return self.base_url + check_key(key)
 
     def sign(
         self,

@@ -1,0 +1,59 @@
+"""What storages do alike."""
+
+import os
+from tempfile import TemporaryFile
+from typing import BinaryIO
+
+from ..blob import check_key
+from ..errors import SettingError, StorageUnavailable
+from ..settings import Settings
+
+
+class Storage:
+    """A storage whose keys are joined to a URL.
+
+    :ivar base_url: with its slash at the end, or empty.
+    """
+
+    base_url = ""
+
+    def url(self, key: str) -> str:
+        return self.base_url + check_key(key)
+
+    def sign(
+        self,
+        key: str,
+        method: str = "GET",
+        expires: int = 3600,
+        filename: str | None = None,
+        mimetype: str | None = None,
+    ) -> str | None:
+        """None: there are no signed URLs here."""
+        check_key(key)
+        return None
+
+
+class RemoteStorage(Storage):
+    """A storage on another machine: files are received in a folder of this one.
+
+    :ivar spool_dir: the folder; the system's temporary one if it is empty.
+    """
+
+    spool_dir = ""
+
+    def spool(self) -> BinaryIO:
+        try:
+            return TemporaryFile(dir=self.spool_dir or None)
+        except OSError as error:
+            raise StorageUnavailable("spool", str(error)) from error
+
+
+def read_spool_dir(settings: Settings) -> str:
+    """The setting.
+
+    :raises SettingError: there is no such folder.
+    """
+    spool_dir = settings["spool_dir"]
+    if spool_dir and not os.path.isdir(spool_dir):
+        raise SettingError("attachment.spool_dir", f"{spool_dir} is not a folder")
+    return spool_dir
