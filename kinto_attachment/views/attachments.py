@@ -12,10 +12,10 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from .. import records
-from ..blob import Attachment, RecordRef, Source
+from ..blob import Attachment, Blob, RecordRef, Source
 from ..body import Body
 from ..errors import TooLarge
-from ..forms import MAX_OVERHEAD, Form, FormReader, read_boundary
+from ..forms import MAX_OVERHEAD, FormReader, Received, read_boundary
 from ..guard import ATTRIBUTE
 from ..links import Link
 from ..retry import allow_retry
@@ -24,7 +24,7 @@ from ..transaction import files_of, outermost, restart
 from .context import DEFAULT_BUCKET, RecordContext
 from .default_bucket import create_parents
 
-RECEIVED = "attachment.received"
+STORED = "attachment.stored"
 """In ``bound_data``: what is left of the body, for when the request is tried again."""
 
 PATH = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"
@@ -96,21 +96,21 @@ def upload(request: Request) -> dict[str, Any]:
     policy = request.registry.attachment_settings.policy(context.ref.bucket, context.ref.collection)
     context.check_preconditions()
     # When this is tried again, the bytes are there.
-    received = request.bound_data.get(RECEIVED) or _receive(request, context, policy)
+    stored = request.bound_data.get(STORED) or _receive(request, context, policy)
     if request.bound_data.get(DEFAULT_BUCKET) == context.ref.bucket:
         create_parents(request, context.ref)
     response = records.attach(
         request,
-        received.link,
-        received.attachment,
-        data=received.data,
-        permissions=received.permissions,
+        stored.link,
+        stored.attachment,
+        data=stored.data,
+        permissions=stored.permissions,
         exists=context.current_object is not None,
         keep_old=policy.keep_old_files,
     )
     _describe_record(request, request.response, response)
     request.response.status = response.status
-    return received.attachment.to_json()
+    return stored.attachment.to_json()
 
 
 @attachment.delete(
@@ -135,7 +135,7 @@ def remove(request: Request) -> Response:
 
 
 @dataclass(frozen=True)
-class Received:
+class StoredForm:
     """A form that is read, checked, and whose file is stored."""
 
     link: Link
@@ -144,7 +144,7 @@ class Received:
     permissions: dict[str, Any] | None
 
 
-def _receive(request: Request, context: RecordContext, policy: Policy) -> Received:
+def _receive(request: Request, context: RecordContext, policy: Policy) -> StoredForm:
     """Everything that has to do with the body of the request."""
     boundary = read_boundary(request.headers.get("Content-Type", ""))
     _check_declared_size(context.body, policy)
@@ -161,10 +161,17 @@ def _receive(request: Request, context: RecordContext, policy: Policy) -> Receiv
         context.body.close()
     with closing(form.file):
         data, permissions = form.json_object("data"), form.json_object("permissions")
-        received = Received(*_store(request, context.ref, form, policy), data, permissions)
-    request.bound_data[RECEIVED] = received
+        blob = _store(request, context.ref, form.file, policy)
+    location = request.registry.attachment_storage.url(blob.key)
+    stored = StoredForm(
+        Link(context.ref, blob.key, blob.digest, policy.template.shared),
+        Attachment(form.file.filename, blob.digest, location, blob.mimetype, blob.size),
+        data,
+        permissions,
+    )
+    request.bound_data[STORED] = stored
     allow_retry(request)
-    return received
+    return stored
 
 
 def _check_declared_size(body: Body, policy: Policy) -> None:
@@ -174,10 +181,9 @@ def _check_declared_size(body: Body, policy: Policy) -> None:
         raise TooLarge(body.length, policy.max_size)
 
 
-def _store(request: Request, ref: RecordRef, form: Form, policy: Policy) -> tuple[Link, Attachment]:
-    """Make the bytes durable under a key; what the record is going to say of them."""
-    received, template = form.file, policy.template
-    storage = request.registry.attachment_storage
+def _store(request: Request, ref: RecordRef, received: Received, policy: Policy) -> Blob:
+    """Make the bytes durable under a key."""
+    storage, template = request.registry.attachment_storage, policy.template
     source = Source(
         file=received.file,
         filename=received.filename,
@@ -190,14 +196,7 @@ def _store(request: Request, ref: RecordRef, form: Form, policy: Policy) -> tupl
     if not (storage.exclusive or template.unique or template.shared):
         next(keys)  # the plain name might overwrite another's file
     key = files_of(request).put(keys, source, template)
-    attachment = Attachment(
-        filename=source.filename,
-        hash=source.digest,
-        location=storage.url(key),
-        mimetype=source.mimetype,
-        size=source.size,
-    )
-    return Link(ref, key, source.digest, template.shared), attachment
+    return Blob(key, source.digest, source.size, source.mimetype)
 
 
 def _describe_record(request: Request, response: Response, written: Response) -> None:
