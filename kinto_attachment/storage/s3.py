@@ -15,7 +15,7 @@ from urllib3.exceptions import HTTPError
 from zope.interface import implementer
 
 from ..blob import CHUNK, Source, check_key, content_disposition
-from ..errors import BlobNotFound, StorageUnavailable
+from ..errors import BlobNotFound, StorageError, StorageUnavailable
 from ..settings import Settings
 from . import IStorage, Stat
 from .base import RemoteStorage, read_spool_dir
@@ -26,19 +26,24 @@ CONNECTIONS = 50
 
 _NOT_FOUND = {"NoSuchKey", "NotFound", "404"}
 _EMPTY_RANGE = {"InvalidRange", "416"}
+# The last three: an answer that lacks what S3 always says, or says nonsense; a connection cut.
+_UNAVAILABLE = (BotoCoreError, HTTPError, KeyError, ValueError, OSError)
 
 
 @contextmanager
-def _translated(key: str) -> Iterator[None]:
-    """What botocore says, in our words."""
+def _translated(key: str, missing: type[StorageError] = StorageUnavailable) -> Iterator[None]:
+    """What botocore says, in our words.
+
+    :param missing: what a 404 is. Only who reads may say that a blob is not there: to who
+        writes, it is a bucket that is gone or a server that is none of S3.
+    """
     try:
         yield
     except ClientError as error:
-        if error.response["Error"]["Code"] in _NOT_FOUND:
-            raise BlobNotFound(key) from error
-        raise StorageUnavailable(key, str(error)) from error
-    except (BotoCoreError, HTTPError) as error:
-        raise StorageUnavailable(key, str(error)) from error
+        unknown = error.response["Error"]["Code"] in _NOT_FOUND
+        raise (missing if unknown else StorageUnavailable)(key, str(error)) from error
+    except _UNAVAILABLE as error:
+        raise StorageUnavailable(key, f"{type(error).__name__}: {error}") from error
 
 
 @implementer(IStorage)
@@ -84,6 +89,10 @@ class S3FileStorage(RemoteStorage):
             scheme = "https" if settings["aws.is_secure"] else "http"
             port = f":{settings['aws.port']}" if settings["aws.port"] else ""
             endpoint_url = f"{scheme}://{settings['aws.host']}{port}"
+        # Amazon's signed URLs name the region only so: https://github.com/boto/boto3/issues/3015.
+        # Not with a dot in the bucket's name, which no certificate is for.
+        own = endpoint_url or "." in settings["aws.bucket_name"]
+        style = "auto" if own else "virtual"
         return cls(
             settings["aws.bucket_name"],
             options={
@@ -102,7 +111,7 @@ class S3FileStorage(RemoteStorage):
                 "request_checksum_calculation": settings["aws.request_checksum_calculation"],
                 "response_checksum_validation": "when_required",
                 "signature_version": "s3v4",
-                "s3": {"addressing_style": "path" if settings["aws.use_path_style"] else "auto"},
+                "s3": {"addressing_style": "path" if settings["aws.use_path_style"] else style},
             },
             acl=settings["aws.acl"],
             base_url=settings["base_url"],
@@ -128,6 +137,8 @@ class S3FileStorage(RemoteStorage):
             self._put_parts(key, read_parts(source), headers)
             return
         body = b"".join(source.chunks())
+        if len(body) != source.size:
+            raise StorageUnavailable("spool", f"{len(body)} of {source.size} bytes")
         if self._sends_checksums:
             headers["ChecksumSHA256"] = b64encode(bytes.fromhex(source.digest)).decode()
         with _translated(key):
@@ -140,7 +151,7 @@ class S3FileStorage(RemoteStorage):
             return S3Chunks(key, None)
         bounds = {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
         try:
-            with _translated(key):
+            with _translated(key, missing=BlobNotFound):
                 answer = self.client.get_object(
                     Bucket=self.bucket_name, Key=key, **(bounds if start or end else {})
                 )
@@ -153,9 +164,9 @@ class S3FileStorage(RemoteStorage):
 
     def stat(self, key: str) -> Stat:
         check_key(key)
-        with _translated(key):
+        with _translated(key, missing=BlobNotFound):
             head = self.client.head_object(Bucket=self.bucket_name, Key=key)
-        return Stat(key, head["ContentLength"], head["LastModified"])
+            return Stat(key, head["ContentLength"], head["LastModified"])
 
     def delete(self, keys: Iterable[str]) -> None:
         keys = iter(keys)
@@ -178,11 +189,12 @@ class S3FileStorage(RemoteStorage):
     def compose(self, parts: Iterable[str], key: str) -> None:
         check_key(key)
         sizes = [(part, self.stat(part).size) for part in parts]
+        headers = self._acl_header
         if sum(size for _, size in sizes) == 0:
             with _translated(key):
-                self.client.put_object(Bucket=self.bucket_name, Key=key, Body=b"")
+                self.client.put_object(Bucket=self.bucket_name, Key=key, Body=b"", **headers)
             return
-        self._put_parts(key, compose_parts(self.open, self.bucket_name, sizes), {})
+        self._put_parts(key, compose_parts(self.open, self.bucket_name, sizes), headers)
 
     def sign(
         self,
@@ -206,13 +218,16 @@ class S3FileStorage(RemoteStorage):
     def _sends_checksums(self) -> bool:
         return self._config.request_checksum_calculation != "when_required"
 
+    @property
+    def _acl_header(self) -> dict[str, str]:
+        return {"ACL": self._acl} if self._acl else {}
+
     def _headers(self, source: Source) -> dict[str, str]:
         headers = {
             "ContentType": source.mimetype,
             "ContentDisposition": content_disposition(source.filename, source.mimetype),
+            **self._acl_header,
         }
-        if self._acl:
-            headers["ACL"] = self._acl
         if source.immutable and self._acl.startswith("public"):
             headers["CacheControl"] = "public, max-age=31536000, immutable"
         return headers
@@ -223,17 +238,18 @@ class S3FileStorage(RemoteStorage):
         checksum = {"ChecksumAlgorithm": "CRC32"} if self._sends_checksums else {}
         with _translated(key):
             upload = self.client.create_multipart_upload(**where, **headers, **checksum)
-        where["UploadId"] = upload["UploadId"]
+            where["UploadId"] = upload["UploadId"]
 
         def send(number: int, part: dict[str, Any]) -> dict[str, Any]:
-            with _translated(key):
-                if "CopySource" in part:
+            copied = part.get("CopySource")
+            with _translated(key, missing=BlobNotFound if copied else StorageUnavailable):
+                if copied:
                     answer = self.client.upload_part_copy(**where, PartNumber=number, **part)
                     answer = answer["CopyPartResult"]
                 else:
                     answer = self.client.upload_part(**where, PartNumber=number, **part, **checksum)
-            sums = {name: answer[name] for name in ("ChecksumCRC32",) if name in answer}
-            return {"PartNumber": number, "ETag": answer["ETag"], **sums}
+                sums = {name: answer[name] for name in ("ChecksumCRC32",) if name in answer}
+                return {"PartNumber": number, "ETag": answer["ETag"], **sums}
 
         try:
             sent = send_all(send, parts)
@@ -247,7 +263,7 @@ class S3FileStorage(RemoteStorage):
         try:
             with _translated(where["Key"]):
                 self.client.abort_multipart_upload(**where)
-        except (BlobNotFound, StorageUnavailable):
+        except StorageUnavailable:
             # What is being raised says why; what is left is no object, and `gc` aborts it.
             return
 
@@ -265,9 +281,9 @@ class S3Chunks(Iterator[bytes]):
         try:
             with _translated(self._key):
                 chunk = self._body.read(CHUNK)
-        except OSError as error:
+        except StorageUnavailable:
             self.close()
-            raise StorageUnavailable(self._key, str(error)) from error
+            raise
         if not chunk:
             self.close()
             raise StopIteration

@@ -1,14 +1,19 @@
 """A bucket of moto, and of SeaweedFS."""
 
+import os
 import socket
 import time
+import tracemalloc
+from hashlib import sha256
+from threading import Thread
 from uuid import uuid4
 
 import pytest
 import requests
+from botocore.exceptions import ReadTimeoutError
 
 from kinto_attachment.blob import Source
-from kinto_attachment.errors import StorageUnavailable
+from kinto_attachment.errors import BlobNotFound, StorageUnavailable
 from kinto_attachment.settings import read_settings
 from kinto_attachment.storage import open_storage
 from kinto_attachment.storage.testing import LARGE, StorageTest
@@ -18,6 +23,28 @@ def make_storage(settings, **more):
     more = {f"attachment.{key}": value for key, value in more.items()}
     base_url = {"attachment.base_url": "https://cdn.example/files"}
     return open_storage(read_settings({**settings, **base_url, **more}))
+
+
+def sha256_of(content: bytes) -> str:
+    return sha256(content).hexdigest()
+
+
+class Broken:
+    """A file that fails after ``left`` bytes, or is at its end without ``error``."""
+
+    def __init__(self, left: int, error: BaseException | None):
+        self.left = left
+        self.error = error
+
+    def seek(self, *args):
+        return 0
+
+    def read(self, size=-1):
+        if not self.left and self.error:
+            raise self.error
+        size = self.left if size < 0 else min(size, self.left)
+        self.left -= size
+        return bytes(size)
 
 
 class OnMoto:
@@ -71,24 +98,53 @@ class S3Test(StorageTest):
         assert "immutable" in self.head(server, bucket, f"{prefix}a")["CacheControl"]
         assert "CacheControl" not in self.head(server, bucket, f"{prefix}b")
 
-    def test_a_failed_upload_of_parts_is_aborted(self, storage, server, bucket, prefix):
-        class Broken:
-            left = LARGE - 5
-
-            def seek(self, *args):
-                return 0
-
-            def read(self, size=-1):
-                if not self.left:
-                    raise OSError("unreadable")
-                size = min(size, self.left)
-                self.left -= size
-                return bytes(size)
-
-        with pytest.raises(OSError, match="unreadable"):
-            storage.put(f"{prefix}a", self.source(Broken(), bytes(LARGE)))
+    def uploads(self, server, bucket, prefix):
         uploads = server.client().list_multipart_uploads(Bucket=bucket).get("Uploads", [])
-        assert [upload for upload in uploads if upload["Key"].startswith(prefix)] == []
+        return [upload["Key"] for upload in uploads if upload["Key"].startswith(prefix)]
+
+    @pytest.mark.parametrize("error", [OSError("unreadable"), KeyboardInterrupt("unreadable")])
+    def test_a_failed_upload_of_parts_is_aborted(self, storage, server, bucket, prefix, error):
+        with pytest.raises(type(error), match="unreadable"):
+            storage.put(f"{prefix}a", self.source(Broken(LARGE - 5, error), bytes(LARGE)))
+        assert self.uploads(server, bucket, prefix) == []
+
+    def test_a_refused_part_aborts_the_upload(self, settings, server, bucket, prefix):
+        storage = make_storage(settings)
+        began = []
+
+        def refuse(params, **kwargs):
+            if params["query_string"]["partNumber"] == 2:
+                began.extend(self.uploads(server, bucket, prefix))
+                raise ReadTimeoutError(endpoint_url=server.endpoint_url)
+
+        storage.client.meta.events.register("before-call.s3.UploadPart", refuse)
+        with pytest.raises(StorageUnavailable):
+            self.put(storage, f"{prefix}a", bytes(LARGE))
+        assert began == [f"{prefix}a"]
+        assert self.uploads(server, bucket, prefix) == []
+        assert self.keys(storage, prefix) == []
+
+    @pytest.mark.parametrize("checksums", ["when_supported", "when_required"])
+    def test_a_small_spool_that_lost_bytes_is_not_stored(self, settings, prefix, checksums):
+        storage = make_storage(settings, **{"aws.request_checksum_calculation": checksums})
+        with pytest.raises(StorageUnavailable):
+            storage.put(f"{prefix}a", self.source(Broken(3, None), b"12345"))
+        assert self.keys(storage, prefix) == []
+
+    def test_put_takes_little_memory(self, storage, prefix):
+        size = 128 * 1024 * 1024
+        with storage.spool() as file:
+            file.truncate(size)
+            source = Source(file, "a.bin", "application/octet-stream", size, "00")
+            tracemalloc.start()
+            try:
+                storage.put(f"{prefix}a", source)
+                peak = tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+        assert storage.stat(f"{prefix}a").size == size
+        assert peak < 45 * 1024 * 1024
+        storage.delete([f"{prefix}a"])
 
     def test_without_checksums(self, settings, prefix):
         storage = make_storage(settings, **{"aws.request_checksum_calculation": "when_required"})
@@ -140,8 +196,6 @@ class S3Test(StorageTest):
         assert self.read(storage, f"{prefix}a") == b"content"
 
     def test_a_process_that_forks(self, storage, prefix):
-        import os
-
         self.put(storage, f"{prefix}a", b"x")
         before = storage.client
         pid = os.fork()
@@ -156,7 +210,16 @@ class S3Test(StorageTest):
 
 
 class TestMoto(OnMoto, S3Test):
-    """An imitation: quick, and too friendly. SeaweedFS makes missing buckets by itself."""
+    """An imitation: quick, and too friendly. SeaweedFS makes missing buckets by itself, and
+    ignores canned ACLs."""
+
+    def test_composed_objects_have_the_acl(self, settings, server, bucket, prefix):
+        storage = make_storage(settings, **{"aws.acl": "public-read"})
+        self.put(storage, f"{prefix}part", b"x")
+        for name, parts in (("whole", [f"{prefix}part"]), ("empty", [])):
+            storage.compose(parts, prefix + name)
+            url = f"{server.endpoint_url}/{bucket}/{prefix}{name}"
+            assert requests.get(url, timeout=10).status_code == 200
 
     def test_missing_bucket(self, settings, prefix):
         storage = make_storage(settings, **{"aws.bucket_name": f"no-{uuid4().hex}"})
@@ -185,7 +248,19 @@ class TestSeaweedFS(OnSeaweedFS, S3Test):
             storage.stat(f"{prefix}a")
 
 
-@pytest.mark.parametrize("name", ["put", "open", "stat", "delete", "list", "compose"])
+def calls_of(storage):
+    return {
+        "put": lambda: StorageTest().put(storage, "a", b"x"),
+        "put large": lambda: StorageTest().put(storage, "a", bytes(LARGE)),
+        "open": lambda: list(storage.open("a")),
+        "stat": lambda: storage.stat("a"),
+        "delete": lambda: storage.delete(["a"]),
+        "list": lambda: list(storage.list()),
+        "compose": lambda: storage.compose(["a"], "b"),
+    }
+
+
+@pytest.mark.parametrize("name", calls_of(None))
 @pytest.mark.parametrize("kind", ["silent", "refusing"])
 def test_a_server_that_is_not_there(name, kind):
     with socket.socket() as server:
@@ -202,21 +277,145 @@ def test_a_server_that_is_not_there(name, kind):
                 "attachment.aws.num_retries": "1",
             }
         )
-        calls = {
-            "put": lambda: StorageTest().put(storage, "a", b"x"),
-            "open": lambda: storage.open("a"),
-            "stat": lambda: storage.stat("a"),
-            "delete": lambda: storage.delete(["a"]),
-            "list": lambda: list(storage.list()),
-            "compose": lambda: storage.compose(["a"], "b"),
-        }
         started = time.monotonic()
         with pytest.raises(StorageUnavailable):
-            calls[name]()
+            calls_of(storage)[name]()
         assert time.monotonic() - started < 5
 
 
-def sha256_of(content: bytes) -> str:
-    from hashlib import sha256
+@pytest.fixture
+def answering():
+    """A storage whose server gives one answer to everything."""
+    sockets = []
 
-    return sha256(content).hexdigest()
+    def answer(status: str, *headers: str, body: bytes = b""):
+        text = "\r\n".join([f"HTTP/1.1 {status}", *headers, "Connection: close", "", ""])
+        server = socket.create_server(("127.0.0.1", 0))
+        sockets.append(server)
+
+        def serve():
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:  # closed: the test is over
+                    return
+                with connection:
+                    connection.recv(1024 * 1024)
+                    connection.sendall(text.encode() + body)
+                    connection.shutdown(socket.SHUT_WR)
+                    # What is unread when a socket is closed turns into a reset.
+                    while connection.recv(1024 * 1024):
+                        continue
+
+        Thread(target=serve, daemon=True).start()
+        return make_storage(
+            {
+                "attachment.aws.bucket_name": "files",
+                "attachment.aws.endpoint_url": f"http://127.0.0.1:{server.getsockname()[1]}",
+                "attachment.aws.access_key": "a",
+                "attachment.aws.secret_key": "b",
+                "attachment.aws.num_retries": "0",
+            }
+        )
+
+    yield answer
+    for server in sockets:
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+
+
+@pytest.mark.parametrize("name", ["put", "put large", "delete", "list"])
+def test_a_404_is_no_missing_blob_to_who_does_not_read_one(answering, name):
+    storage = answering("404 Not Found", "Content-Length: 9", body=b"not found")
+    with pytest.raises(StorageUnavailable):
+        calls_of(storage)[name]()
+    with pytest.raises(BlobNotFound):
+        storage.stat("a")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ["Content-Length: 3"],
+        ["Content-Length: 3", "Last-Modified: yesterday"],
+        ["Content-Length: 3", "x-amz-missing-meta: many"],
+    ],
+)
+def test_an_answer_that_is_not_of_s3(answering, headers):
+    with pytest.raises(StorageUnavailable):
+        answering("200 OK", *headers).stat("a")
+
+
+def test_an_upload_without_an_id(answering):
+    with pytest.raises(StorageUnavailable):
+        calls_of(answering("200 OK", "Content-Length: 0"))["put large"]()
+
+
+def test_a_body_that_is_cut(answering):
+    storage = answering("200 OK", "Content-Length: 100000", body=bytes(1000))
+    chunks = storage.open("a")
+    with pytest.raises(StorageUnavailable):
+        list(chunks)
+    assert list(chunks) == []
+
+
+def test_delete_of_what_the_server_keeps(answering):
+    body = (
+        b'<?xml version="1.0"?><DeleteResult><Error><Key>a</Key><Code>AccessDenied</Code>'
+        b"<Message>no</Message></Error></DeleteResult>"
+    )
+    with pytest.raises(StorageUnavailable, match="a: no"):
+        answering("200 OK", f"Content-Length: {len(body)}", body=body).delete(["a"])
+
+
+def test_delete_of_what_the_server_never_had(answering):
+    body = (
+        b'<?xml version="1.0"?><DeleteResult><Error><Key>a</Key><Code>NoSuchKey</Code>'
+        b"<Message>gone</Message></Error></DeleteResult>"
+    )
+    answering("200 OK", f"Content-Length: {len(body)}", body=body).delete(["a"])
+
+
+@pytest.mark.parametrize(
+    "settings, expected",
+    [
+        ({"aws.host": "s3.example"}, "https://s3.example"),
+        ({"aws.host": "s3.example", "aws.is_secure": "false"}, "http://s3.example"),
+        ({"aws.host": "s3.example", "aws.port": "9000"}, "https://s3.example:9000"),
+        ({"aws.endpoint_url": "http://s3.example:1/"}, "http://s3.example:1"),
+        ({"aws.region": "eu-west-3"}, "https://s3.eu-west-3.amazonaws.com"),
+    ],
+)
+def test_where_the_server_is(settings, expected):
+    storage = make_storage({"attachment.aws.bucket_name": "files"}, **settings)
+    assert storage.client.meta.endpoint_url == expected
+
+
+@pytest.mark.parametrize(
+    "path_style, expected",
+    [
+        ("true", "https://s3.eu-west-3.amazonaws.com/files/a?"),
+        ("false", "https://files.s3.eu-west-3.amazonaws.com/a?"),
+    ],
+)
+def test_where_the_bucket_is(path_style, expected):
+    more = {"aws.region": "eu-west-3", "aws.access_key": "a", "aws.secret_key": "b"}
+    more["aws.use_path_style"] = path_style
+    storage = make_storage({"attachment.aws.bucket_name": "files"}, **more)
+    assert storage.sign("a").startswith(expected)
+
+
+def test_credentials_that_boto3_finds_itself(monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "found")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    storage = make_storage({"attachment.aws.bucket_name": "files", "attachment.aws.host": "s3"})
+    assert "found" in storage.sign("a")
+
+
+def test_time_and_repetitions():
+    storage = make_storage(
+        {"attachment.aws.bucket_name": "files"}, **{"aws.timeout": "7.5", "aws.num_retries": "3"}
+    )
+    config = storage.client.meta.config
+    assert (config.connect_timeout, config.read_timeout) == (7.5, 7.5)
+    assert config.retries["total_max_attempts"] == 4
