@@ -9,12 +9,17 @@ from io import BytesIO
 from typing import Any, BinaryIO
 
 from ..blob import Source
+from ..errors import StorageUnavailable
 
 MIB = 1024 * 1024
 PART = 8 * MIB
 MIN_PART = 5 * MIB
 MAX_PART = 5 * 1024 * MIB
 MAX_PARTS = 10_000
+
+COPY = 64 * MIB
+"""Bytes copied by one request, so that a slow server answers it in time: SeaweedFS takes more
+than 5 seconds for 1 GiB."""
 
 WORKERS = 2
 """Parts on their way at once; each is held in memory."""
@@ -23,11 +28,18 @@ Part = dict[str, Any]
 
 
 def read_parts(source: Source) -> Iterator[Part]:
-    """The bytes of a source, in at most 10 000 parts for UploadPart."""
+    """The bytes of a source, in at most 10 000 parts for UploadPart.
+
+    :raises StorageUnavailable: there are more or fewer than were received.
+    """
     size = max(PART, -(-source.size // MAX_PARTS))
+    left = source.size
     source.file.seek(0)
     while body := _read_exactly(source.file, size):
+        left -= len(body)
         yield {"Body": body}
+    if left:
+        raise StorageUnavailable("spool", f"{left} of {source.size} bytes are missing")
 
 
 def compose_parts(
@@ -42,6 +54,9 @@ def compose_parts(
     :param sizes: key and bytes of each blob.
     """
     small = BytesIO()
+    # Half of the parts there may be: each blob adds up to one more.
+    copy = max(COPY, -(-sum(size for _, size in sizes) // (MAX_PARTS // 2)))
+    copy = min(copy, MAX_PART - MIN_PART)
     for key, size in sizes:
         start = 0
         if small.tell() or size < MIN_PART:
@@ -55,9 +70,11 @@ def compose_parts(
         while start < size:
             left = size - start
             # Not one of them is to be left with less than the least.
-            length = left if left <= MAX_PART else MAX_PART - MIN_PART
-            bounds = f"bytes={start}-{start + length - 1}"
-            yield {"CopySource": {"Bucket": bucket_name, "Key": key}, "CopySourceRange": bounds}
+            length = left if left < copy + MIN_PART else copy
+            part = {"CopySource": {"Bucket": bucket_name, "Key": key}}
+            if length < size:  # S3 takes no range of a blob of 5 MiB
+                part["CopySourceRange"] = f"bytes={start}-{start + length - 1}"
+            yield part
             start += length
     if small.tell():
         yield {"Body": small.getvalue()}

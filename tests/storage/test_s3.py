@@ -16,6 +16,7 @@ from kinto_attachment.blob import Source
 from kinto_attachment.errors import BlobNotFound, StorageUnavailable
 from kinto_attachment.settings import read_settings
 from kinto_attachment.storage import open_storage
+from kinto_attachment.storage.s3_parts import compose_parts
 from kinto_attachment.storage.testing import LARGE, StorageTest
 
 
@@ -130,6 +131,15 @@ class S3Test(StorageTest):
         with pytest.raises(StorageUnavailable):
             storage.put(f"{prefix}a", self.source(Broken(3, None), b"12345"))
         assert self.keys(storage, prefix) == []
+
+    @pytest.mark.parametrize("left", [LARGE - 1, LARGE + 1])
+    def test_a_large_spool_of_another_size_is_not_stored(
+        self, storage, server, bucket, prefix, left
+    ):
+        with pytest.raises(StorageUnavailable):
+            storage.put(f"{prefix}a", self.source(Broken(left, None), bytes(LARGE)))
+        assert self.keys(storage, prefix) == []
+        assert self.uploads(server, bucket, prefix) == []
 
     def test_put_takes_little_memory(self, storage, prefix):
         size = 128 * 1024 * 1024
@@ -281,6 +291,39 @@ def test_a_server_that_is_not_there(name, kind):
         with pytest.raises(StorageUnavailable):
             calls_of(storage)[name]()
         assert time.monotonic() - started < 5
+
+
+MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [5 * MIB],
+        [5 * MIB - 1, 1, 200 * MIB],
+        [69 * MIB - 1],
+        [69 * MIB],
+        [3, 0, 7 * MIB, 4 * MIB, 130 * MIB, 2],
+        [3 * 1024 * 1024 * MIB, 5 * MIB],
+    ],
+)
+def test_parts_of_a_whole_are_those_s3_takes(sizes):
+    blobs = [(str(index), size) for index, size in enumerate(sizes)]
+    parts = list(compose_parts(lambda key, start, end: iter([bytes(end - start)]), "files", blobs))
+    lengths = []
+    for part in parts:
+        if "Body" in part:
+            lengths.append(len(part["Body"]))
+        elif "CopySourceRange" in part:
+            first, last = part["CopySourceRange"].removeprefix("bytes=").split("-")
+            assert sizes[int(part["CopySource"]["Key"])] > 5 * MIB
+            lengths.append(int(last) - int(first) + 1)
+        else:
+            lengths.append(sizes[int(part["CopySource"]["Key"])])
+    assert sum(lengths) == sum(sizes)
+    assert min(lengths[:-1], default=5 * MIB) >= 5 * MIB
+    assert max(lengths) <= max(64 * MIB, sum(sizes) // 5000 + 1) + 5 * MIB
+    assert len(lengths) <= 10_000
 
 
 @pytest.fixture
