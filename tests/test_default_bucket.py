@@ -1,8 +1,10 @@
 """The ``default`` bucket, in any order of ``includes``."""
 
 import pytest
+from kinto.core.storage.exceptions import IntegrityError
 
 from .site import ALICE, BOB, SETTINGS, Record
+from .test_post_refused import call_wsgi
 
 ORDERS = [
     "kinto.plugins.default_bucket kinto_attachment",
@@ -97,6 +99,39 @@ def test_preflight(record):
 def test_other_methods(record):
     record.upload()
     record.http.put_json(record.attachment_uri, {}, headers=ALICE, status=405)
+
+
+def test_a_conflict_is_tried_again_without_its_body(site, record, monkeypatch):
+    """Which is read, and must not be read past its end."""
+    left, past_end, create = [2], [], site.registry.storage.create
+
+    def fail(resource_name, *args, **kwargs):
+        if resource_name == "record" and left[0]:
+            left[0] -= 1
+            raise IntegrityError(message="duplicate key")
+        return create(resource_name, *args, **kwargs)
+
+    monkeypatch.setattr(site.registry.storage, "create", fail)
+    mimetype, body = record.http.encode_multipart([], [("attachment", "a.txt", b"content")])
+
+    class Input:
+        data, at_end = body, False
+
+        def read(self, size=-1):
+            past_end.extend([size] if self.at_end else [])
+            chunk, self.data = self.data[:size], self.data[size:]
+            self.at_end = not self.data
+            return chunk
+
+    environ = {
+        "wsgi.input": Input(),
+        "CONTENT_LENGTH": str(len(body)),
+        "CONTENT_TYPE": mimetype,
+        "REQUEST_METHOD": "POST",
+    }
+    assert call_wsgi(record, environ).status_int == 201
+    assert (left, past_end) == ([0], [])
+    record.check(b"content")
 
 
 def test_in_a_batch(record):

@@ -53,7 +53,13 @@ def default_bucket_attachment(request: Request) -> Response:
     subrequest = Request(environ)
     subrequest.registry = request.registry
     subrequest.parent = request
-    return request.invoke_subrequest(subrequest)
+    try:
+        return request.invoke_subrequest(subrequest)
+    finally:
+        # The body is read: nobody is to try again.
+        for name in ("wsgi.input", "CONTENT_LENGTH"):
+            if name in environ:
+                request.environ[name] = environ[name]
 
 
 def create_parents(request: Request, ref: RecordRef) -> None:
