@@ -287,6 +287,9 @@ def _check_template(setting: str, template: str, known: frozenset[str]) -> None:
         unknown = sorted(set(_placeholders(template)) - known)
     except ValueError as error:
         raise SettingError(setting, f"{template!r}: {error}") from error
+    if any(spec or conversion for _, _, spec, conversion in string.Formatter().parse(template)):
+        # {hash:.8} would be one name for many files.
+        raise SettingError(setting, f"{template!r}: placeholders take no format")
     if unknown:
         allowed = ", ".join(f"{{{name}}}" for name in sorted(known))
         raise SettingError(setting, f"unknown placeholder {{{unknown[0]}}}, use {allowed}")

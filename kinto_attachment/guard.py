@@ -71,15 +71,16 @@ def check_still_linked(request: Request, ref: RecordRef, attachment: dict[str, A
 
     :raises ReplacedMeanwhile: the record has another attachment now, or none.
     """
-    registry = request.registry
-    key = key_of(attachment, registry.attachment_settings["base_url"])
-    if not registry.attachment_links.allows(ref, key):
+    location = str(attachment.get("location", ""))
+    if not request.registry.attachment_links.allows(ref, location):
         raise ReplacedMeanwhile()
 
 
-def key_of(attachment: dict[str, Any], base_url: str) -> str:
-    """The key in the location of an attachment, as ``base_url`` is today."""
-    return str(attachment.get("location", "")).removeprefix(base_url)
+def key_of(attachment: Any, base_url: str) -> str:
+    """The key in the location of an attachment, as ``base_url`` is today; empty if there is none,
+    such as in an attribute from before this plugin."""
+    location = attachment.get("location") if isinstance(attachment, dict) else ""
+    return str(location or "").removeprefix(base_url)
 
 
 def install() -> None:

@@ -8,7 +8,6 @@ resource_name       parent_id                                     id            
 ==================  ============================================  ==============  ==============
 attachment-link     /attachment-links/{bucket}/{coll.}/{record}   ``own:{key}``,  ``hash``,
                                                                   ``shared:...``  ``record``
-                                                                  or ``none:``
 attachment-release  /attachment-releases/{id}                     random          ``rule``,
                                                                                   ``keys``
 ==================  ============================================  ==============  ==============
@@ -17,8 +16,9 @@ attachment-release  /attachment-releases/{id}                     random        
   the primary key, which begins with the id, finds who links a key.
 * One parent a record: its links are found and deleted by one equality, and two uploads never
   meet on Kinto's unique index over ``(parent_id, resource_name, last_modified)``.
-* ``none:`` says that the record had an attachment and lost it: a write that still has it is out
-  of date. A record without any row is one that this plugin knows nothing of.
+* Links are deleted as Kinto deletes records: a tombstone stays, and says that a record had a key
+  and lost it. A write that still has it is out of date. A record without any row is one that this
+  plugin knows nothing of.
 * Ids of buckets and records are escaped: PostgreSQL takes ``_`` and ``%`` in a ``parent_id`` with
   a ``*`` for wildcards, the memory storage takes the whole of it for a regular expression.
 """
@@ -40,8 +40,6 @@ Item = TypeVar("Item")
 
 LINK = "attachment-link"
 LINKS_PARENT = "/attachment-links"
-NONE = "none:"
-
 RELEASE = "attachment-release"
 RELEASES_PARENT = "/attachment-releases"
 
@@ -109,12 +107,14 @@ class Links:
 
     def of(self, ref: RecordRef) -> list[Link]:
         """The links of one record; one, when all is well."""
-        return [_link(row) for row in self._storage.list_all(LINK, _parent(ref)) if _has_key(row)]
+        return [_link(row) for row in self._storage.list_all(LINK, _parent(ref))]
 
-    def allows(self, ref: RecordRef, key: str) -> bool:
-        """Whether the record may have that key: it is linked to it, or nothing is known of it."""
-        rows = self._storage.list_all(LINK, _parent(ref))
-        return not rows or any(_split(row["id"])[0] == key for row in rows if _has_key(row))
+    def allows(self, ref: RecordRef, location: str) -> bool:
+        """Whether the record may have an attachment at that location: it is linked to it, or
+        nothing is known of either. However ``base_url`` was, the key is at its end."""
+        rows = self._storage.list_all(LINK, _parent(ref), include_deleted=True)
+        linked = [not row.get("deleted") for row in rows if _is_at(row, location)]
+        return any(linked) or not (linked or any(not row.get("deleted") for row in rows))
 
     def having(self, key: str) -> list[Link]:
         """The links of all records that have the key."""
@@ -138,10 +138,6 @@ class Links:
         """Delete the links of one record; the ``(key, shared)`` they had."""
         return self._delete_all(_parent(ref))
 
-    def remember_loss(self, ref: RecordRef) -> None:
-        """Take note that the record lost its attachment, see :meth:`allows`."""
-        self._storage.update(LINK, _parent(ref), NONE, {"hash": "", "record": ref.uri})
-
     def find(self, pairs: Iterable[tuple[RecordRef, str]]) -> list[Link]:
         """The links among these pairs of a record and a key, all of one collection."""
         found = []
@@ -157,12 +153,12 @@ class Links:
         self, bucket: str, collection: str | None = None, after: Link | None = None
     ) -> list[Link]:
         """The next page of the links of a whole collection or bucket, in an order of their own;
-        empty at the end. A link without a key stands for a loss that is remembered."""
+        empty at the end."""
         parent = _parent(RecordRef(bucket, collection or "", ""), 2 if collection else 1)
         rules = []
         if after:
             # Keyset paging, by what no two links have both.
-            last = _link_id(after.key, after.shared) if after.key else NONE
+            last = _link_id(after.key, after.shared)
             rules = [
                 [
                     Filter("id", last, COMPARISON.EQ),
@@ -180,7 +176,7 @@ class Links:
         """Delete these links, all of one bucket; the ``(key, shared)`` they had."""
         removed = []
         for page in _pages(links):
-            ids = [_link_id(link.key, link.shared) if link.key else NONE for link in page]
+            ids = [_link_id(link.key, link.shared) for link in page]
             filters = _among(ids, [link.ref for link in page])
             removed += self._delete_all(f"{_parent(page[0].ref, 1)}/*", filters)
         return removed
@@ -188,8 +184,7 @@ class Links:
     def all(self) -> Iterator[Link]:
         """One link of every key on the server, read a page at a time."""
         for row in self._scan(LINK, LINKS_PARENT):
-            if _has_key(row):
-                yield _link(row)
+            yield _link(row)
 
     def release(self, keys: Iterable[str], rule: Rule) -> Iterator[str]:
         """Write down what is to become of the keys; the ids of the rows."""
@@ -217,8 +212,8 @@ class Links:
             yield _release(row)
 
     def _delete_all(self, parent: str, filters: list | None = None) -> list[tuple[str, bool]]:
-        rows = self._storage.delete_all(LINK, parent, filters=filters, with_deleted=False)
-        return [_split(row["id"]) for row in rows if _has_key(row)]
+        rows = self._storage.delete_all(LINK, parent, filters=filters)
+        return [_split(row["id"]) for row in rows]
 
     def _scan(self, resource_name: str, parent: str) -> Iterator[dict[str, Any]]:
         """Rows with different ids, in their order: keyset paging over the primary key."""
@@ -256,8 +251,9 @@ def _split(link_id: str) -> tuple[str, bool]:
     return key, kind == "shared"
 
 
-def _has_key(row: dict[str, Any]) -> bool:
-    return row["id"] != NONE
+def _is_at(row: dict[str, Any], location: str) -> bool:
+    key, _ = _split(row["id"])
+    return location == key or location.endswith(f"/{key}")
 
 
 def _link(row: dict[str, Any]) -> Link:

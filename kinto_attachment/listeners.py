@@ -61,7 +61,11 @@ def on_record_written(event: ResourceChanged) -> None:
         if attachment is None:
             if before is not None:
                 lost.append((ref, before))
+            elif old:
+                _check_nothing_is_lost(event.request, ref)
             continue
+        if not isinstance(attachment, dict):
+            continue  # from before this plugin
         location = attachment.get("location")
         if files_of(event.request).expects(ref, location):
             continue  # linked where it was written
@@ -86,16 +90,12 @@ def on_record_deleted(event: ResourceChanged) -> None:
 def on_collection_deleted(event: ResourceChanged) -> None:
     bucket = event.payload["bucket_id"]
     for impacted in event.impacted_objects:
-        collection = impacted["old"]["id"]
-        if not _exists(event.request, "collection", f"/buckets/{bucket}", collection):
-            _release_below(event.request, bucket, collection)
+        _release_below(event.request, bucket, impacted["old"]["id"])
 
 
 def on_bucket_deleted(event: ResourceChanged) -> None:
     for impacted in event.impacted_objects:
-        bucket = impacted["old"]["id"]
-        if not _exists(event.request, "bucket", "", bucket):
-            _release_below(event.request, bucket)
+        _release_below(event.request, impacted["old"]["id"])
 
 
 def on_flush_requested(event: ContextFound) -> None:
@@ -139,16 +139,9 @@ def _ref(event: ResourceChanged, record: str) -> RecordRef:
     return RecordRef(event.payload["bucket_id"], event.payload["collection_id"], record)
 
 
-def _exists(request: Request, resource_name: str, parent_id: str, object_id: str) -> bool:
-    try:
-        request.registry.storage.get(resource_name, parent_id, object_id)
-    except exceptions.ObjectNotFoundError:
-        return False
-    return True
-
-
 def _release_below(request: Request, bucket: str, collection: str | None = None) -> None:
-    """Let go the files of all records below a collection or bucket that is gone."""
+    """Let go the files of all records below a collection or bucket that was deleted, even if
+    it was created again in the same batch: records that are there are spared."""
     files, links = files_of(request), request.registry.attachment_links
     page: list[Link] = []
     while page := links.below(bucket, collection, page[-1] if page else None):
@@ -202,7 +195,18 @@ def _with_attachment(request: Request, refs: Iterable[RecordRef]) -> set[RecordR
     return found
 
 
-def _key(request: Request, attachment: dict[str, Any]) -> str:
+def _check_nothing_is_lost(request: Request, ref: RecordRef) -> None:
+    """A write that read the record before its first upload, and waited for it, would take the
+    attachment off without a word."""
+    links = request.registry.attachment_links
+    if not links.of(ref):
+        return
+    if links.rolls_back:
+        raise ReplacedMeanwhile()
+    files_of(request).unlink(ref, _keeps_old(request, ref))
+
+
+def _key(request: Request, attachment: Any) -> str:
     return key_of(attachment, request.registry.attachment_settings["base_url"])
 
 
@@ -212,6 +216,8 @@ def _link_copy(request: Request, ref: RecordRef, attachment: dict[str, Any]) -> 
     :raises ReplacedMeanwhile: they had reasons, and have lost them all.
     """
     key, links = _key(request, attachment), request.registry.attachment_links
+    if "://" in key:
+        return  # not below today's base_url: no key of ours
     others = [link for link in links.having(key) if link.ref != ref]
     for link in others:
         # Written again, and so locked: who is about to replace it waits for this copy.
@@ -220,7 +226,8 @@ def _link_copy(request: Request, ref: RecordRef, attachment: dict[str, Any]) -> 
     links.remove_links(stale)
     if others and len(stale) == len(others):
         raise ReplacedMeanwhile()
-    shared = any(link.shared for link in others)
+    # Of a key that nobody is known to have only gc can tell whether somebody has it.
+    shared = not others or any(link.shared for link in others)
     copy = Link(ref, key, str(attachment.get("hash", "")), shared)
     files_of(request).link(copy, _keeps_old(request, ref), lambda: key)
 
@@ -232,4 +239,4 @@ def _shows(request: Request, link: Link) -> bool:
         record = storage.get("record", link.ref.collection_uri, link.ref.record)
     except exceptions.ObjectNotFoundError:
         return False
-    return _key(request, record.get(ATTRIBUTE) or {}) == link.key
+    return _key(request, record.get(ATTRIBUTE)) == link.key

@@ -103,8 +103,11 @@ def _invoke(
     subrequest.headers.update({**defaults, **(headers or {})})
     response = request.invoke_subrequest(subrequest, use_tweens=False)
     if response.status_code >= 400:
-        error = httpexceptions.status_map[response.status_code]()
-        raise http_error(error, **response.json)
+        error = http_error(httpexceptions.status_map[response.status_code](), **response.json)
+        for name in ("ETag", "Last-Modified", "Retry-After"):
+            if name in response.headers:
+                error.headers[name] = response.headers[name]
+        raise error
     return response
 
 
@@ -114,7 +117,7 @@ def _shown_key(request: Request, ref: RecordRef) -> str | None:
         record = registry.storage.get("record", ref.collection_uri, ref.record)
     except ObjectNotFoundError:
         return None
-    return key_of(record.get(ATTRIBUTE) or {}, registry.attachment_settings["base_url"])
+    return key_of(record.get(ATTRIBUTE), registry.attachment_settings["base_url"])
 
 
 def _undo_by_hand(request: Request, files: Files, ref: RecordRef) -> None:

@@ -165,8 +165,6 @@ class Files:
         """Let go what the record had."""
         before = [] if self._links.rolls_back else self._links.of(ref)
         removed = self._links.remove(ref)
-        if removed:
-            self._links.remember_loss(ref)
         self.undo(lambda: self._relink(ref, before))
         self.release(removed, keep_old)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .site import ALICE
+from .site import ALICE, Site
 
 MERGE = {**ALICE, "Content-Type": "application/merge-patch+json"}
 JSON_PATCH = {**ALICE, "Content-Type": "application/json-patch+json"}
@@ -171,3 +171,32 @@ class TestDetached:
         other.put(attachment=None)
         other.upload(b"x", status=200)
         assert other.data["attachment"]["size"] == 1
+
+
+class TestFromBefore:
+    """Records that are older than this plugin, or than its settings."""
+
+    @pytest.mark.parametrize("value", ["see page 3", 3, ["a"], {"location": None}, {"a": 1}])
+    def test_attribute_of_another_kind(self, site, record, value):
+        record.put(family="sans")
+        old = {**record.data, "attachment": value}
+        site.in_transaction(
+            lambda: site.registry.storage.update("record", record.collection.uri, record.id, old)
+        )
+        record.http.patch_json(record.uri, {"data": {"family": "serif"}}, headers=ALICE)
+        assert record.data["attachment"] == value
+        record.upload(b"real", status=200)
+        record.check(b"real")
+
+    def test_base_url_that_was_another(self, make_site, kinto_settings, file_settings, files):
+        settings = {**kinto_settings("postgresql", fresh=True), **file_settings(files)}
+        record = Site(**settings).collection().record()
+        location = record.upload(b"content").json["location"]
+        for base_url in ("", "https://other.example/"):
+            site = Site(**settings, **{"kinto.attachment.base_url": base_url})
+            body = {"data": {"family": base_url}}
+            site.http.patch_json(record.uri, body, headers=ALICE)
+            got = site.http.get(record.uri, headers=ALICE).json["data"]
+            assert got["attachment"]["location"] == location
+        site.http.delete(record.uri, headers=ALICE)
+        assert record.collection.keys == record.collection.links == []

@@ -148,6 +148,15 @@ def test_in_a_batch(collection):
     assert collection.releases == []
 
 
+@pytest.mark.parametrize("target", ["collection", "bucket"])
+def test_in_a_batch_that_creates_it_again(collection, target):
+    collection.record().upload(b"content")
+    uri = collection.uri if target == "collection" else f"/buckets/{collection.bucket}"
+    requests = [{"method": method, "path": uri} for method in ("DELETE", "PUT")]
+    collection.http.post_json("/batch", {"requests": requests}, headers=ALICE)
+    assert collection.keys == collection.links == collection.releases == []
+
+
 def test_in_a_batch_that_is_rolled_back(make_site, files, monkeypatch):
     """Events of what a 5xx undid come all the same, or not; the files stay."""
     site = make_site("postgresql", files)

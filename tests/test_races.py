@@ -48,7 +48,9 @@ def between_read_and_write(monkeypatch):
     return install
 
 
-@pytest.mark.parametrize("how", ["replace", "detach", "null", "delete"])
+@pytest.mark.parametrize(
+    "how", ["replace", "detach", "null", "delete", "plural", "collection", "bucket"]
+)
 @pytest.mark.parametrize("method", ["put_json", "patch_json"])
 def test_a_stale_write_never_brings_an_attachment_back(
     make_site, files, between_read_and_write, how, method
@@ -56,7 +58,7 @@ def test_a_stale_write_never_brings_an_attachment_back(
     site = make_site("postgresql", files)
     record = site.collection().record()
     record.upload(b"first")
-    stale = {**record.data, "family": "sans"}
+    stale, bucket = {**record.data, "family": "sans"}, record.collection.bucket
     null = {"data": {"attachment": None}}
     between_read_and_write(
         {
@@ -64,16 +66,58 @@ def test_a_stale_write_never_brings_an_attachment_back(
             "detach": record.detach,
             "null": lambda: record.http.patch_json(record.uri, null, headers=ALICE),
             "delete": lambda: record.http.delete(record.uri, headers=ALICE),
+            "plural": lambda: delete_with_others(record),
+            "collection": lambda: record.http.delete(record.collection.uri, headers=ALICE),
+            "bucket": lambda: record.http.delete(f"/buckets/{bucket}", headers=ALICE),
         }[how]
     )
     call = getattr(record.http, method)
     response = call(record.uri, {"data": stale}, headers=ALICE, status="*")
     assert response.status_int == 409
     assert response.json["message"] == "The attachment of this record was replaced meanwhile."
-    if how == "delete":
+    if how in ("delete", "plural", "collection", "bucket"):
+        for uri in (f"/buckets/{bucket}", record.collection.uri):
+            record.http.put_json(uri, {}, headers=ALICE)
         record.http.get(record.uri, headers=ALICE, status=404)
     else:
         assert content(record) == (b"second" if how == "replace" else None)
+
+
+def delete_with_others(record) -> None:
+    """More than are dealt with one by one."""
+    for _ in range(listeners.FEW + 1):
+        record.collection.record().upload(b"x")
+    record.http.delete(f"{record.collection.uri}/records", headers=ALICE)
+
+
+@pytest.mark.parametrize("method", ["put_json", "patch_json"])
+def test_a_stale_write_never_drops_a_first_upload(
+    make_site, kinto, files, between_read_and_write, method
+):
+    record = make_site(kinto, files).collection().record()
+    record.put(family="sans")
+    between_read_and_write(lambda: record.upload(b"first"))
+    call = getattr(record.http, method)
+    response = call(record.uri, {"data": {"family": "serif"}}, headers=ALICE, status="*")
+    if kinto == "postgresql":
+        assert response.status_int == 409
+        record.check(b"first")
+    else:  # what is written is written: at least nothing is left behind
+        assert record.snapshot()[3:] == (None, [], [], [])
+
+
+def test_a_second_loss_does_not_hide_the_first(make_site, files, between_read_and_write):
+    record = make_site("postgresql", files).collection().record()
+    record.upload(b"first")
+
+    def lose_twice():
+        record.detach()
+        record.put(attachment=None)
+
+    between_read_and_write(lose_twice)
+    body = {"data": {"family": "serif"}}
+    record.http.patch_json(record.uri, body, headers=ALICE, status=409)
+    assert content(record) is None
 
 
 @pytest.mark.parametrize("mode", ["transactions", "memory", "no transactions"])

@@ -65,6 +65,14 @@ def test_storage_is_found(given, storage):
         ({**BASE, "attachment.mimetypes": ".a:b"}, "attachment.mimetypes: '.a:b' is not of"),
         ({**BASE, "attachment.base_url": "a b"}, "attachment.base_url: 'a b' is not a URL"),
         ({**BASE, "attachment.folder": "{user}"}, "attachment.folder: unknown placeholder {user}"),
+        (
+            {
+                **BASE,
+                "attachment.randomize": "false",
+                "attachment.filename_pattern": "{hash:.8}",
+            },
+            "attachment.filename_pattern: '{hash:.8}': placeholders take no format",
+        ),
         ({**BASE, "attachment.folder": "../up"}, "attachment.folder: '../up' is not a relative"),
         ({**BASE, "attachment.folder": "{"}, "attachment.folder: '{': "),
         ({**BASE, "attachment.folder": "a//b"}, "attachment.folder: 'a//b' is not a relative"),

@@ -74,7 +74,6 @@ class PyramidStorage:
         folder: str | None = None,
         randomize: bool = False,
         extensions: Any = None,
-        **kwargs: Any,
     ) -> str:
         """Save a file under its name, or a random one; its key, which is never one in use.
 

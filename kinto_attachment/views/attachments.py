@@ -96,7 +96,7 @@ def upload(request: Request) -> dict[str, Any]:
     policy = request.registry.attachment_settings.policy(context.ref.bucket, context.ref.collection)
     context.check_preconditions()
     # When this is tried again, the bytes are there.
-    stored = request.bound_data.get(STORED) or _receive(request, context, policy)
+    stored = request.bound_data.get((STORED, context.ref)) or _receive(request, context, policy)
     if request.bound_data.get(DEFAULT_BUCKET) == context.ref.bucket:
         create_parents(request, context.ref)
     response = records.attach(
@@ -169,7 +169,7 @@ def _receive(request: Request, context: RecordContext, policy: Policy) -> Stored
         data,
         permissions,
     )
-    request.bound_data[STORED] = stored
+    request.bound_data[STORED, context.ref] = stored
     allow_retry(request)
     return stored
 
