@@ -16,6 +16,7 @@ from pyramid.registry import Registry
 from pyramid.request import Request
 from pyramid.response import Response
 
+from .errors import ReplacedMeanwhile
 from .transaction import outermost, restart
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def tween_factory(handler: Callable, registry: Registry) -> Callable[[Request], 
         for attempt in range(1, ATTEMPTS):
             try:
                 return handler(request)
-            except BackendError as error:
+            except (BackendError, ReplacedMeanwhile) as error:
                 if not request.bound_data.get(_REPEATABLE) or not _is_conflict(error):
                     raise
                 logger.info("Conflict, attempt %d: %s", attempt, error)
@@ -57,6 +58,9 @@ def tween_factory(handler: Callable, registry: Registry) -> Callable[[Request], 
     return tween
 
 
-def _is_conflict(error: BackendError) -> bool:
-    cause = getattr(error.original, "orig", None)
-    return isinstance(error, IntegrityError) or getattr(cause, "pgcode", None) in _TRY_AGAIN
+def _is_conflict(error: Exception) -> bool:
+    cause = getattr(getattr(error, "original", None), "orig", None)
+    return (
+        isinstance(error, IntegrityError | ReplacedMeanwhile)
+        or getattr(cause, "pgcode", None) in _TRY_AGAIN
+    )

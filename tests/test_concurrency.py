@@ -16,7 +16,14 @@ AUTH = ("alice", "secret")
 
 @pytest.fixture(scope="module", params=["local", "seaweedfs"])
 def server(request, kinto_settings, file_settings, tmp_path_factory):
-    settings = {**kinto_settings("postgresql", fresh=True), **file_settings(request.param)}
+    settings = {
+        **kinto_settings("postgresql", fresh=True),
+        **file_settings(request.param),
+        # A connection for each thread: with fewer, threads that wait behind a deadlock of Kinto's
+        # (a second each) wait longer than the pool lets them, which is a 503.
+        "kinto.storage_pool_size": "50",
+        "kinto.storage_max_overflow": "10",
+    }
     site = Site(**settings)
     with GunicornProcesses(settings, tmp_path_factory.mktemp("processes")) as server:
         server.site = site

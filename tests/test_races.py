@@ -106,6 +106,28 @@ def test_a_stale_write_never_drops_a_first_upload(
         assert record.snapshot()[3:] == (None, [], [], [])
 
 
+def test_a_deletion_that_meets_a_deletion_and_an_upload(make_site, files, between_read_and_write):
+    """It had read the record in between, without attachment; it is tried again."""
+    record = make_site("postgresql", files).collection().record()
+    record.upload(b"first")
+    storage, get, left = record.site.registry.storage, record.site.registry.storage.get, [2]
+
+    def get_then_without(resource_name, *args, **kwargs):
+        found = get(resource_name, *args, **kwargs)
+        if resource_name == "record" and left[0]:
+            left[0] -= 1
+            if not left[0]:
+                found.pop("attachment")
+        return found
+
+    storage.get = get_then_without
+    try:
+        record.detach(status=204)
+    finally:
+        del storage.get
+    assert record.snapshot()[3:] == (None, [], [], [])
+
+
 def test_a_second_loss_does_not_hide_the_first(make_site, files, between_read_and_write):
     record = make_site("postgresql", files).collection().record()
     record.upload(b"first")
