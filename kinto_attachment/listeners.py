@@ -22,7 +22,7 @@ from .blob import RecordRef
 from .errors import ReplacedMeanwhile
 from .guard import ATTRIBUTE, check_still_linked, is_trusted_copy, key_of
 from .links import PAGE, Link, Rule
-from .transaction import files_of
+from .transaction import files_of, is_in_batch
 
 FEW = 20
 """Records whose links are removed one by one; more are removed by the page."""
@@ -53,7 +53,7 @@ def on_resource_changed(event: ResourceChanged) -> None:
 
 def on_record_written(event: ResourceChanged) -> None:
     """Let go the file of records that lost the attribute; take note of trusted copies."""
-    lost = []
+    lost, without = [], []
     for impacted in event.impacted_objects:
         new, old = impacted["new"], impacted.get("old") or {}
         attachment, before = new.get(ATTRIBUTE), old.get(ATTRIBUTE)
@@ -62,7 +62,7 @@ def on_record_written(event: ResourceChanged) -> None:
             if before is not None:
                 lost.append((ref, before))
             elif old:
-                _check_nothing_is_lost(event.request, ref)
+                without.append(ref)
             continue
         if not isinstance(attachment, dict):
             continue  # from before this plugin
@@ -74,6 +74,10 @@ def on_record_written(event: ResourceChanged) -> None:
         else:
             check_still_linked(event.request, ref, attachment)
     _release(event.request, lost)
+    # In a batch, a record may lose its file and be written again; which was first is not told.
+    if not is_in_batch(event.request):
+        for ref in without:
+            _check_nothing_is_lost(event.request, ref)
 
 
 def on_record_deleted(event: ResourceChanged) -> None:

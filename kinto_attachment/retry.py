@@ -17,7 +17,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from .errors import ReplacedMeanwhile
-from .transaction import outermost, restart
+from .transaction import is_in_batch, restart
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def allow_retry(request: Request) -> None:
 
     A batch is not ours to repeat: other things were done in it.
     """
-    if outermost(request).matched_route.name != "batch":
+    if not is_in_batch(request):
         request.bound_data[_REPEATABLE] = True
 
 

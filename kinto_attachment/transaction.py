@@ -49,6 +49,12 @@ def outermost(request: Request) -> Request:
     return request
 
 
+def is_in_batch(request: Request) -> bool:
+    """Whether the request is an operation of a batch, with others before and after it in the
+    same transaction."""
+    return getattr(outermost(request).matched_route, "name", None) == "batch"
+
+
 def restart(request: Request, *, carry_hooks: bool = True) -> None:
     """End the transaction without a trace and begin another: the database connection is given
     back to the pool, until it is needed again.
@@ -126,6 +132,8 @@ class Files:
             except BlobExists:
                 if template.shared:
                     return key  # and so are the bytes
+                if template.unique:
+                    self._created.remove(key)
                 continue
             if template.shared:
                 self._created_shared.append(key)

@@ -148,6 +148,26 @@ def test_in_a_batch(collection):
     assert collection.releases == []
 
 
+def test_in_a_batch_that_writes_it_again(collection):
+    one, two, three = (collection.record() for _ in range(3))
+    for record in (one, two, three):
+        record.upload(b"content")
+    requests = []
+    for record in (one, two, three):
+        loss = {
+            one: {"method": "PATCH", "path": one.uri, "body": {"data": {"attachment": None}}},
+            two: {"method": "DELETE", "path": two.attachment_uri},
+            three: {"method": "DELETE", "path": three.uri},
+        }[record]
+        again = {"method": "PUT", "path": record.uri, "body": {"data": {"family": "sans"}}}
+        patch = {"method": "PATCH", "path": record.uri, "body": {"data": {"family": "serif"}}}
+        requests += [loss, again, patch]
+    answers = collection.http.post_json("/batch", {"requests": requests}, headers=ALICE)
+    statuses = [answer["status"] for answer in answers.json["responses"]]
+    assert statuses == [200, 200, 200, 204, 200, 200, 200, 201, 200]
+    assert collection.keys == collection.links == collection.releases == []
+
+
 @pytest.mark.parametrize("target", ["collection", "bucket"])
 def test_in_a_batch_that_creates_it_again(collection, target):
     collection.record().upload(b"content")

@@ -20,7 +20,7 @@ from ..guard import ATTRIBUTE
 from ..links import Link
 from ..retry import allow_retry
 from ..settings import Policy
-from ..transaction import files_of, outermost, restart
+from ..transaction import files_of, is_in_batch, restart
 from .context import DEFAULT_BUCKET, RecordContext
 from .default_bucket import create_parents
 
@@ -148,7 +148,7 @@ def _receive(request: Request, context: RecordContext, policy: Policy) -> Stored
     """Everything that has to do with the body of the request."""
     boundary = read_boundary(request.headers.get("Content-Type", ""))
     _check_declared_size(context.body, policy)
-    if outermost(request).matched_route.name != "batch":
+    if not is_in_batch(request):
         restart(request)  # no connection to the database is held while bytes move
     reader = FormReader(
         request.registry.attachment_storage.spool,
