@@ -11,7 +11,7 @@ from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 from kinto.core.events import ACTIONS, ResourceChanged
-from kinto.core.storage import Filter, exceptions
+from kinto.core.storage import Filter
 from kinto.core.utils import COMPARISON
 from kinto.events import ServerFlushed
 from pyramid.config import Configurator
@@ -22,6 +22,7 @@ from .blob import RecordRef
 from .errors import ReplacedMeanwhile
 from .guard import ATTRIBUTE, check_still_linked, is_trusted_copy, key_of
 from .links import PAGE, Link, Rule
+from .records import shown_key
 from .transaction import files_of, is_in_batch
 
 FEW = 20
@@ -226,7 +227,7 @@ def _link_copy(request: Request, ref: RecordRef, attachment: dict[str, Any]) -> 
     for link in others:
         # Written again, and so locked: who is about to replace it waits for this copy.
         links.add(link)
-    stale = [link for link in others if not _shows(request, link)]
+    stale = [link for link in others if shown_key(request, link.ref) != link.key]
     links.remove_links(stale)
     if others and len(stale) == len(others):
         raise ReplacedMeanwhile()
@@ -234,13 +235,3 @@ def _link_copy(request: Request, ref: RecordRef, attachment: dict[str, Any]) -> 
     shared = not others or any(link.shared for link in others)
     copy = Link(ref, key, str(attachment.get("hash", "")), shared)
     files_of(request).link(copy, _keeps_old(request, ref), lambda: key)
-
-
-def _shows(request: Request, link: Link) -> bool:
-    """Whether the record of a link still has its key."""
-    storage = request.registry.storage
-    try:
-        record = storage.get("record", link.ref.collection_uri, link.ref.record)
-    except exceptions.ObjectNotFoundError:
-        return False
-    return _key(request, record.get(ATTRIBUTE)) == link.key

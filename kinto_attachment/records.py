@@ -48,7 +48,7 @@ def attach(
     _undo_by_hand(request, files, link.ref)
     files.expect(link.ref, attachment.location)
     response = _create_or_update(request, link.ref, body, exists)
-    files.link(link, keep_old, lambda: _shown_key(request, link.ref))
+    files.link(link, keep_old, lambda: shown_key(request, link.ref))
     return response
 
 
@@ -111,13 +111,18 @@ def _invoke(
     return response
 
 
-def _shown_key(request: Request, ref: RecordRef) -> str | None:
-    registry = request.registry
+def read_record(request: Request, ref: RecordRef) -> dict[str, Any] | None:
+    """The record as Kinto's storage has it now, or None."""
     try:
-        record = registry.storage.get("record", ref.collection_uri, ref.record)
+        return request.registry.storage.get("record", ref.collection_uri, ref.record)
     except ObjectNotFoundError:
         return None
-    return key_of(record.get(ATTRIBUTE), registry.attachment_settings["base_url"])
+
+
+def shown_key(request: Request, ref: RecordRef) -> str:
+    """The key of the attachment that the record has now; empty if it has none."""
+    record = read_record(request, ref) or {}
+    return key_of(record.get(ATTRIBUTE), request.registry.attachment_settings["base_url"])
 
 
 def _undo_by_hand(request: Request, files: Files, ref: RecordRef) -> None:
@@ -126,17 +131,11 @@ def _undo_by_hand(request: Request, files: Files, ref: RecordRef) -> None:
     if registry.attachment_links.rolls_back:
         return
 
-    def read() -> dict[str, Any] | None:
-        try:
-            return deepcopy(registry.storage.get("record", ref.collection_uri, ref.record))
-        except ObjectNotFoundError:
-            return None
-
-    before = read()
+    before = deepcopy(read_record(request, ref))
     permissions = registry.permission.get_objects_permissions([ref.uri])[0]
 
     def undo() -> None:
-        if read() == before:
+        if read_record(request, ref) == before:
             return
         if before is None:
             only = [Filter("id", ref.record, COMPARISON.EQ)]

@@ -149,7 +149,7 @@ class Files:
     def expects(self, ref: RecordRef, location: str | None) -> bool:
         return location is not None and self._expected.get(ref) == location
 
-    def link(self, link: Link, keep_old: bool, shown: Callable[[], str | None]) -> None:
+    def link(self, link: Link, keep_old: bool, shown: Callable[[], str]) -> None:
         """Give the blob to the record, and let go what it had before.
 
         To be called after the record was written in this transaction: then it is locked, and

@@ -4,13 +4,13 @@ import colander
 from kinto.authorization import RouteFactory
 from kinto.core.errors import ERRORS, http_error, raise_invalid
 from kinto.core.resource.schema import HeaderSchema
-from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.views import object_exists_or_404, raise_404_if_invalid_id
 from pyramid import httpexceptions
 from pyramid.request import Request
 
 from ..blob import RecordRef
 from ..body import Body
+from ..records import read_record
 
 DEFAULT_BUCKET = "attachment.default_bucket"
 """In ``bound_data``: the bucket that may yet have to be created."""
@@ -35,7 +35,7 @@ class RecordContext(RouteFactory):
         if request.method in ("POST", "DELETE"):
             self._check_id()
             self._check_collection()
-            self.current_object = self._record()
+            self.current_object = read_record(request, self.ref)
             self._require(request.method)
 
     def check_permission(self, principals, bound_perms) -> bool:
@@ -114,13 +114,6 @@ class RecordContext(RouteFactory):
                 object_exists_or_404(request, "bucket", ref.bucket)
             except httpexceptions.HTTPNotFound:
                 self._bucket_to_create = True
-
-    def _record(self) -> dict | None:
-        storage = self._request.registry.storage
-        try:
-            return storage.get("record", self.ref.collection_uri, self.ref.record)
-        except ObjectNotFoundError:
-            return None
 
     def _require(self, method: str) -> None:
         creates = method == "POST" and (
