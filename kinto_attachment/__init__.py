@@ -68,5 +68,5 @@ def includeme(config: Configurator) -> None:
         description="Add file attachments to records",
         url="https://github.com/Kinto/kinto-attachment/",
         version=__version__,
-        **({"base_url": base_url} if base_url else {}),
+        **({} if base_url is None else {"base_url": base_url}),
     )

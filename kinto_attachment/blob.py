@@ -1,16 +1,15 @@
-"""The values: bytes on their way in, bytes at rest, and how they are named."""
+"""The values: bytes on their way in, bytes at rest, and what a record says of them."""
 
 import re
-import string
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any, BinaryIO
-from urllib.parse import quote
-from uuid import uuid4
+from urllib.parse import quote, unquote
 
-from .errors import FilenameRefused, KeyRefused, SettingError
+from .errors import FilenameRefused
+from .media_type import is_media
 
 CHUNK = 256 * 1024
 """Bytes a read or write. 16 KiB costs 1.7 times the CPU; larger ones only memory."""
@@ -18,15 +17,12 @@ CHUNK = 256 * 1024
 MAX_FILENAME = 255
 """Characters of a filename, as the file systems it will be saved to have it."""
 
-MAX_KEY = 1024
-"""Bytes of a key in UTF-8, the limit of S3 and GCS."""
-
-# What a browser shows without running anything of it.
-_INLINE = re.compile(r"(audio|video)/|image/(avif|bmp|gif|jpeg|png|tiff|webp)$")
-# RFC 6838 names of a media type and its subtype.
-_MIMETYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")
-
-DEFAULT_MIMETYPE = "application/octet-stream"
+# SHA-256, lowercase hex.
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+# Where the attachment of a record is served, in a URL.
+_ATTACHMENT_URL = re.compile(
+    r"(?:.*/)?v[0-9]+/buckets/([^/?#]+)/collections/([^/?#]+)/records/([^/?#]+)/attachment"
+)
 
 
 class Digest:
@@ -61,6 +57,7 @@ class Source:
     :param size: bytes.
     :param digest: SHA-256 of them, lowercase hex.
     :param immutable: whether the key they go to will never hold other bytes.
+    :param private: whether nobody is to read them but through Kinto.
     """
 
     file: BinaryIO
@@ -69,6 +66,12 @@ class Source:
     size: int
     digest: str
     immutable: bool = False
+    private: bool = False
+
+    @property
+    def disposition(self) -> str:
+        """The ``Content-Disposition`` of an object that somebody else will serve."""
+        return content_disposition(self.filename, is_media(self.mimetype))
 
     def chunks(self) -> Iterator[bytes]:
         """All bytes from the start, :data:`CHUNK` at a time."""
@@ -94,7 +97,8 @@ class Blob:
 class Attachment:
     """The value of the ``attachment`` attribute of a record.
 
-    :param location: the storage key joined to ``base_url``.
+    :param location: the storage key joined to ``base_url``; of a private one, the URL of the
+        attachment below its record.
     """
 
     filename: str
@@ -105,6 +109,20 @@ class Attachment:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Any) -> "Attachment":
+        """The attachment that such a value is, whatever else is in it.
+
+        :raises ValueError: it is none of this plugin's, nor of the existing one's.
+        """
+        try:
+            given = {name: kind(value[name]) for name, kind in cls.__annotations__.items()}
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no attachment: {error}") from error
+        if not _DIGEST.fullmatch(given["hash"]) or given["size"] < 0:
+            raise ValueError("no attachment: hash or size is malformed")
+        return cls(**given)
 
 
 @dataclass(frozen=True)
@@ -126,6 +144,18 @@ class RecordRef:
     @property
     def uri(self) -> str:
         return f"{self.collection_uri}/records/{self.record}"
+
+    @classmethod
+    def attached_at(cls, location: str) -> "RecordRef | None":
+        """The record whose attachment is served at that URL, if it is such a URL.
+
+        >>> ref = RecordRef("blog", "articles", "first")
+        >>> RecordRef.attached_at(f"https://kinto.example/v1{ref.uri}/attachment") == ref
+        True
+        >>> RecordRef.attached_at("https://cdn.example/blog/articles/a.png")
+        """
+        match = _ATTACHMENT_URL.fullmatch(location)
+        return cls(*(unquote(part) for part in match.groups())) if match else None
 
 
 def accept_filename(filename: str | None) -> str:
@@ -180,121 +210,15 @@ def safe_filename(filename: str) -> str:
     return f"{stem or 'file'}.{extension}" if extension else stem or "file"
 
 
-def accept_mimetype(mimetype: str | None) -> str | None:
-    """A media type in lowercase without parameters, or None when it is not one.
+def content_disposition(filename: str, inline: bool) -> str:
+    """The value of ``Content-Disposition`` (RFC 6266).
 
-    >>> accept_mimetype("Text/Plain; charset=utf-8"), accept_mimetype("nonsense")
-    ('text/plain', None)
-    """
-    mimetype = (mimetype or "").partition(";")[0].strip().lower()
-    return mimetype if _MIMETYPE.fullmatch(mimetype) else None
+    :param inline: whether browsers may show the file, and not only save it.
 
-
-def content_disposition(filename: str, mimetype: str) -> str:
-    """The value of ``Content-Disposition`` for stored bytes (RFC 6266).
-
-    ``inline`` only for what a browser can show without running it.
-
-    >>> content_disposition("写真.png", "image/png")
+    >>> content_disposition("写真.png", inline=True)
     'inline; filename="file.png"; filename*=UTF-8\\'\\'%E5%86%99%E7%9C%9F.png'
     """
-    disposition = "inline" if _INLINE.match(mimetype) else "attachment"
-    value = f'{disposition}; filename="{safe_filename(filename)}"'
+    value = f'{"inline" if inline else "attachment"}; filename="{safe_filename(filename)}"'
     if safe_filename(filename) != filename:
         value += f"; filename*=UTF-8''{quote(filename, safe='')}"
     return value
-
-
-def check_key(key: str) -> str:
-    """The same key, when it names a place below the root of a storage.
-
-    :raises KeyRefused: empty, longer than 1024 bytes, absolute, with empty, ``.`` or
-        ``..`` segments, backslashes or control characters.
-
-    >>> check_key("blog/articles/photo.jpg")
-    'blog/articles/photo.jpg'
-    """
-    try:
-        size = len(key.encode("utf-8"))
-    except UnicodeEncodeError:
-        raise KeyRefused(ascii(key), "not Unicode text") from None
-    if not 0 < size <= MAX_KEY:
-        raise KeyRefused(key[:80], f"{size} bytes where 1 to {MAX_KEY} are allowed")
-    if any(segment in ("", ".", "..") for segment in key.split("/")):
-        raise KeyRefused(key, "not a relative path")
-    if "\\" in key or any(ord(char) < 32 or ord(char) == 127 for char in key):
-        raise KeyRefused(ascii(key), "backslash or control character")
-    return key
-
-
-class KeyTemplate:
-    """How the keys of one bucket or collection are made.
-
-    :param folder: a path with ``{bucket_id}`` and ``{collection_id}``.
-    :param pattern: the name below it, of ``{uuid}``, ``{hash}``, ``{filename}``,
-        ``{extension}`` (with its dot), ``{record_id}``, ``{bucket_id}``, ``{collection_id}``.
-    :raises SettingError: for any other placeholder, or a path that leaves the root.
-
-    >>> template = KeyTemplate("{bucket_id}", "{hash}{extension}")
-    >>> next(template.keys(RecordRef("blog", "a", "b"), "x.PNG", "e3b0"))
-    'blog/e3b0.png'
-    """
-
-    FOLDER = frozenset({"bucket_id", "collection_id"})
-    PATTERN = FOLDER | {"record_id", "uuid", "hash", "filename", "extension"}
-
-    def __init__(self, folder: str, pattern: str):
-        folder = folder.strip("/")
-        _check_template("folder", folder, self.FOLDER)
-        _check_template("filename_pattern", pattern, self.PATTERN)
-        if not pattern:
-            raise SettingError("filename_pattern", "cannot be empty")
-        if folder:
-            pattern = f"{folder}/{pattern}"
-        self._template = pattern
-        fields = set(_placeholders(pattern))
-        self.shared = "hash" in fields
-        """Whether two files may have one key: only when they have the same bytes."""
-        self.unique = "uuid" in fields
-        """Whether no two files ever have one key."""
-
-    def keys(self, ref: RecordRef, filename: str, digest: str) -> Iterator[str]:
-        """The key wanted, then others like it (``a.jpg``, ``a-1f0c33d2.jpg``), without end,
-        for when it is taken."""
-        extension = extension_of(filename)
-        values = {
-            "bucket_id": ref.bucket,
-            "collection_id": ref.collection,
-            "record_id": ref.record,
-            "hash": digest,
-            "extension": f".{extension}" if extension else "",
-            "filename": safe_filename(filename),
-        }
-        yield check_key(self._template.format_map({**values, "uuid": str(uuid4())}))
-        while True:
-            key = self._template.format_map({**values, "uuid": str(uuid4())})
-            folder, slash, name = key.rpartition("/")
-            stem, dot, extension = name.partition(".")
-            yield check_key(f"{folder}{slash}{stem}-{uuid4().hex[:8]}{dot}{extension}")
-
-
-def _placeholders(template: str) -> Iterator[str]:
-    return (name for _, name, _, _ in string.Formatter().parse(template) if name is not None)
-
-
-def _check_template(setting: str, template: str, known: frozenset[str]) -> None:
-    try:
-        unknown = sorted(set(_placeholders(template)) - known)
-    except ValueError as error:
-        raise SettingError(setting, f"{template!r}: {error}") from error
-    if any(spec or conversion for _, _, spec, conversion in string.Formatter().parse(template)):
-        # {hash:.8} would be one name for many files.
-        raise SettingError(setting, f"{template!r}: placeholders take no format")
-    if unknown:
-        allowed = ", ".join(f"{{{name}}}" for name in sorted(known))
-        raise SettingError(setting, f"unknown placeholder {{{unknown[0]}}}, use {allowed}")
-    if template:
-        try:
-            check_key(template.format_map(dict.fromkeys(known, "x")))
-        except (KeyRefused, ValueError, IndexError, AttributeError) as error:
-            raise SettingError(setting, f"{template!r} is not a relative path: {error}") from error

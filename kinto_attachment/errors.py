@@ -10,12 +10,15 @@
     │   ├── AttachmentMissing
     │   ├── FieldRefused        an unknown field, bad JSON, text sent as a file...
     │   ├── FilenameRefused
+    │   ├── ContentRefused      the bytes contradict their type
     │   ├── TooLarge            the file is over ``max_size``
+    │   ├── NotInBatch          bytes have no place in JSON
     │   ├── MetadataForged      somebody else wrote the ``attachment`` attribute
     │   └── ReplacedMeanwhile   a record was written with a file that is gone
     └── StorageError            the place where the bytes are
         ├── KeyRefused          a key no storage may be asked for
         ├── BlobNotFound
+        ├── BlobDamaged         other bytes than were stored
         ├── BlobExists
         └── StorageUnavailable  unreachable, out of space, refused us, too slow
 
@@ -83,6 +86,22 @@ class FilenameRefused(Refused):
     pass
 
 
+class ContentRefused(Refused):
+    """The bytes are not what the type says. Both are media types."""
+
+    def __init__(self, mimetype: str, found: str):
+        super().__init__(f"The file is no {mimetype}, it looks like {found}.")
+        self.mimetype = mimetype
+        self.found = found
+
+
+class NotInBatch(Refused):
+    location = "path"
+
+    def __init__(self) -> None:
+        super().__init__("A file cannot be downloaded in a batch.")
+
+
 class TooLarge(Refused):
     """The file is over the limit. ``size`` and ``limit`` are bytes."""
 
@@ -115,6 +134,10 @@ class KeyRefused(StorageError):
 
 
 class BlobNotFound(StorageError):
+    pass
+
+
+class BlobDamaged(StorageError):
     pass
 
 

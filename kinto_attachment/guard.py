@@ -71,16 +71,8 @@ def check_still_linked(request: Request, ref: RecordRef, attachment: dict[str, A
 
     :raises ReplacedMeanwhile: the record has another attachment now, or none.
     """
-    location = str(attachment.get("location", ""))
-    if not request.registry.attachment_links.allows(ref, location):
+    if not request.registry.attachment_links.allows(ref, attachment):
         raise ReplacedMeanwhile()
-
-
-def key_of(attachment: Any, base_url: str) -> str:
-    """The key in the location of an attachment, as ``base_url`` is today; empty if there is none,
-    such as in an attribute from before this plugin."""
-    location = attachment.get("location") if isinstance(attachment, dict) else ""
-    return str(location or "").removeprefix(base_url)
 
 
 def install() -> None:

@@ -25,7 +25,7 @@ attachment-release  /attachment-releases/{id}                     random        
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from itertools import islice, pairwise
 from typing import Any, TypeVar
@@ -56,12 +56,29 @@ class Link:
 
     :param digest: SHA-256 of the bytes.
     :param shared: whether other records may have it too (a key named by its hash).
+    :param modified: since when, in milliseconds since 1970; 0 before it is written.
     """
 
     ref: RecordRef
     key: str
     digest: str
     shared: bool = False
+    modified: int = field(default=0, compare=False)
+
+    def is_of(self, attachment: Any) -> bool:
+        """Whether this is the blob of that value of the attribute. However ``base_url`` was, the
+        key is at the end of the location; that of a private file does not tell, but its hash.
+
+        >>> link = Link(RecordRef("a", "b", "c"), "b/x.png", "e3b0")
+        >>> link.is_of({"location": "https://cdn.example/b/x.png"})
+        True
+        """
+        if not isinstance(attachment, dict):
+            return False
+        location = str(attachment.get("location", ""))
+        if RecordRef.attached_at(location):
+            return self.digest == attachment.get("hash")
+        return _is_at(self.key, location)
 
 
 class Rule(str, Enum):
@@ -109,12 +126,17 @@ class Links:
         """The links of one record; one, when all is well."""
         return [_link(row) for row in self._storage.list_all(LINK, _parent(ref))]
 
-    def allows(self, ref: RecordRef, location: str) -> bool:
-        """Whether the record may have an attachment at that location: it is linked to it, or
-        nothing is known of either. However ``base_url`` was, the key is at its end."""
+    def allows(self, ref: RecordRef, attachment: dict[str, Any]) -> bool:
+        """Whether the record may have that attachment: it is linked to it, or nothing is known of
+        either."""
         rows = self._storage.list_all(LINK, _parent(ref), include_deleted=True)
-        linked = [not row.get("deleted") for row in rows if _is_at(row, location)]
-        return any(linked) or not (linked or any(not row.get("deleted") for row in rows))
+        linked = [_link(row) for row in rows if not row.get("deleted")]
+        if any(link.is_of(attachment) for link in linked):
+            return True
+        location = str(attachment.get("location", ""))
+        # Of what was lost only the key is known, which the location of a private file is not.
+        lost = RecordRef.attached_at(location) and rows
+        return not (linked or lost or any(_is_at(_split(row["id"])[0], location) for row in rows))
 
     def having(self, key: str) -> list[Link]:
         """The links of all records that have the key."""
@@ -139,14 +161,19 @@ class Links:
         return self._delete_all(_parent(ref))
 
     def find(self, pairs: Iterable[tuple[RecordRef, str]]) -> list[Link]:
-        """The links among these pairs of a record and a key, all of one collection."""
+        """The links among these pairs of a record and a key, all of one collection. An empty key
+        stands for any."""
         found = []
         for page in _pages(pairs):
-            ids = [_link_id(key, shared) for _, key in page for shared in (False, True)]
-            rows = self._storage.list_all(
-                LINK, f"{_parent(page[0][0], 2)}/*", filters=_among(ids, [ref for ref, _ in page])
-            )
-            found += [_link(row) for row in rows]
+            ids = [_link_id(key, shared) for _, key in page if key for shared in (False, True)]
+            exact = _among(ids, [ref for ref, key in page if key])
+            others = [_of_records([ref for ref, key in page if not key])]
+            for filters in (exact, others):
+                if filters[-1].value:
+                    rows = self._storage.list_all(
+                        LINK, f"{_parent(page[0][0], 2)}/*", filters=filters
+                    )
+                    found += [_link(row) for row in rows]
         return found
 
     def below(
@@ -229,8 +256,11 @@ class Links:
 
 def _among(ids: list[str], refs: list[RecordRef]) -> list[Filter]:
     """The ids find the rows, by the primary key; of those that share a key, only some are meant."""
-    uris = [ref.uri for ref in refs]
-    return [Filter("id", ids, COMPARISON.IN), Filter("record", uris, COMPARISON.IN)]
+    return [Filter("id", ids, COMPARISON.IN), _of_records(refs)]
+
+
+def _of_records(refs: list[RecordRef]) -> Filter:
+    return Filter("record", [ref.uri for ref in refs], COMPARISON.IN)
 
 
 def _parent(ref: RecordRef, depth: int = 3) -> str:
@@ -251,15 +281,15 @@ def _split(link_id: str) -> tuple[str, bool]:
     return key, kind == "shared"
 
 
-def _is_at(row: dict[str, Any], location: str) -> bool:
-    key, _ = _split(row["id"])
+def _is_at(key: str, location: str) -> bool:
     return location == key or location.endswith(f"/{key}")
 
 
 def _link(row: dict[str, Any]) -> Link:
     key, shared = _split(row["id"])
     _, _, bucket, _, collection, _, record = row["record"].split("/")
-    return Link(RecordRef(bucket, collection, record), key, row["hash"], shared)
+    ref = RecordRef(bucket, collection, record)
+    return Link(ref, key, row["hash"], shared, row["last_modified"])
 
 
 def _release(row: dict[str, Any]) -> Release:

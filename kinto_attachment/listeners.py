@@ -20,9 +20,10 @@ from pyramid.request import Request
 
 from .blob import RecordRef
 from .errors import ReplacedMeanwhile
-from .guard import ATTRIBUTE, check_still_linked, is_trusted_copy, key_of
+from .guard import ATTRIBUTE, check_still_linked, is_trusted_copy
 from .links import PAGE, Link, Rule
-from .records import shown_key
+from .locations import find_key, key_in
+from .records import attachment_of
 from .transaction import files_of, is_in_batch
 
 FEW = 20
@@ -173,7 +174,7 @@ def _release(request: Request, lost: list[tuple[RecordRef, dict[str, Any]]]) -> 
             continue
         keep_old = _keeps_old(request, page[0][0])
         if len(page) > FEW:
-            found = links.find([(ref, _key(request, before)) for ref, before in page])
+            found = links.find([(ref, key_in(request.registry, before)) for ref, before in page])
             files.release(links.remove_links(found), keep_old)
             # The rest had another file by then than Kinto had read.
             done = {link.ref for link in found}
@@ -211,27 +212,24 @@ def _check_nothing_is_lost(request: Request, ref: RecordRef) -> None:
     files_of(request).unlink(ref, _keeps_old(request, ref))
 
 
-def _key(request: Request, attachment: Any) -> str:
-    return key_of(attachment, request.registry.attachment_settings["base_url"])
-
-
 def _link_copy(request: Request, ref: RecordRef, attachment: dict[str, Any]) -> None:
     """kinto-signer copied a record: its bytes now have one more reason to stay.
 
     :raises ReplacedMeanwhile: they had reasons, and have lost them all.
     """
-    key, links = _key(request, attachment), request.registry.attachment_links
-    if "://" in key:
+    links = request.registry.attachment_links
+    key = find_key(request.registry, attachment)
+    if not key:
         return  # not below today's base_url: no key of ours
     others = [link for link in links.having(key) if link.ref != ref]
     for link in others:
         # Written again, and so locked: who is about to replace it waits for this copy.
         links.add(link)
-    stale = [link for link in others if shown_key(request, link.ref) != link.key]
+    stale = [link for link in others if not link.is_of(attachment_of(request, link.ref))]
     links.remove_links(stale)
     if others and len(stale) == len(others):
         raise ReplacedMeanwhile()
     # Of a key that nobody is known to have only gc can tell whether somebody has it.
     shared = not others or any(link.shared for link in others)
     copy = Link(ref, key, str(attachment.get("hash", "")), shared)
-    files_of(request).link(copy, _keeps_old(request, ref), lambda: key)
+    files_of(request).link(copy, _keeps_old(request, ref), lambda: attachment)

@@ -15,9 +15,11 @@ from pyramid import httpexceptions
 from pyramid.request import Request
 from pyramid.response import Response
 
-from .blob import Attachment, RecordRef
-from .guard import ATTRIBUTE, key_of
+from .blob import Attachment, Blob, RecordRef
+from .errors import BlobNotFound
+from .guard import ATTRIBUTE
 from .links import Link
+from .locations import find_key
 from .transaction import Files, files_of
 
 
@@ -48,7 +50,7 @@ def attach(
     _undo_by_hand(request, files, link.ref)
     files.expect(link.ref, attachment.location)
     response = _create_or_update(request, link.ref, body, exists)
-    files.link(link, keep_old, lambda: shown_key(request, link.ref))
+    files.link(link, keep_old, lambda: attachment_of(request, link.ref))
     return response
 
 
@@ -119,10 +121,37 @@ def read_record(request: Request, ref: RecordRef) -> dict[str, Any] | None:
         return None
 
 
-def shown_key(request: Request, ref: RecordRef) -> str:
-    """The key of the attachment that the record has now; empty if it has none."""
-    record = read_record(request, ref) or {}
-    return key_of(record.get(ATTRIBUTE), request.registry.attachment_settings["base_url"])
+def attachment_of(request: Request, ref: RecordRef) -> Any:
+    """The attachment that the record has now; None if it has none."""
+    return (read_record(request, ref) or {}).get(ATTRIBUTE)
+
+
+def attached(
+    request: Request, ref: RecordRef, record: dict[str, Any]
+) -> tuple[Attachment, Blob, int] | None:
+    """What is attached to the record: the attribute, the blob, and since when, in milliseconds
+    since 1970. None if nothing is.
+
+    :raises BlobNotFound: the record has another one by now, or its blob is not known.
+    """
+    value = record.get(ATTRIBUTE)
+    try:
+        attachment = Attachment.from_json(value)
+    except ValueError:
+        return None
+    links = request.registry.attachment_links.of(ref)
+    for link in links:
+        if link.is_of(value):
+            key, modified = link.key, link.modified
+            break
+    else:
+        if links:
+            raise BlobNotFound(attachment.location)
+        # A copy, or a file of the existing plugin.
+        key, modified = find_key(request.registry, value), record["last_modified"]
+    if not key:
+        raise BlobNotFound(attachment.location)
+    return attachment, Blob(key, attachment.hash, attachment.size, attachment.mimetype), modified
 
 
 def _undo_by_hand(request: Request, files: Files, ref: RecordRef) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pyramid_storage.extensions import resolve_extensions
 
-from .blob import accept_mimetype
+from .media_type import accept_mimetype
 
 
 def parse_text(value: Any) -> str:
@@ -47,6 +47,14 @@ def parse_url(value: Any) -> str:
     if text and re.search(r"\s", text):
         raise ValueError(f"{text!r} is not a URL")
     return text if not text or text.endswith("/") else f"{text}/"
+
+
+def parse_path(value: Any) -> str:
+    """The path of a URL, with a slash at both ends."""
+    text = parse_text(value)
+    if not re.fullmatch(r"/[A-Za-z0-9._~/-]*", text):
+        raise ValueError(f"{text!r} is not an absolute path of a URL")
+    return text if text.endswith("/") else f"{text}/"
 
 
 def parse_endpoint(value: Any) -> str:

@@ -6,19 +6,19 @@ What applies to one bucket or collection is written
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from mimetypes import guess_type
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from .blob import DEFAULT_MIMETYPE, KeyTemplate, accept_mimetype, extension_of
-from .errors import FilenameRefused, SettingError
+from .errors import SettingError
+from .keys import KeyTemplate
+from .policy import Policy
 from .setting_types import (
     one_of,
     parse_endpoint,
     parse_extensions,
     parse_flag,
     parse_mimetypes,
+    parse_path,
     parse_port,
     parse_seconds,
     parse_size,
@@ -114,6 +114,40 @@ SETTINGS: tuple[Setting, ...] = (
         alias="max_size_bytes",
     ),
     Setting(
+        "check_content",
+        parse_flag,
+        "false",
+        "Refuse files whose first bytes contradict their type.",
+        per_resource=True,
+    ),
+    Setting(
+        "private",
+        parse_flag,
+        "false",
+        "``location`` is that of ``GET {record}/attachment``, for who may read the record, and "
+        "not the storage's.",
+        per_resource=True,
+    ),
+    Setting(
+        "download",
+        one_of("stream", "redirect", "accel"),
+        "stream",
+        "How ``GET {record}/attachment`` answers: with the bytes, with a redirection to a signed "
+        "URL (``s3``, ``gcs``), or with an ``X-Accel-Redirect`` for nginx (``local``).",
+    ),
+    Setting(
+        "redirect_expires",
+        parse_seconds,
+        "300",
+        "Seconds that a signed URL is good for.",
+    ),
+    Setting(
+        "accel_path",
+        parse_path,
+        "/attachment-files/",
+        "The internal location at which nginx has the files.",
+    ),
+    Setting(
         "spool_dir",
         parse_text,
         "",
@@ -167,37 +201,6 @@ _BY_NAME = {setting.name: setting for setting in SETTINGS}
 _CANONICAL = {setting.alias: setting.name for setting in SETTINGS if setting.alias}
 
 
-@dataclass(frozen=True)
-class Policy:
-    """What applies to the attachments of one bucket or collection."""
-
-    template: KeyTemplate
-    keep_old_files: bool
-    extensions: frozenset[str]
-    mimetypes: Mapping[str, str]
-    max_size: int
-
-    def check_extension(self, filename: str) -> None:
-        """:raises FilenameRefused: the extension is not among those allowed."""
-        extension = filename.rpartition(".")[2].lower() if "." in filename else ""
-        if self.extensions and extension not in self.extensions:
-            raise FilenameRefused("File extension is not allowed.")
-
-    def mimetype(self, filename: str, declared: str | None) -> str:
-        """The type to store: the operator's for the extension, else the client's if it is
-        one, else what the extension stands for.
-
-        >>> read_settings({"attachment.storage": "memory"}).policy("b", "c").mimetype("a.png", None)
-        'image/png'
-        """
-        return (
-            self.mimetypes.get(extension_of(filename))
-            or accept_mimetype(declared)
-            or accept_mimetype(guess_type(f"file.{extension_of(filename)}")[0])
-            or DEFAULT_MIMETYPE
-        )
-
-
 class Settings(Mapping[str, Any]):
     """The parsed settings, by their names in :data:`SETTINGS`.
 
@@ -230,9 +233,10 @@ class Settings(Mapping[str, Any]):
         return policies.get((bucket, collection)) or policies.get((bucket,)) or policies[()]
 
     @property
-    def advertised_url(self) -> str:
-        """The base URL for clients, or an empty string."""
-        return self["extra.base_url"] or self["base_url"]
+    def advertised_url(self) -> str | None:
+        """The base URL for clients: empty if locations are whole, None if nothing is known."""
+        private = any(policy.private for policy in self._policies.values())
+        return self["extra.base_url"] or self["base_url"] or ("" if private else None)
 
     def _make_policy(self, ids: tuple[str, ...], resources: Mapping) -> Policy:
         values = {**self._values}
@@ -250,6 +254,8 @@ class Settings(Mapping[str, Any]):
             extensions=values["extensions"],
             mimetypes=values["mimetypes"],
             max_size=values["max_size"],
+            check_content=values["check_content"],
+            private=values["private"],
         )
 
     def _find_storage(self) -> str:
@@ -269,6 +275,11 @@ class Settings(Mapping[str, Any]):
             raise SettingError(f"{PREFIX}aws.host", "contradicts aws.endpoint_url, set one of them")
         if self["aws.port"] and not self["aws.host"]:
             raise SettingError(f"{PREFIX}aws.port", "needs aws.host")
+        serves = {"redirect": ("s3", "gcs"), "accel": ("local",)}
+        if storage not in serves.get(self["download"], (storage,)):
+            raise SettingError(
+                f"{PREFIX}download", f"{self['download']!r} is not for {storage} storage"
+            )
         return storage
 
 

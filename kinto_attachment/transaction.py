@@ -17,8 +17,9 @@ from pyramid.request import Request
 from transaction.interfaces import IDataManager
 from zope.interface import implementer
 
-from .blob import KeyTemplate, RecordRef, Source
+from .blob import RecordRef, Source
 from .errors import BlobExists
+from .keys import KeyTemplate
 from .links import Link, Links, Rule
 from .storage import IStorage
 
@@ -149,20 +150,20 @@ class Files:
     def expects(self, ref: RecordRef, location: str | None) -> bool:
         return location is not None and self._expected.get(ref) == location
 
-    def link(self, link: Link, keep_old: bool, shown: Callable[[], str]) -> None:
+    def link(self, link: Link, keep_old: bool, shown: Callable[[], Any]) -> None:
         """Give the blob to the record, and let go what it had before.
 
         To be called after the record was written in this transaction: then it is locked, and
         nobody else can add a link to it meanwhile.
 
-        :param shown: the key that the record has now. Only asked where nothing is locked, as
-            Kinto's storage does not roll back: another upload may have come in between.
+        :param shown: the attachment that the record has now. Only asked where nothing is locked,
+            as Kinto's storage does not roll back: another upload may have come in between.
         """
         before = [] if self._links.rolls_back else self._links.of(link.ref)
         removed = self._links.remove(link.ref)
         winner = link
-        if before and (key := shown()) != link.key:
-            winner = next((other for other in before if other.key == key), link)
+        if before and not link.is_of(attachment := shown()):
+            winner = next((other for other in before if other.is_of(attachment)), link)
         self._links.add(winner)
         self.undo(lambda: self._relink(link.ref, before))
         if winner is not link:

@@ -21,7 +21,8 @@ from pyramid.paster import get_appsettings, setup_logging
 from webob import Request
 from webob.static import DirectoryApp
 
-from kinto_attachment.blob import DEFAULT_MIMETYPE, content_disposition
+from kinto_attachment.blob import content_disposition
+from kinto_attachment.media_type import DEFAULT_MIMETYPE, is_media
 
 ROOT = Path(__file__).resolve().parent.parent
 VAR = ROOT / "var"
@@ -68,7 +69,7 @@ class Files:
         # What people upload is served as what strangers wrote.
         name = request.path.rpartition("/")[2]
         mimetype = mimetypes.guess_type(name)[0] or DEFAULT_MIMETYPE
-        response.headers["Content-Disposition"] = content_disposition(name, mimetype)
+        response.headers["Content-Disposition"] = content_disposition(name, is_media(mimetype))
         response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response(environ, start_response)

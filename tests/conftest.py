@@ -4,17 +4,28 @@ A test that asks for ``site`` runs on each of the combinations. Servers are star
 test needs them, and stopped at the end.
 """
 
+import threading
 from pathlib import Path
 
 import pytest
+from kinto.views.records import Record as RecordResource
+from pyramid.events import NewRequest
 
 from .servers.gcs import FakeGCS
 from .servers.postgresql import PostgreSQL
 from .servers.s3 import Moto, SeaweedFS
-from .site import Site
+from .site import ALICE, Site
 
 KINTO_STORAGES = ["memory", "postgresql"]
 FILE_STORAGES = ["local", "moto", "seaweedfs", "gcs"]
+
+
+def in_thread(call, timeout=None) -> threading.Thread:
+    """Call in a thread of its own, as a transaction belongs to one; wait for it so long."""
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join(timeout)
+    return thread
 
 
 @pytest.fixture(scope="session")
@@ -120,3 +131,34 @@ def collection(site):
 def record(collection):
     """A record that is not there yet."""
     return collection.record()
+
+
+@pytest.fixture
+def between_read_and_write(monkeypatch):
+    """Do something once, after the next request read its record and before it stores it."""
+
+    def install(call):
+        original, left = RecordResource.process_object, [call]
+
+        def process_object(self, new, old=None):
+            processed = original(self, new, old)
+            if left and self.request.method in ("PATCH", "PUT"):
+                in_thread(left.pop())
+            return processed
+
+        monkeypatch.setattr(RecordResource, "process_object", process_object)
+
+    return install
+
+
+@pytest.fixture
+def copying(site):
+    """Headers of a request by which kinto-signer copies a record: it says so on the request."""
+
+    def listener(event):
+        if event.request.headers.get("X-Copy"):
+            event.request._attachment_auto_save = True
+
+    site.registry.registerHandler(listener, (NewRequest,))
+    yield {**ALICE, "X-Copy": "yes"}
+    site.registry.unregisterHandler(listener, (NewRequest,))

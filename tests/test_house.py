@@ -9,12 +9,22 @@ PACKAGE = Path(kinto_attachment.__file__).parent
 
 # From the bottom: a module may import from its own floor and those below.
 FLOORS = [
-    {"errors", "blob"},
-    {"setting_types"},
+    {"errors", "media_type", "ranges", "blob", "keys"},
+    {"setting_types", "policy"},
     {"settings"},
     {"storage"},
     {"links", "transaction"},
-    {"body", "forms", "guard", "records", "listeners", "heartbeat", "retry"},
+    {
+        "body",
+        "forms",
+        "guard",
+        "locations",
+        "records",
+        "listeners",
+        "heartbeat",
+        "retry",
+        "serving",
+    },
     {"views"},
     {""},
 ]

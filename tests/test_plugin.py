@@ -182,18 +182,6 @@ class TestRegistry:
 class TestTrustedCopies:
     """kinto-signer copies records between collections, and says so on the request."""
 
-    @pytest.fixture
-    def copying(self, site):
-        from pyramid.events import NewRequest
-
-        def listener(event):
-            if event.request.headers.get("X-Copy"):
-                event.request._attachment_auto_save = True
-
-        site.registry.registerHandler(listener, (NewRequest,))
-        yield {**ALICE, "X-Copy": "yes"}
-        site.registry.unregisterHandler(listener, (NewRequest,))
-
     def test_are_accepted_and_keep_the_bytes(self, site, copying):
         source = site.collection().record("r")
         attachment = source.upload(b"content").json

@@ -418,7 +418,7 @@ class TestWho:
         check_error(record.upload(status=400), 400, "The file cannot be stored under the name")
         assert record.snapshot()[0] == 404
 
-    @pytest.mark.parametrize("method", ["put_json", "patch_json", "get"])
+    @pytest.mark.parametrize("method", ["put_json", "patch_json"])
     def test_other_methods(self, make_site, method):
         record = make_site().collection().record()
         record.upload()

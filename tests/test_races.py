@@ -2,15 +2,14 @@
 
 import errno
 import os
-import threading
 
 import pytest
-from kinto.views.records import Record as RecordResource
 
 from kinto_attachment import links, listeners
 from kinto_attachment.errors import StorageUnavailable
 from kinto_attachment.transaction import Files
 
+from .conftest import in_thread
 from .site import ALICE
 
 PLAIN_NAMES = {"kinto.attachment.randomize": "false"}
@@ -20,32 +19,6 @@ BY_HASH = {**PLAIN_NAMES, "kinto.attachment.filename_pattern": "{hash}"}
 def content(record) -> bytes | None:
     attachment = record.data.get("attachment")
     return record.site.read(attachment["location"]) if attachment else None
-
-
-def in_thread(call, timeout=None) -> threading.Thread:
-    """Call in a thread of its own, as a transaction belongs to one; wait for it so long."""
-    thread = threading.Thread(target=call)
-    thread.start()
-    thread.join(timeout)
-    return thread
-
-
-@pytest.fixture
-def between_read_and_write(monkeypatch):
-    """Do something once, after the next request read its record and before it stores it."""
-
-    def install(call):
-        original, left = RecordResource.process_object, [call]
-
-        def process_object(self, new, old=None):
-            processed = original(self, new, old)
-            if left and self.request.method in ("PATCH", "PUT"):
-                in_thread(left.pop())
-            return processed
-
-        monkeypatch.setattr(RecordResource, "process_object", process_object)
-
-    return install
 
 
 @pytest.mark.parametrize(

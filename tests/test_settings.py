@@ -3,7 +3,7 @@
 import pytest
 
 from kinto_attachment.blob import RecordRef
-from kinto_attachment.errors import FilenameRefused, SettingError
+from kinto_attachment.errors import ContentRefused, FilenameRefused, SettingError
 from kinto_attachment.settings import SETTINGS, read_settings
 
 BASE = {"attachment.base_path": "/srv/files"}
@@ -22,7 +22,8 @@ def test_defaults():
     read = settings()
     policy = read.policy("blog", "articles")
     assert read.storage == "local"
-    assert read["base_url"] == read.advertised_url == ""
+    assert read["base_url"] == ""
+    assert read.advertised_url is None
     assert policy.max_size == 0
     assert not policy.keep_old_files
     assert policy.template.unique and not policy.template.shared
@@ -197,10 +198,45 @@ def test_extensions(value, accepted, refused):
 def test_mimetypes_of_the_operator_win():
     read = settings(mimetypes=".ftl:application/vnd.fluent; db:application/vnd.sqlite3")
     policy = read.policy("blog", "articles")
-    assert policy.mimetype("a.ftl", None) == "application/vnd.fluent"
-    assert policy.mimetype("a.FTL", "text/plain") == "application/vnd.fluent"
-    assert policy.mimetype("a.db", "application/octet-stream") == "application/vnd.sqlite3"
-    assert policy.mimetype("a.txt", None) == "text/plain"
+    assert policy.mimetype("a.ftl", None, b"a = b") == "application/vnd.fluent"
+    assert policy.mimetype("a.FTL", "text/plain", b"") == "application/vnd.fluent"
+    assert policy.mimetype("a.db", "application/octet-stream", b"") == "application/vnd.sqlite3"
+    assert policy.mimetype("a.txt", None, b"") == "text/plain"
+
+
+def test_type_of_last_resort_is_its_signature():
+    policy = settings().policy("blog", "articles")
+    assert policy.mimetype("a", None, b"GIF89a") == "image/gif"
+    for text in (b"text", b"<html>", b""):
+        assert policy.mimetype("a", None, text) == "application/octet-stream"
+    assert policy.mimetype("a", "application/octet-stream", b"GIF89a") == "application/octet-stream"
+
+
+def test_contradictions_are_refused_where_asked():
+    read = settings(**{"resources.blog.check_content": "true"})
+    with pytest.raises(ContentRefused) as refused:
+        read.policy("blog", "articles").mimetype("a.png", None, b"GIF89a")
+    assert refused.value.reason == "The file is no image/png, it looks like image/gif."
+    assert read.policy("other", "articles").mimetype("a.png", None, b"GIF89a") == "image/png"
+
+
+@pytest.mark.parametrize("storage, download", [("local", "redirect"), ("s3", "accel")])
+def test_downloads_that_the_storage_cannot_do(storage, download):
+    bucket = {"aws.bucket_name": "files"} if storage == "s3" else {}
+    with pytest.raises(SettingError, match="attachment.download: .* is not for"):
+        settings(storage=storage, download=download, **bucket)
+
+
+@pytest.mark.parametrize("path", ["files/", "", "/a b/", "/a\nb/", "/a?b"])
+def test_accel_path_is_absolute(path):
+    with pytest.raises(SettingError, match="attachment.accel_path"):
+        settings(accel_path=path)
+
+
+def test_private_files_need_no_base_url():
+    assert settings(private="true").advertised_url == ""
+    assert settings(**{"resources.blog.private": "true"}).advertised_url == ""
+    assert settings(private="true", base_url="https://a.example").advertised_url is not None
 
 
 def test_base_url_gets_its_slash():

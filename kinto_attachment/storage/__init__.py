@@ -62,7 +62,9 @@ class IStorage(Interface):
 
     def open(key, start=0, end=None):
         """An iterator of chunks (``bytes``) from offset ``start`` up to, not including, ``end``
-        (None: the end of the blob). It has a ``close()`` that gives everything back early.
+        (None: the end of the blob). It has the ``length`` of them all in bytes, and a ``close()``
+        that gives everything back early.
+        Where the bytes are those of an open file, it has that ``file``, at its ``start``.
 
         :raises BlobNotFound: now, and not at the first chunk."""
 
@@ -88,9 +90,9 @@ class IStorage(Interface):
     def url(key):
         """Where clients find the blob: the key joined to ``base_url``, relative without."""
 
-    def sign(key, method="GET", expires=3600, filename=None, mimetype=None):
+    def sign(key, method="GET", expires=3600, disposition=None, mimetype=None):
         """A URL that lets whoever has it do ``method`` for ``expires`` seconds; a GET is
-        answered with the disposition and type of ``filename`` and ``mimetype`` if given.
+        answered with that ``Content-Disposition`` and ``Content-Type`` if given.
         None from storages that have no such thing."""
 
 

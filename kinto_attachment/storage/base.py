@@ -4,8 +4,8 @@ import os
 from tempfile import TemporaryFile
 from typing import BinaryIO
 
-from ..blob import check_key
 from ..errors import SettingError, StorageUnavailable
+from ..keys import check_key
 from ..settings import Settings
 
 
@@ -25,7 +25,7 @@ class Storage:
         key: str,
         method: str = "GET",
         expires: int = 3600,
-        filename: str | None = None,
+        disposition: str | None = None,
         mimetype: str | None = None,
     ) -> str | None:
         """None: there are no signed URLs here."""

@@ -15,14 +15,15 @@ from typing import BinaryIO
 from uuid import uuid4
 
 import requests
-from google.auth.credentials import Signing
 from google.cloud.storage import Blob
 from google.cloud.storage.acl import ACL
 from google.oauth2 import service_account
 from zope.interface import implementer
 
-from ..blob import CHUNK, DEFAULT_MIMETYPE, Source, check_key, content_disposition
+from ..blob import CHUNK, Source
 from ..errors import BlobExists, BlobNotFound, KeyRefused, SettingError, StorageUnavailable
+from ..keys import check_key
+from ..media_type import DEFAULT_MIMETYPE
 from ..settings import Settings
 from . import IStorage, Stat
 from .base import RemoteStorage, read_spool_dir
@@ -107,16 +108,19 @@ class GoogleCloudStorage(RemoteStorage):
     def put(self, key: str, source: Source) -> None:
         blob = self._new_blob(key, source.mimetype)
         blob.metadata = {**blob.metadata, "sha256": source.digest}
-        blob.content_disposition = content_disposition(source.filename, source.mimetype)
-        if self._cache_control:
+        blob.content_disposition = source.disposition
+        acl = None if source.private else self._acl
+        if source.private:
+            blob.cache_control = "private"  # even if all of the bucket is public
+        elif self._cache_control:
             blob.cache_control = self._cache_control
-        elif source.immutable and (self._acl or "").startswith("publicRead"):
+        elif source.immutable and (acl or "").startswith("publicRead"):
             blob.cache_control = "public, max-age=31536000, immutable"
         source.file.seek(0)
         if source.size <= PART:
-            self._put_small(blob, _read(key, source.file, source.size))
+            self._put_small(blob, _read(key, source.file, source.size), acl)
         else:
-            self._put_large(blob, source)
+            self._put_large(blob, source, acl)
 
     def open(self, key: str, start: int = 0, end: int | None = None) -> "ObjectChunks":
         blob = self._bucket.blob(key)
@@ -136,7 +140,9 @@ class GoogleCloudStorage(RemoteStorage):
         if response.status_code == 416:
             response.close()
             return ObjectChunks(key)
-        return ObjectChunks(key, response)
+        stored = response.headers.get("X-Goog-Stored-Content-Length", 0)
+        length = int(response.headers.get("Content-Length", stored))
+        return ObjectChunks(key, response, length)
 
     def stat(self, key: str) -> Stat:
         blob = self._bucket.blob(key)
@@ -163,7 +169,7 @@ class GoogleCloudStorage(RemoteStorage):
         whole = self._new_blob(key)
         names = [check_key(part) for part in parts]
         if not names:
-            self._put_small(whole, b"")
+            self._put_small(whole, b"", self._acl)
             return
         made: list[str] = []
         try:
@@ -183,21 +189,21 @@ class GoogleCloudStorage(RemoteStorage):
         key: str,
         method: str = "GET",
         expires: int = 3600,
-        filename: str | None = None,
+        disposition: str | None = None,
         mimetype: str | None = None,
     ) -> str | None:
         blob = self._bucket.blob(key)
-        if not isinstance(self._bucket.connect().session.credentials, Signing):
+        signer = self._bucket.connect().signer
+        if signer is None:
             return None
-        disposition = None
-        if filename and method == "GET":
-            disposition = content_disposition(filename, mimetype or DEFAULT_MIMETYPE)
         with translated(key):
             return blob.generate_signed_url(
                 version="v4",
+                api_access_endpoint=blob.client.api_endpoint,
+                credentials=signer,
                 method=method,
                 expiration=timedelta(seconds=min(expires, MAX_EXPIRES)),
-                response_disposition=disposition,
+                response_disposition=disposition if method == "GET" else None,
                 response_type=mimetype if method == "GET" else None,
             )
 
@@ -207,22 +213,22 @@ class GoogleCloudStorage(RemoteStorage):
         blob.metadata = {_MARK: uuid4().hex}
         return blob
 
-    def _put_small(self, blob: Blob, content: bytes) -> None:
+    def _put_small(self, blob: Blob, content: bytes, acl: str | None) -> None:
         with self._claiming(blob):
             blob.upload_from_string(
                 content,
                 content_type=blob.content_type,
-                predefined_acl=self._acl,
+                predefined_acl=acl,
                 if_generation_match=0,
                 **self._bucket.limits,
             )
 
-    def _put_large(self, blob: Blob, source: Source) -> None:
+    def _put_large(self, blob: Blob, source: Source, acl: str | None) -> None:
         with translated(blob.name, missing=StorageUnavailable):
             url = blob.create_resumable_upload_session(
                 content_type=blob.content_type,
                 size=source.size,
-                predefined_acl=self._acl,
+                predefined_acl=acl,
                 if_generation_match=0,
                 checksum=None,
                 **self._bucket.limits,
@@ -270,8 +276,9 @@ class ObjectChunks(Iterator[bytes]):
     """Bytes of one answer, whose connection is given back at its end or by :meth:`close`.
     Without an answer there are none."""
 
-    def __init__(self, key: str, response: requests.Response | None = None):
+    def __init__(self, key: str, response: requests.Response | None = None, length: int = 0):
         self._key = key
+        self.length = length
         self._response = response
         self._chunks: Iterator[bytes] = iter(())
         if response is not None:

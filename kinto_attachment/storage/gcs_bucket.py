@@ -12,7 +12,7 @@ import google_crc32c
 import requests
 import urllib3
 from google.api_core import exceptions as api
-from google.auth.credentials import AnonymousCredentials, Credentials
+from google.auth.credentials import AnonymousCredentials, Credentials, Signing
 from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession, Request
 from google.cloud.storage import Blob, Client
@@ -21,8 +21,8 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from google.oauth2 import service_account
 from requests.adapters import HTTPAdapter
 
-from ..blob import check_key
 from ..errors import BlobExists, BlobNotFound, StorageUnavailable
+from ..keys import check_key
 
 _CONNECTIONS = 50  # kept open, one a thread of a large server
 
@@ -53,6 +53,7 @@ class _Connection(NamedTuple):
     pid: int
     client: Client
     session: AuthorizedSession
+    signer: Signing | None
 
 
 class Bucket:
@@ -159,11 +160,12 @@ class Bucket:
             for scheme in ("https://", "http://"):
                 session.mount(scheme, HTTPAdapter(pool_maxsize=_CONNECTIONS))
             client = Client(self._project or project, credentials, _http=session)
+            signer = self._find_signer(credentials)
         except (OSError, ValueError, GoogleAuthError) as error:
             raise StorageUnavailable(self.name, str(error)) from error
         if self._create:
             self._create_bucket(client)
-        return _Connection(os.getpid(), client, session)
+        return _Connection(os.getpid(), client, session, signer)
 
     def _find_credentials(self) -> tuple[Credentials, str | None]:
         if os.environ.get("STORAGE_EMULATOR_HOST"):
@@ -174,6 +176,14 @@ class Bucket:
             )
             return credentials, credentials.project_id
         return google.auth.default(scopes=Client.SCOPE)
+
+    def _find_signer(self, credentials: Credentials) -> Signing | None:
+        """Who can sign URLs: a service account with its key, also where it does not log in."""
+        if isinstance(credentials, Signing):
+            return credentials
+        if self._credentials:
+            return service_account.Credentials.from_service_account_file(self._credentials)
+        return None
 
     def _create_bucket(self, client: Client) -> None:
         bucket = client.bucket(self.name)

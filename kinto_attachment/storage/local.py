@@ -17,8 +17,9 @@ from uuid import uuid4
 
 from zope.interface import implementer
 
-from ..blob import CHUNK, Source, check_key
+from ..blob import CHUNK, Source
 from ..errors import BlobExists, BlobNotFound, KeyRefused, SettingError, StorageUnavailable
+from ..keys import check_key
 from ..settings import Settings
 from . import IStorage, Stat
 from .base import Storage
@@ -244,14 +245,18 @@ class Spool(io.BufferedRandom):
 
 
 class FileChunks(Iterator[bytes]):
-    """Bytes of one range of an open file, closed at its end or by :meth:`close`."""
+    """Bytes of one range of an open file, closed at its end or by :meth:`close`.
+
+    :ivar length: of the range.
+    :ivar file: at its start.
+    """
 
     def __init__(self, key: str, file: BinaryIO, start: int, end: int | None):
         self._key = key
-        self._file = file
+        self.file = file
         size = os.fstat(file.fileno()).st_size
         start = min(start, size)
-        self._left = max(0, min(size if end is None else end, size) - start)
+        self.length = self._left = max(0, min(size if end is None else end, size) - start)
         file.seek(start)
 
     def __next__(self) -> bytes:
@@ -259,7 +264,7 @@ class FileChunks(Iterator[bytes]):
             self.close()
             raise StopIteration
         with _translated(self._key):
-            chunk = self._file.read(min(CHUNK, self._left))
+            chunk = self.file.read(min(CHUNK, self._left))
         if not chunk:
             self.close()
             raise StorageUnavailable(self._key, "the file became shorter while it was read")
@@ -268,7 +273,7 @@ class FileChunks(Iterator[bytes]):
 
     def close(self) -> None:
         self._left = 0
-        self._file.close()
+        self.file.close()
 
 
 def _sync_folder(folder: bytes) -> None:

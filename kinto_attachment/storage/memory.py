@@ -2,14 +2,16 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
+from io import BytesIO
 from tempfile import SpooledTemporaryFile
 from threading import Lock
 from typing import BinaryIO
 
 from zope.interface import implementer
 
-from ..blob import CHUNK, Source, check_key
+from ..blob import CHUNK, Source
 from ..errors import BlobExists, BlobNotFound
+from ..keys import check_key
 from ..settings import Settings
 from . import IStorage, Stat
 from .base import Storage
@@ -39,9 +41,8 @@ class MemoryFileStorage(Storage):
     def put(self, key: str, source: Source) -> None:
         self._store(key, b"".join(source.chunks()))
 
-    def open(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        data = self._get(key)[0][start:end]
-        return (data[offset : offset + CHUNK] for offset in range(0, len(data), CHUNK))
+    def open(self, key: str, start: int = 0, end: int | None = None) -> "MemoryChunks":
+        return MemoryChunks(self._get(key)[0][start:end])
 
     def stat(self, key: str) -> Stat:
         data, modified = self._get(key)
@@ -71,3 +72,17 @@ class MemoryFileStorage(Storage):
             if key in self._blobs:
                 raise BlobExists(key)
             self._blobs[key] = data, datetime.now(timezone.utc)
+
+
+class MemoryChunks(Iterator[bytes]):
+    def __init__(self, data: bytes):
+        self.length = len(data)
+        self._file = BytesIO(data)
+
+    def __next__(self) -> bytes:
+        if chunk := self._file.read(CHUNK):
+            return chunk
+        raise StopIteration
+
+    def close(self) -> None:
+        self._file = BytesIO()

@@ -5,6 +5,7 @@ working: https://pythonhosted.org/pyramid_storage/.
 """
 
 import os
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 from pyramid_storage.exceptions import FileNotAllowed
@@ -12,8 +13,9 @@ from pyramid_storage.extensions import resolve_extensions
 from pyramid_storage.interfaces import IFileStorage
 from zope.interface import implementer
 
-from ..blob import Digest, KeyTemplate, RecordRef, Source
+from ..blob import Digest, RecordRef
 from ..errors import BlobExists, BlobNotFound, FilenameRefused
+from ..keys import KeyTemplate
 from ..settings import Settings
 from . import IStorage
 
@@ -90,8 +92,8 @@ class PyramidStorage:
             while chunk := file.read(256 * 1024):
                 digest.update(chunk)
                 spool.write(chunk)
-            mimetype = self._policy.mimetype(filename, None)
-            source = Source(spool, filename, mimetype, digest.size, digest.hexdigest())
+            # Who saves it may delete it and save another under its name.
+            source = replace(self._policy.source(spool, filename, None, digest), immutable=False)
             for key in template.keys(_NO_RECORD, filename, source.digest):
                 if not self.storage.exclusive and self.exists(key):
                     continue

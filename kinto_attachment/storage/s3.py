@@ -14,8 +14,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 from zope.interface import implementer
 
-from ..blob import CHUNK, Source, check_key, content_disposition
+from ..blob import CHUNK, Source
 from ..errors import BlobNotFound, StorageError, StorageUnavailable
+from ..keys import check_key
 from ..settings import Settings
 from . import IStorage, Stat
 from .base import RemoteStorage, read_spool_dir
@@ -148,19 +149,19 @@ class S3FileStorage(RemoteStorage):
         check_key(key)
         if end is not None and end <= start:
             self.stat(key)
-            return S3Chunks(key, None)
+            return S3Chunks(key)
         bounds = {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
         try:
             with _translated(key, missing=BlobNotFound):
                 answer = self.client.get_object(
                     Bucket=self.bucket_name, Key=key, **(bounds if start or end else {})
                 )
+                return S3Chunks(key, answer["Body"], answer["ContentLength"])
         except StorageUnavailable as error:
             cause = error.__cause__
             if isinstance(cause, ClientError) and (cause.response["Error"]["Code"] in _EMPTY_RANGE):
-                return S3Chunks(key, None)
+                return S3Chunks(key)
             raise
-        return S3Chunks(key, answer["Body"])
 
     def stat(self, key: str) -> Stat:
         check_key(key)
@@ -201,12 +202,11 @@ class S3FileStorage(RemoteStorage):
         key: str,
         method: str = "GET",
         expires: int = 3600,
-        filename: str | None = None,
+        disposition: str | None = None,
         mimetype: str | None = None,
     ) -> str | None:
         parameters = {"Bucket": self.bucket_name, "Key": check_key(key)}
-        if method == "GET" and filename is not None:
-            disposition = content_disposition(filename, mimetype or "")
+        if method == "GET" and disposition is not None:
             parameters["ResponseContentDisposition"] = disposition
         if method == "GET" and mimetype is not None:
             parameters["ResponseContentType"] = mimetype
@@ -225,9 +225,11 @@ class S3FileStorage(RemoteStorage):
     def _headers(self, source: Source) -> dict[str, str]:
         headers = {
             "ContentType": source.mimetype,
-            "ContentDisposition": content_disposition(source.filename, source.mimetype),
-            **self._acl_header,
+            "ContentDisposition": source.disposition,
         }
+        if source.private:
+            return headers
+        headers |= self._acl_header
         if source.immutable and self._acl.startswith("public"):
             headers["CacheControl"] = "public, max-age=31536000, immutable"
         return headers
@@ -269,11 +271,12 @@ class S3FileStorage(RemoteStorage):
 
 
 class S3Chunks(Iterator[bytes]):
-    """The body of an answer, closed at its end or by :meth:`close`."""
+    """The body of an answer, closed at its end or by :meth:`close`. Without one there are none."""
 
-    def __init__(self, key: str, body: Any):
+    def __init__(self, key: str, body: Any = None, length: int = 0):
         self._key = key
         self._body = body
+        self.length = length
 
     def __next__(self) -> bytes:
         if self._body is None:

@@ -51,7 +51,10 @@ class StorageTest:
         return Source(file, filename, mimetype, len(content), sha256(content).hexdigest())
 
     def read(self, storage, key, start=0, end=None) -> bytes:
-        return b"".join(storage.open(key, start, end))
+        chunks = storage.open(key, start, end)
+        content = b"".join(chunks)
+        assert chunks.length == len(content)
+        return content
 
     def keys(self, storage, prefix) -> list[str]:
         return sorted(stat.key for stat in storage.list(prefix))

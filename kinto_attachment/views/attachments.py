@@ -1,5 +1,6 @@
 """The first door: one file on one record."""
 
+import logging
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -12,20 +13,27 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from .. import records
-from ..blob import Attachment, Blob, RecordRef, Source
+from ..blob import Attachment, Blob, RecordRef
 from ..body import Body
-from ..errors import TooLarge
+from ..errors import BlobDamaged, BlobNotFound, NotInBatch, StorageUnavailable, TooLarge
 from ..forms import MAX_OVERHEAD, FormReader, Received, read_boundary
 from ..guard import ATTRIBUTE
 from ..links import Link
+from ..locations import location_of
+from ..policy import Policy
 from ..retry import allow_retry
-from ..settings import Policy
+from ..serving import Download, serve
 from ..transaction import files_of, is_in_batch, restart
-from .context import DEFAULT_BUCKET, RecordContext
+from .context import RecordContext
 from .default_bucket import create_parents
+
+logger = logging.getLogger(__name__)
 
 STORED = "attachment.stored"
 """In ``bound_data``: what is left of the body, for when the request is tried again."""
+
+ATTEMPTS = 5
+"""Replacements of a file while one tries to open it."""
 
 PATH = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"
 
@@ -48,6 +56,10 @@ class RefusedSchema(colander.MappingSchema):
     body = ErrorSchema()
 
 
+class FileSchema(colander.MappingSchema):
+    body = colander.SchemaNode(colander.String(), description="Bytes, of the type of the file.")
+
+
 class NothingSchema(colander.MappingSchema):
     pass
 
@@ -57,7 +69,7 @@ ERRORS = {
     "401": RefusedSchema(description="Nobody is authenticated."),
     "403": RefusedSchema(description="This user may not."),
     "404": RefusedSchema(description="No such collection, record or attachment."),
-    "412": RefusedSchema(description="The record is another than the precondition says."),
+    "412": RefusedSchema(description="The record, or file, is another than the header says."),
     "503": RefusedSchema(description="The file storage is unavailable."),
 }
 
@@ -66,7 +78,15 @@ attachment = Service(
     path=PATH,
     description="The file of a record",
     factory=RecordContext,
-    cors_headers=("ETag", "Last-Modified", "Location"),
+    cors_headers=(
+        "Accept-Ranges",
+        "Content-Disposition",
+        "Content-Range",
+        "ETag",
+        "Last-Modified",
+        "Location",
+        "Repr-Digest",
+    ),
 )
 
 
@@ -77,6 +97,37 @@ class NoContent(Response):
 
     def __init__(self) -> None:
         super().__init__(status=204, content_type=None)
+
+
+@attachment.get(
+    permission=DYNAMIC,
+    tags=["Attachments"],
+    operation_id="download",
+    response_schemas={
+        "200": FileSchema(description="The file."),
+        "206": FileSchema(description="The ranges of it that were asked for."),
+        "304": NothingSchema(description="The client has it already."),
+        "307": NothingSchema(description="The file is there, for a while."),
+        "416": RefusedSchema(description="The file is shorter."),
+        **ERRORS,
+    },
+)
+def download(request: Request) -> Response:
+    """The bytes, whole or in ranges, for who may read the record."""
+    context: RecordContext = request.context
+    if is_in_batch(request):
+        raise NotInBatch()
+    record = context.find_record()
+    for _ in range(ATTEMPTS):
+        try:
+            return _serve(request, context, record)
+        except (BlobNotFound, BlobDamaged) as error:
+            # The file was replaced since, or is lost.
+            before, record = record, context.find_record()
+            if record == before:
+                logger.error("The attachment of %s is lost: %s", context.ref.uri, error)
+                raise
+    raise StorageUnavailable(context.ref.uri, "replaced again and again")
 
 
 @attachment.post(
@@ -97,7 +148,7 @@ def upload(request: Request) -> dict[str, Any]:
     context.check_preconditions()
     # When this is tried again, the bytes are there.
     stored = request.bound_data.get((STORED, context.ref)) or _receive(request, context, policy)
-    if request.bound_data.get(DEFAULT_BUCKET) == context.ref.bucket:
+    if context.is_default_bucket:
         create_parents(request, context.ref)
     response = records.attach(
         request,
@@ -162,7 +213,7 @@ def _receive(request: Request, context: RecordContext, policy: Policy) -> Stored
     with closing(form.file):
         data, permissions = form.json_object("data"), form.json_object("permissions")
         blob = _store(request, context.ref, form.file, policy)
-    location = request.registry.attachment_storage.url(blob.key)
+    location = location_of(request, context.ref, blob.key, policy)
     stored = StoredForm(
         Link(context.ref, blob.key, blob.digest, policy.template.shared),
         Attachment(form.file.filename, blob.digest, location, blob.mimetype, blob.size),
@@ -184,19 +235,41 @@ def _check_declared_size(body: Body, policy: Policy) -> None:
 def _store(request: Request, ref: RecordRef, received: Received, policy: Policy) -> Blob:
     """Make the bytes durable under a key."""
     storage, template = request.registry.attachment_storage, policy.template
-    source = Source(
-        file=received.file,
-        filename=received.filename,
-        mimetype=policy.mimetype(received.filename, received.declared_type),
-        size=received.digest.size,
-        digest=received.digest.hexdigest(),
-        immutable=template.unique or template.shared,
+    source = policy.source(
+        received.file, received.filename, received.declared_type, received.digest
     )
     keys = template.keys(ref, source.filename, source.digest)
     if not (storage.exclusive or template.unique or template.shared):
         next(keys)  # the plain name might overwrite another's file
     key = files_of(request).put(keys, source, template)
     return Blob(key, source.digest, source.size, source.mimetype)
+
+
+def _serve(request: Request, context: RecordContext, record: dict[str, Any]) -> Response:
+    found = records.attached(request, context.ref, record)
+    if found is None:
+        raise context.not_found()
+    attachment, blob, modified = found
+    restart(request)  # no connection to the database is held while bytes move
+    flag = request.GET.get("download", "no").lower()
+    return serve(
+        request,
+        Download(
+            blob,
+            attachment.filename,
+            modified // 1000,
+            _cache_control(request),
+            saved=flag not in ("no", "false", "0"),
+        ),
+    )
+
+
+def _cache_control(request: Request) -> str:
+    """As Kinto has it for the record, but that a file may be kept, and asked for again."""
+    if request.prefixed_userid is not None:
+        return "private, no-cache"
+    seconds = request.registry.settings.get("record_cache_expires_seconds")
+    return f"max-age={int(seconds)}" if seconds else "no-cache"
 
 
 def _describe_record(request: Request, response: Response, written: Response) -> None:

@@ -1,5 +1,7 @@
 """Who may do what to the attachment of the record in the URL: as with the record itself."""
 
+from typing import Any
+
 import colander
 from kinto.authorization import RouteFactory
 from kinto.core.errors import ERRORS, http_error, raise_invalid
@@ -20,7 +22,8 @@ class RecordContext(RouteFactory):
     """The record below the URL, and the permission that the method needs.
 
     ``POST`` needs ``write`` on a record that is there, else ``record:create`` on its collection;
-    ``DELETE`` needs ``write``. As everywhere in Kinto, an unknown collection is a 404.
+    ``DELETE`` needs ``write``, ``GET`` needs ``read``. As everywhere in Kinto, an unknown
+    collection is a 404.
     """
 
     def __init__(self, request: Request):
@@ -37,6 +40,29 @@ class RecordContext(RouteFactory):
             self._check_collection()
             self.current_object = read_record(request, self.ref)
             self._require(request.method)
+        elif request.method in ("GET", "HEAD"):
+            # Nothing is looked up for who may not know of it.
+            self.required_permission = "read"
+            self.permission_object_id = self.ref.uri
+            # Kinto would have created it by now.
+            self._bucket_to_create = self.is_default_bucket and not self._bucket_exists
+
+    def find_record(self) -> dict[str, Any]:
+        """The record as it is now, for who may read it.
+
+        :raises HTTPNotFound: there is no such record or collection.
+        :raises HTTPBadRequest: there cannot be such a record.
+        """
+        ref, request = self.ref, self._request
+        self.current_object = read_record(request, ref)
+        if self.current_object is None:
+            # Which of all is not there.
+            raise_404_if_invalid_id(request, "bucket", ref.bucket)
+            raise_404_if_invalid_id(request, "collection", ref.collection)
+            object_exists_or_404(request, "collection", ref.collection, f"/buckets/{ref.bucket}")
+            self._check_id()
+            raise self.not_found()
+        return self.current_object
 
     def check_permission(self, principals, bound_perms) -> bool:
         return self._bucket_to_create or super().check_permission(principals, bound_perms)
@@ -95,6 +121,19 @@ class RecordContext(RouteFactory):
             raise_invalid(self._request, "header", name, description)
         return parsed.get("If-Match"), parsed.get("If-None-Match")
 
+    @property
+    def is_default_bucket(self) -> bool:
+        """Whether it is the personal bucket of whoever asks."""
+        return self._request.bound_data.get(DEFAULT_BUCKET) == self.ref.bucket
+
+    @property
+    def _bucket_exists(self) -> bool:
+        try:
+            object_exists_or_404(self._request, "bucket", self.ref.bucket)
+        except httpexceptions.HTTPNotFound:
+            return False
+        return True
+
     def _check_id(self) -> None:
         generators = self._request.registry.id_generators
         if not generators.get("record", generators[""]).match(self.ref.record):
@@ -108,12 +147,9 @@ class RecordContext(RouteFactory):
         try:
             object_exists_or_404(request, "collection", ref.collection, bucket_uri)
         except httpexceptions.HTTPNotFound:
-            if request.bound_data.get(DEFAULT_BUCKET) != ref.bucket:
+            if not self.is_default_bucket:
                 raise
-            try:
-                object_exists_or_404(request, "bucket", ref.bucket)
-            except httpexceptions.HTTPNotFound:
-                self._bucket_to_create = True
+            self._bucket_to_create = not self._bucket_exists
 
     def _require(self, method: str) -> None:
         creates = method == "POST" and (

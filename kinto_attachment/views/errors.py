@@ -27,6 +27,16 @@ TABLE: dict[type[errors.AttachmentError], tuple] = {
         INVALID,
         "The file cannot be stored under the name that its record, or itself, would give it.",
     ),
+    errors.BlobNotFound: (
+        httpexceptions.HTTPNotFound,
+        ERRORS.MISSING_RESOURCE,
+        "The bytes of this attachment are not in the file storage.",
+    ),
+    errors.BlobDamaged: (
+        httpexceptions.HTTPInternalServerError,
+        ERRORS.UNDEFINED,
+        "The bytes of this attachment are damaged in the file storage.",
+    ),
     errors.StorageError: (
         httpexceptions.HTTPServiceUnavailable,
         ERRORS.BACKEND,

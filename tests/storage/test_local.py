@@ -155,8 +155,9 @@ def test_a_file_that_gets_shorter_while_it_is_read(storage, tmp_path):
 def test_many_threads_with_one_name(storage):
     from concurrent.futures import ThreadPoolExecutor
 
-    from kinto_attachment.blob import KeyTemplate, RecordRef
+    from kinto_attachment.blob import RecordRef
     from kinto_attachment.errors import BlobExists
+    from kinto_attachment.keys import KeyTemplate
 
     template = KeyTemplate("", "{filename}")
 

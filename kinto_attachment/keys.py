@@ -1,0 +1,106 @@
+"""Keys: where bytes are in a storage, and how an operator wants them named."""
+
+import string
+from collections.abc import Iterator
+from uuid import uuid4
+
+from .blob import RecordRef, extension_of, safe_filename
+from .errors import KeyRefused, SettingError
+
+MAX_KEY = 1024
+"""Bytes of a key in UTF-8, the limit of S3 and GCS."""
+
+
+def check_key(key: str) -> str:
+    """The same key, when it names a place below the root of a storage.
+
+    :raises KeyRefused: empty, longer than 1024 bytes, absolute, with empty, ``.`` or
+        ``..`` segments, backslashes or control characters.
+
+    >>> check_key("blog/articles/photo.jpg")
+    'blog/articles/photo.jpg'
+    """
+    try:
+        size = len(key.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise KeyRefused(ascii(key), "not Unicode text") from None
+    if not 0 < size <= MAX_KEY:
+        raise KeyRefused(key[:80], f"{size} bytes where 1 to {MAX_KEY} are allowed")
+    if any(segment in ("", ".", "..") for segment in key.split("/")):
+        raise KeyRefused(key, "not a relative path")
+    if "\\" in key or any(ord(char) < 32 or ord(char) == 127 for char in key):
+        raise KeyRefused(ascii(key), "backslash or control character")
+    return key
+
+
+class KeyTemplate:
+    """How the keys of one bucket or collection are made.
+
+    :param folder: a path with ``{bucket_id}`` and ``{collection_id}``.
+    :param pattern: the name below it, of ``{uuid}``, ``{hash}``, ``{filename}``,
+        ``{extension}`` (with its dot), ``{record_id}``, ``{bucket_id}``, ``{collection_id}``.
+    :raises SettingError: for any other placeholder, or a path that leaves the root.
+
+    >>> template = KeyTemplate("{bucket_id}", "{hash}{extension}")
+    >>> next(template.keys(RecordRef("blog", "a", "b"), "x.PNG", "e3b0"))
+    'blog/e3b0.png'
+    """
+
+    FOLDER = frozenset({"bucket_id", "collection_id"})
+    PATTERN = FOLDER | {"record_id", "uuid", "hash", "filename", "extension"}
+
+    def __init__(self, folder: str, pattern: str):
+        folder = folder.strip("/")
+        _check_template("folder", folder, self.FOLDER)
+        _check_template("filename_pattern", pattern, self.PATTERN)
+        if not pattern:
+            raise SettingError("filename_pattern", "cannot be empty")
+        if folder:
+            pattern = f"{folder}/{pattern}"
+        self._template = pattern
+        fields = set(_placeholders(pattern))
+        self.shared = "hash" in fields
+        """Whether two files may have one key: only when they have the same bytes."""
+        self.unique = "uuid" in fields
+        """Whether no two files ever have one key."""
+
+    def keys(self, ref: RecordRef, filename: str, digest: str) -> Iterator[str]:
+        """The key wanted, then others like it (``a.jpg``, ``a-1f0c33d2.jpg``), without end,
+        for when it is taken."""
+        extension = extension_of(filename)
+        values = {
+            "bucket_id": ref.bucket,
+            "collection_id": ref.collection,
+            "record_id": ref.record,
+            "hash": digest,
+            "extension": f".{extension}" if extension else "",
+            "filename": safe_filename(filename),
+        }
+        yield check_key(self._template.format_map({**values, "uuid": str(uuid4())}))
+        while True:
+            key = self._template.format_map({**values, "uuid": str(uuid4())})
+            folder, slash, name = key.rpartition("/")
+            stem, dot, extension = name.partition(".")
+            yield check_key(f"{folder}{slash}{stem}-{uuid4().hex[:8]}{dot}{extension}")
+
+
+def _placeholders(template: str) -> Iterator[str]:
+    return (name for _, name, _, _ in string.Formatter().parse(template) if name is not None)
+
+
+def _check_template(setting: str, template: str, known: frozenset[str]) -> None:
+    try:
+        unknown = sorted(set(_placeholders(template)) - known)
+    except ValueError as error:
+        raise SettingError(setting, f"{template!r}: {error}") from error
+    if any(spec or conversion for _, _, spec, conversion in string.Formatter().parse(template)):
+        # {hash:.8} would be one name for many files.
+        raise SettingError(setting, f"{template!r}: placeholders take no format")
+    if unknown:
+        allowed = ", ".join(f"{{{name}}}" for name in sorted(known))
+        raise SettingError(setting, f"unknown placeholder {{{unknown[0]}}}, use {allowed}")
+    if template:
+        try:
+            check_key(template.format_map(dict.fromkeys(known, "x")))
+        except (KeyRefused, ValueError, IndexError, AttributeError) as error:
+            raise SettingError(setting, f"{template!r} is not a relative path: {error}") from error
