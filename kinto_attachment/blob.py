@@ -220,5 +220,5 @@ def content_disposition(filename: str, inline: bool) -> str:
     """
     value = f'{"inline" if inline else "attachment"}; filename="{safe_filename(filename)}"'
     if safe_filename(filename) != filename:
-        value += f"; filename*=UTF-8''{quote(filename, safe='')}"
+        value += f"; filename*=UTF-8''{quote(filename, safe='', errors='replace')}"
     return value

@@ -6,6 +6,8 @@ from pyramid.registry import Registry
 from pyramid.request import Request
 
 from .blob import RecordRef
+from .errors import KeyRefused
+from .keys import check_key
 from .policy import Policy
 
 
@@ -23,7 +25,12 @@ def key_in(registry: Registry, attachment: Any) -> str:
     than today's, or the file is private, or the attribute is from before this plugin."""
     location = attachment.get("location") if isinstance(attachment, dict) else ""
     key = str(location or "").removeprefix(registry.attachment_settings["base_url"])
-    return "" if "://" in key or RecordRef.attached_at(key) else key
+    if "://" in key or RecordRef.attached_at(key):
+        return ""
+    try:
+        return check_key(key)
+    except KeyRefused:
+        return ""
 
 
 def find_key(registry: Registry, attachment: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from .errors import BlobNotFound
 from .guard import ATTRIBUTE
 from .links import Link
 from .locations import find_key
+from .media_type import DEFAULT_MIMETYPE, accept_mimetype
 from .transaction import Files, files_of
 
 
@@ -151,7 +152,8 @@ def attached(
         key, modified = find_key(request.registry, value), record["last_modified"]
     if not key:
         raise BlobNotFound(attachment.location)
-    return attachment, Blob(key, attachment.hash, attachment.size, attachment.mimetype), modified
+    mimetype = accept_mimetype(attachment.mimetype) or DEFAULT_MIMETYPE
+    return attachment, Blob(key, attachment.hash, attachment.size, mimetype), modified
 
 
 def _undo_by_hand(request: Request, files: Files, ref: RecordRef) -> None:

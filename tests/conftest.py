@@ -21,10 +21,21 @@ FILE_STORAGES = ["local", "moto", "seaweedfs", "gcs"]
 
 
 def in_thread(call, timeout=None) -> threading.Thread:
-    """Call in a thread of its own, as a transaction belongs to one; wait for it so long."""
-    thread = threading.Thread(target=call)
+    """Call in a thread of its own, as a transaction belongs to one; wait for it so long. What it
+    raised by then is raised here."""
+    errors = []
+
+    def run():
+        try:
+            call()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
     thread.start()
     thread.join(timeout)
+    if errors:
+        raise errors[0]
     return thread
 
 

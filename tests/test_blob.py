@@ -72,6 +72,12 @@ def test_dispositions_are_one_ascii_line(filename):
     assert value.count('"') == 2
 
 
+@given(st.text(st.characters()))
+def test_dispositions_of_any_name(filename):
+    """Records may be older than the rules for names."""
+    assert content_disposition(filename, inline=True).isprintable()
+
+
 @given(st.text())
 def test_extensions_are_ascii(filename):
     assert re.fullmatch(r"[a-z0-9]{0,16}", extension_of(filename))

@@ -2,13 +2,13 @@
 
 import json
 import socket
-import threading
 import time
 
 import pytest
 
 from kinto_attachment.forms import MAX_FIELD
 
+from .conftest import in_thread
 from .site import BOB, SCHEMA
 
 FILE = (
@@ -497,24 +497,6 @@ class TestPreconditions:
         in_thread(lambda: check_error(call_wsgi(record, environ), 412, "Resource was modified"))
         assert record.data["family"] == "serif"
         record.check(b"first")
-
-
-def in_thread(call):
-    """Call in a thread of its own: a transaction belongs to a thread."""
-    errors = []
-
-    def run():
-        try:
-            call()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join(60)
-    if errors:
-        raise errors[0]
-    assert not thread.is_alive()
 
 
 def test_storage_that_answers_nothing(make_site, kinto):

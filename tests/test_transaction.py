@@ -8,6 +8,7 @@ from pyramid.events import NewRequest
 
 from kinto_attachment.errors import BlobExists, StorageUnavailable
 
+from .conftest import in_thread
 from .site import ALICE
 
 
@@ -339,10 +340,3 @@ def test_other_hooks_survive_the_restart(site, record, on_write):
     record.upload(b"content")
     site.registry.unregisterHandler(listener, (NewRequest,))
     assert called == [True]
-
-
-def in_thread(call):
-    """Call in a thread of its own: a transaction belongs to a thread."""
-    from .test_post_refused import in_thread
-
-    in_thread(call)
