@@ -143,8 +143,9 @@ def test_make_serve_prints_a_line_that_works(server):
 def test_command(server, here, example):
     if example.startswith("curl") and not shutil.which("curl"):
         pytest.skip("curl is not installed")
-    if "DELETE" in example:
-        form = {"attachment": ("a.jpg", b"x")}
+    downloads = "copy.jpg" in example
+    if "DELETE" in example or downloads:
+        form = {"attachment": ("a.jpg", b"x" * 100_000)}
         record = f"{server.url}/v1/buckets/default/collections/assets/records/c2ce1975"
         requests.post(f"{record}/attachment", files=form, auth=("alice", "secret"), timeout=60)
     command = example.replace(SERVER, server.url)
@@ -152,6 +153,8 @@ def test_command(server, here, example):
     output = run(["bash", "-c", command.replace("curl ", "curl -sS --fail ")], here)
     if "DELETE" in example:
         assert attachment(server) is None
+    elif downloads:
+        assert (here / "copy.jpg").read_bytes() == b"x" * 100_000
     else:
         assert attachment(server)["filename"] == "background.jpg"
         assert attachment(server)["hash"] in output
@@ -165,6 +168,7 @@ def test_python(server, here, example):
         assert (here / "copy.jpg").read_bytes() == (here / "background.jpg").read_bytes()
     else:
         assert attachment(server)["filename"] == "background.jpg"
+        assert (here / "copy.jpg").read_bytes() == (here / "background.jpg").read_bytes()
 
 
 @pytest.mark.parametrize("example", [code for code in examples("python") if SERVER not in code])
@@ -185,7 +189,9 @@ def test_javascript(server, here, example):
         "(async () => {\n" + example.replace(SERVER, server.url) + "})();\n"
     )
     (here / "example.js").write_text(program)
-    assert "location" in run(["node", "example.js"], here)
+    output = run(["node", "example.js"], here)
+    assert "location" in output
+    assert "100000 image/jpeg" in output
     assert attachment(server)["mimetype"] == "image/jpeg"
 
 

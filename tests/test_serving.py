@@ -13,7 +13,7 @@ from kinto_attachment.errors import BlobNotFound, StorageUnavailable
 from kinto_attachment.serving import FileResponse
 
 from .conftest import in_thread
-from .site import ALICE
+from .site import ALICE, Site
 
 CONTENT = secrets.token_bytes(700_000)
 
@@ -356,3 +356,14 @@ def test_a_database_that_is_gone(make_site, files, monkeypatch):
     get(record, status=503)
     monkeypatch.undo()
     assert get(record).body == CONTENT
+
+
+def test_a_server_that_only_reads(kinto_settings, file_settings, files):
+    """As those that a cluster has for its readers."""
+    settings = {**kinto_settings("postgresql", fresh=True), **file_settings(files)}
+    record = Site(**settings).collection().record()
+    record.upload(CONTENT, "a.txt")
+    record.http = Site(**settings, **{"kinto.readonly": "true"}).http
+    assert get(record).body == CONTENT
+    assert get(record, method="HEAD").headers["Content-Length"] == str(len(CONTENT))
+    record.http.delete(record.attachment_uri, headers=ALICE, status=405)
