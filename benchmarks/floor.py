@@ -1,16 +1,17 @@
-"""The floor: a bare WSGI program that reads a body, hashes it and writes it, and nothing else."""
+"""The floor: bare WSGI programs that move the same bytes, and do nothing else."""
 
 import os
+from functools import cache
 from hashlib import sha256
 from uuid import uuid4
 
 CHUNK = 256 * 1024
-FOLDER = os.environ.get("FLOOR_FOLDER", ".")
 
 
-def application(environ, start_response):
+def receive(environ, start_response):
+    """Read a body, hash it and write it below ``FLOOR_FOLDER``."""
     digest, left = sha256(), int(environ.get("CONTENT_LENGTH") or 0)
-    path = os.path.join(FOLDER, uuid4().hex)
+    path = os.path.join(os.environ["FLOOR_FOLDER"], uuid4().hex)
     with open(path, "wb") as file:
         while left and (chunk := environ["wsgi.input"].read(min(CHUNK, left))):
             left -= len(chunk)
@@ -21,3 +22,30 @@ def application(environ, start_response):
     os.unlink(path)
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [digest.hexdigest().encode()]
+
+
+def send_file(environ, start_response):
+    """Answer with a file below ``FLOOR_FOLDER``, which the server may send by itself."""
+    file = open(os.environ["FLOOR_FOLDER"] + environ["PATH_INFO"], "rb")
+    _start(start_response, os.fstat(file.fileno()).st_size)
+    return environ["wsgi.file_wrapper"](file, CHUNK)
+
+
+def send_object(environ, start_response):
+    """Answer with an object of the bucket ``FLOOR_BUCKET`` of S3."""
+    key = environ["PATH_INFO"].removeprefix("/")
+    found = _s3().get_object(Bucket=os.environ["FLOOR_BUCKET"], Key=key)
+    _start(start_response, found["ContentLength"])
+    return found["Body"].iter_chunks(CHUNK)
+
+
+def _start(start_response, size: int) -> None:
+    headers = [("Content-Type", "application/pdf"), ("Content-Length", str(size))]
+    start_response("200 OK", headers)
+
+
+@cache
+def _s3():
+    import boto3  # not what the others are measured with
+
+    return boto3.client("s3")

@@ -78,7 +78,7 @@ class SeaweedFS(S3Server):
         }
         config = self.folder / "s3.json"
         config.write_text(json.dumps({"identities": [identity]}))
-        data = self.folder / "data"
+        data = self.folder / "seaweedfs"
         data.mkdir()
         # Every port it would take by itself is somebody else's on a busy machine.
         ports = [
