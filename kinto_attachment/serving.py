@@ -126,8 +126,9 @@ def serve(request: Request, download: Download) -> Response:
     # nginx knows no entity tag of ours before it judges If-Match.
     if settings["download"] == "accel" and "If-Match" not in request.headers:
         _check_size(blob, storage.stat(blob.key).size)
-        path = settings["accel_path"] + quote(blob.key)
-        return FileResponse(200, {**download.headers, "X-Accel-Redirect": path})
+        headers = {**download.headers, "X-Accel-Redirect": settings["accel_path"] + quote(blob.key)}
+        del headers["Accept-Ranges"]  # nginx says so too
+        return FileResponse(200, headers)
     return _stream(request, download, storage)
 
 
