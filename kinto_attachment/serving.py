@@ -123,8 +123,9 @@ def serve(request: Request, download: Download) -> Response:
             # Whoever has the URL has the file.
             return FileResponse(307, {**headers, "Referrer-Policy": "no-referrer"})
         logger.warning("These credentials cannot sign URLs: the file is streamed.")
-    # nginx knows no entity tag of ours before it judges If-Match.
-    if settings["download"] == "accel" and "If-Match" not in request.headers:
+    # nginx would judge these by what it sees of the file.
+    judged = any(name in request.headers for name in ("If-Match", "If-Unmodified-Since"))
+    if settings["download"] == "accel" and not judged:
         _check_size(blob, storage.stat(blob.key).size)
         headers = {**download.headers, "X-Accel-Redirect": settings["accel_path"] + quote(blob.key)}
         del headers["Accept-Ranges"]  # nginx says so too

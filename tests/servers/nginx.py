@@ -1,6 +1,7 @@
 """nginx, with the configuration of this repository."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -18,13 +19,17 @@ class Nginx:
     :param kinto_port: where Kinto listens.
     :param files: its ``base_path``.
     :param folder: for the configuration, the logs and temporary files.
+    :param private: without the location of public files, which the configuration says to remove.
     """
 
-    def __init__(self, kinto_port: int, files: Path, folder: Path):
+    def __init__(self, kinto_port: int, files: Path, folder: Path, private: bool = False):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/v1"
         configuration = folder / "nginx.conf"
         text = CONFIGURATION.read_text()
+        if private:
+            text, count = re.subn(r"(?ms)^ {8}location /files/ \{.*?^ {8}\}\n", "", text)
+            assert count == 1
         for ours, theirs in {
             "127.0.0.1:8888": f"127.0.0.1:{kinto_port}",
             "listen 8080": f"listen 127.0.0.1:{self.port}",
