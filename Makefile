@@ -3,12 +3,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install serve tests tests-all lint format clean
+.PHONY: help install serve tests tests-all crash-test lint format clean
 
 help:
 	@echo "make serve      run Kinto with this plugin on 127.0.0.1:8888"
 	@echo "make tests      run the tests"
 	@echo "make tests-all  run the slow ones too"
+	@echo "make crash-test kill servers 50 times for each storage"
 	@echo "make lint       check the style;  make format  to mend it"
 	@echo "make clean      remove what the others made"
 
@@ -27,6 +28,9 @@ tests: $(INSTALLED) lint
 
 tests-all: $(INSTALLED) lint
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+crash-test: $(INSTALLED)
+	CRASH_TEST_KILLS=50 $(BIN)/python -m pytest -m "slow or not slow" tests/test_crash.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -18,8 +18,10 @@ def includeme(config: Configurator) -> None:
     from pyramid_storage.registry import get_file_storage_impl
 
     from . import guard, listeners
+    from .claims import Claims
     from .errors import AttachmentError, SettingError
     from .heartbeat import heartbeat
+    from .legacy import LegacyRows
     from .links import Links
     from .settings import read_settings
     from .storage import IFileStorage, open_storage
@@ -37,6 +39,14 @@ def includeme(config: Configurator) -> None:
     registry.attachment_settings = settings
     registry.attachment_storage = storage
     registry.attachment_links = Links(registry.storage)
+    registry.attachment_claims = Claims(registry.storage)
+    registry.attachment_legacy = LegacyRows(
+        registry.storage, registry.attachment_links, settings["base_url"]
+    )
+    if hasattr(registry.storage, "client"):
+        from .migrations import AttachmentMigration  # PostgreSQL is an extra of Kinto
+
+        config.add_migration(AttachmentMigration(registry.attachment_legacy))
 
     # As pyramid_storage's backends are found, under the name that the existing plugin gave it.
     registry.registerUtility(PyramidStorage(storage, settings), IFileStorage)

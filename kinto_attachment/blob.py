@@ -218,6 +218,7 @@ def content_disposition(filename: str, inline: bool) -> str:
     >>> content_disposition("写真.png", inline=True)
     'inline; filename="file.png"; filename*=UTF-8\\'\\'%E5%86%99%E7%9C%9F.png'
     """
+    filename = filename[:MAX_FILENAME]
     value = f'{"inline" if inline else "attachment"}; filename="{safe_filename(filename)}"'
     if safe_filename(filename) != filename:
         value += f"; filename*=UTF-8''{quote(filename, safe='', errors='replace')}"

@@ -15,6 +15,7 @@
     │   ├── NotInBatch          bytes have no place in JSON
     │   ├── MetadataForged      somebody else wrote the ``attachment`` attribute
     │   └── ReplacedMeanwhile   a record was written with a file that is gone
+    ├── SweepRefused            storage and database do not belong together
     └── StorageError            the place where the bytes are
         ├── KeyRefused          a key no storage may be asked for
         ├── BlobNotFound
@@ -119,6 +120,10 @@ class MetadataForged(Refused):
 class ReplacedMeanwhile(Refused):
     def __init__(self) -> None:
         super().__init__("The attachment of this record was replaced meanwhile.")
+
+
+class SweepRefused(AttachmentError):
+    """``gc`` deletes nothing where it might delete everything."""
 
 
 class StorageError(AttachmentError):

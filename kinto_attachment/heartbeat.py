@@ -10,11 +10,11 @@ from pyramid.settings import asbool
 
 from .blob import Source
 from .errors import BlobNotFound, StorageError
+from .keys import HEARTBEAT
 from .storage import IStorage
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "__heartbeat__"
 CONTENT = b"kinto-attachment is alive\n"
 
 
@@ -24,7 +24,7 @@ def heartbeat(storage: IStorage) -> Callable[[Request], bool]:
     """
 
     def check(request: Request) -> bool:
-        key = f"{FOLDER}/{uuid4().hex}.txt"
+        key = f"{HEARTBEAT}/{uuid4().hex}.txt"
         try:
             if asbool(request.registry.settings.get("readonly")):
                 return _is_reachable(storage, key)

@@ -1,5 +1,6 @@
 """Keys: where bytes are in a storage, and how an operator wants them named."""
 
+import re
 import string
 from collections.abc import Iterator
 from uuid import uuid4
@@ -9,6 +10,18 @@ from .errors import KeyRefused, SettingError
 
 MAX_KEY = 1024
 """Bytes of a key in UTF-8, the limit of S3 and GCS."""
+
+HEARTBEAT = "__heartbeat__"
+"""The folder of the objects by which a storage is tried."""
+
+# What placeholders become; others are anything but a slash.
+_VALUES = {
+    "uuid": "[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}",
+    "hash": "[0-9a-f]{64}",
+    "extension": r"(?:\.[A-Za-z0-9]{1,16})?",
+}
+# Of a name that was taken.
+_SUFFIX = re.compile(r"-[0-9a-f]{8}(?=(?:\.[^/]*)?$)")
 
 
 def check_key(key: str) -> str:
@@ -63,6 +76,24 @@ class KeyTemplate:
         """Whether two files may have one key: only when they have the same bytes."""
         self.unique = "uuid" in fields
         """Whether no two files ever have one key."""
+        parts = (
+            re.escape(literal) + (_VALUES.get(name, "[^/]+") if name else "")
+            for literal, name, _, _ in string.Formatter().parse(pattern)
+        )
+        self._made = re.compile("".join(parts))
+
+    def makes(self, key: str) -> bool:
+        """Whether it could have made that key, and not somebody else who uses the same storage.
+
+        >>> template = KeyTemplate("{bucket_id}", "{uuid}{extension}")
+        >>> template.makes("blog/38e4e0f8-1419-4a38-a3f3-a30f62ecc133.jpg")
+        True
+        >>> template.makes("backups/monday.tar")
+        False
+        """
+        return any(
+            self._made.fullmatch(candidate) for candidate in (key, _SUFFIX.sub("", key, count=1))
+        )
 
     def keys(self, ref: RecordRef, filename: str, digest: str) -> Iterator[str]:
         """The key wanted, then others like it (``a.jpg``, ``a-1f0c33d2.jpg``), without end,

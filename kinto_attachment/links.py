@@ -94,11 +94,15 @@ class Rule(str, Enum):
 
 @dataclass(frozen=True)
 class Release:
-    """Keys that lost their link together, at most :data:`PAGE` of them."""
+    """Keys that lost their link together, at most :data:`PAGE` of them.
+
+    :param modified: when, in milliseconds since 1970.
+    """
 
     id: str
     rule: Rule
     keys: tuple[str, ...]
+    modified: int
 
 
 class Links:
@@ -137,6 +141,11 @@ class Links:
         # Of what was lost only the key is known, which the location of a private file is not.
         lost = RecordRef.attached_at(location) and rows
         return not (linked or lost or any(_is_at(_split(row["id"])[0], location) for row in rows))
+
+    def is_first(self, ref: RecordRef) -> bool:
+        """Whether the record never had another file, as far as is known."""
+        rows = self._storage.list_all(LINK, _parent(ref), include_deleted=True)
+        return not any(row.get("deleted") for row in rows)
 
     def having(self, key: str) -> list[Link]:
         """The links of all records that have the key."""
@@ -182,22 +191,7 @@ class Links:
         """The next page of the links of a whole collection or bucket, in an order of their own;
         empty at the end."""
         parent = _parent(RecordRef(bucket, collection or "", ""), 2 if collection else 1)
-        rules = []
-        if after:
-            # Keyset paging, by what no two links have both.
-            last = _link_id(after.key, after.shared)
-            rules = [
-                [
-                    Filter("id", last, COMPARISON.EQ),
-                    Filter("record", after.ref.uri, COMPARISON.GT),
-                ],
-                [Filter("id", last, COMPARISON.GT)],
-            ]
-        order = [Sort("id", 1), Sort("record", 1)]
-        rows = self._storage.list_all(
-            LINK, f"{parent}/*", sorting=order, pagination_rules=rules, limit=PAGE
-        )
-        return [_link(row) for row in rows]
+        return self._after(after, f"{parent}/*")
 
     def remove_links(self, links: Iterable[Link]) -> list[tuple[str, bool]]:
         """Delete these links, all of one bucket; the ``(key, shared)`` they had."""
@@ -212,6 +206,13 @@ class Links:
         """One link of every key on the server, read a page at a time."""
         for row in self._scan(LINK, LINKS_PARENT):
             yield _link(row)
+
+    def every(self) -> Iterator[Link]:
+        """Every link on the server, read a page at a time."""
+        last: Link | None = None
+        while page := self._after(last, f"{LINKS_PARENT}/*"):
+            yield from page
+            last = page[-1]
 
     def release(self, keys: Iterable[str], rule: Rule) -> Iterator[str]:
         """Write down what is to become of the keys; the ids of the rows."""
@@ -238,9 +239,29 @@ class Links:
         for row in self._scan(RELEASE, RELEASES_PARENT):
             yield _release(row)
 
+    def forget(self, before: int) -> None:
+        """Delete the tombstones from before then (milliseconds since 1970)."""
+        self._storage.purge_deleted(LINK, f"{LINKS_PARENT}/*", before=before)
+
     def _delete_all(self, parent: str, filters: list | None = None) -> list[tuple[str, bool]]:
         rows = self._storage.delete_all(LINK, parent, filters=filters)
         return [_split(row["id"]) for row in rows]
+
+    def _after(self, after: Link | None, parent: str) -> list[Link]:
+        """Keyset paging, by what no two links have both."""
+        rules = []
+        if after:
+            last = _link_id(after.key, after.shared)
+            uri = after.ref.uri
+            rules = [
+                [Filter("id", last, COMPARISON.EQ), Filter("record", uri, COMPARISON.GT)],
+                [Filter("id", last, COMPARISON.GT)],
+            ]
+        order = [Sort("id", 1), Sort("record", 1)]
+        rows = self._storage.list_all(
+            LINK, parent, sorting=order, pagination_rules=rules, limit=PAGE
+        )
+        return [_link(row) for row in rows]
 
     def _scan(self, resource_name: str, parent: str) -> Iterator[dict[str, Any]]:
         """Rows with different ids, in their order: keyset paging over the primary key."""
@@ -293,7 +314,7 @@ def _link(row: dict[str, Any]) -> Link:
 
 
 def _release(row: dict[str, Any]) -> Release:
-    return Release(row["id"], Rule(row["rule"]), tuple(row["keys"]))
+    return Release(row["id"], Rule(row["rule"]), tuple(row["keys"]), row["last_modified"])
 
 
 def _pages(items: Iterable[Item]) -> Iterator[list[Item]]:

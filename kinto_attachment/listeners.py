@@ -21,6 +21,7 @@ from pyramid.request import Request
 from .blob import RecordRef
 from .errors import ReplacedMeanwhile
 from .guard import ATTRIBUTE, check_still_linked, is_trusted_copy
+from .legacy import LEFT_BEHIND
 from .links import PAGE, Link, Rule
 from .locations import find_key, key_in
 from .records import attachment_of
@@ -133,6 +134,9 @@ def on_server_flushed(event: ServerFlushed) -> None:
 
 def _all_keys(request: Request) -> Iterator[tuple[Rule, str]]:
     registry = request.registry
+    if registry.attachment_legacy.pending():
+        for _ in registry.attachment_legacy.adopt():
+            pass
     for link in registry.attachment_links.all():
         gone = Rule.SWEEP if link.shared else Rule.DELETE
         yield Rule.KEEP if _keeps_old(request, link.ref) else gone, link.key
@@ -161,6 +165,17 @@ def _release_below(request: Request, bucket: str, collection: str | None = None)
                 if link.ref not in alive and _keeps_old(request, link.ref) is keep_old
             ]
             files.release(links.remove_links(gone), keep_old)
+    keep_old = _keeps_old(request, RecordRef(bucket, collection or "", ""))
+    _release_legacy(request, keep_old, bucket, collection)
+
+
+def _release_legacy(request: Request, keep_old: bool, *where: str | None) -> None:
+    """Let go the files that only the existing plugin knew of, of records that are written by now.
+    Only ``gc`` deletes them, as a copy that has no row may have them too."""
+    legacy = request.registry.attachment_legacy
+    if legacy.pending():
+        gone = [found.key for found in legacy.adopt(*where) if found.kind == LEFT_BEHIND]
+        files_of(request).release([(key, True) for key in gone if key], keep_old)
 
 
 def _release(request: Request, lost: list[tuple[RecordRef, dict[str, Any]]]) -> None:
@@ -181,6 +196,7 @@ def _release(request: Request, lost: list[tuple[RecordRef, dict[str, Any]]]) -> 
             page = [(ref, before) for ref, before in page if ref not in done]
         for ref, _ in page:
             files.unlink(ref, keep_old)
+            _release_legacy(request, keep_old, ref.bucket, ref.collection, ref.record)
 
 
 def _keeps_old(request: Request, ref: RecordRef) -> bool:

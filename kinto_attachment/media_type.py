@@ -17,14 +17,11 @@ _RASTER = (
     "image/(apng|avif|bmp|gif|hei[cf]|jpeg|jpg|jxl|pjpeg|png|tiff|vnd.microsoft.icon|webp|x-icon)"
 )
 _MEDIA = re.compile(rf"(audio|video)/.*|{_RASTER}")
-_SHOWN = re.compile(rf"(audio|video)/.*|{_RASTER}|application/pdf|text/plain")
 
 # Other names of what the standard has a signature for.
 _ALIASES = {
     "application/gzip": "application/x-gzip",
-    "application/vnd.rar": "application/x-rar-compressed",
     "application/x-pdf": "application/pdf",
-    "application/x-rar": "application/x-rar-compressed",
     "application/x-zip-compressed": "application/zip",
     "image/apng": "image/png",
     "image/jpg": "image/jpeg",
@@ -33,11 +30,10 @@ _ALIASES = {
     "image/x-ms-bmp": "image/bmp",
     "image/x-png": "image/png",
 }
-# Each of their files begins with the signature.
+# Their files begin with the signature, or as _begins_otherwise() has it.
 _SIGNED = {
     "application/pdf",
     "application/x-gzip",
-    "application/x-rar-compressed",
     "application/zip",
     "image/bmp",
     "image/gif",
@@ -92,17 +88,30 @@ def contradicts(mimetype: str, head: bytes) -> bool:
     """
     claimed = _ALIASES.get(mimetype, mimetype)
     if claimed in _SIGNED:
-        return sniff(head) != claimed
+        return sniff(head) != claimed and not _begins_otherwise(claimed, head)
+    if claimed == "image/svg+xml" and sniff(head) == "application/x-gzip":
+        return False  # .svgz
     if _is_text(claimed):
         return is_binary_data(head) and not head.startswith(_BYTE_ORDER_MARKS)
     kind, _, subtype = claimed.partition("/")
     if kind in ("audio", "font", "image", "video"):
         found = sniff(head)
-        # Playlists and old pictures are text, with names of this kind.
+        # Playlists and old pictures are text, with names of this kind; .ts is TypeScript too.
         if found == "text/plain":
-            return not subtype.startswith(("x-", "vnd.")) and subtype != "mpegurl"
+            return not subtype.startswith(("x-", "vnd.")) and subtype not in ("mpegurl", "mp2t")
+        if found == "application/x-gzip":
+            return False  # .emz, .wmz
         return found in _MARKUP or (found in _SIGNED and kind != found.partition("/")[0])
     return False
+
+
+def _begins_otherwise(mimetype: str, head: bytes) -> bool:
+    """What browsers do not know, and readers of such files do."""
+    if mimetype == "application/zip":
+        return head.startswith((b"PK\x05\x06", b"PK\x07\x08"))  # empty, or in pieces
+    if mimetype == "application/pdf":
+        return b"%PDF-" in head[:1024]
+    return mimetype == "image/x-icon" and sniff(head).startswith("image/")
 
 
 def is_disguised(mimetype: str, head: bytes) -> bool:
@@ -117,12 +126,12 @@ def is_disguised(mimetype: str, head: bytes) -> bool:
 
 def is_media(mimetype: str) -> bool:
     """Raster images, audio and video: whoever serves them, browsers run nothing of them."""
-    return _MEDIA.fullmatch(mimetype) is not None
+    return _MEDIA.fullmatch(mimetype) is not None and not is_xml_mime_type(mimetype.encode())
 
 
 def is_shown(mimetype: str) -> bool:
     """What browsers may show when it comes with :data:`~kinto_attachment.serving.SAFE` headers."""
-    return _SHOWN.fullmatch(mimetype) is not None
+    return is_media(mimetype) or mimetype in ("application/pdf", "text/plain")
 
 
 def served_type(mimetype: str) -> str:

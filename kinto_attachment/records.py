@@ -17,11 +17,12 @@ from pyramid.response import Response
 
 from .blob import Attachment, Blob, RecordRef
 from .errors import BlobNotFound
+from .files import Files
 from .guard import ATTRIBUTE
 from .links import Link
-from .locations import find_key
+from .locations import key_in
 from .media_type import DEFAULT_MIMETYPE, accept_mimetype
-from .transaction import Files, files_of
+from .transaction import files_of
 
 
 def attach(
@@ -47,6 +48,10 @@ def attach(
     if permissions is not None:
         body["permissions"] = permissions
 
+    legacy = request.registry.attachment_legacy
+    if legacy.pending():
+        for _ in legacy.adopt(link.ref.bucket, link.ref.collection, link.ref.record):
+            pass  # what it finds is the link of the file that is about to be replaced
     files = files_of(request)
     _undo_by_hand(request, files, link.ref)
     files.expect(link.ref, attachment.location)
@@ -148,12 +153,22 @@ def attached(
     else:
         if links:
             raise BlobNotFound(attachment.location)
-        # A copy, or a file of the existing plugin.
-        key, modified = find_key(request.registry, value), record["last_modified"]
-    if not key:
-        raise BlobNotFound(attachment.location)
+        key, modified = _unlinked_key(request, value), record["last_modified"]
     mimetype = accept_mimetype(attachment.mimetype) or DEFAULT_MIMETYPE
     return attachment, Blob(key, attachment.hash, attachment.size, mimetype), modified
+
+
+def _unlinked_key(request: Request, attachment: dict[str, Any]) -> str:
+    """The key of a file of the existing plugin. The attribute may also be older than any plugin,
+    and name what it likes: only what nobody else has, and what is named as files are.
+
+    :raises BlobNotFound:
+    """
+    registry = request.registry
+    key = key_in(registry, attachment)
+    if not registry.attachment_settings.makes(key) or registry.attachment_links.having(key):
+        raise BlobNotFound(str(attachment["location"]))
+    return key
 
 
 def _undo_by_hand(request: Request, files: Files, ref: RecordRef) -> None:

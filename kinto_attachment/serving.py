@@ -43,6 +43,8 @@ class Download:
     :param modified: since when it is this file, in seconds since 1970.
     :param cache_control: the header.
     :param saved: whether browsers are to save it, even if they could show it.
+    :param dated: whether no other file was here in that second: then its date is a strong
+        validator (RFC 9110, section 8.8.2.2).
     """
 
     blob: Blob
@@ -50,6 +52,7 @@ class Download:
     modified: int
     cache_control: str
     saved: bool = False
+    dated: bool = True
 
     @property
     def etag(self) -> str:
@@ -116,7 +119,7 @@ def serve(request: Request, download: Download) -> Response:
         _check_size(blob, storage.stat(blob.key).size)
         return FileResponse(200, {**download.headers, "Content-Length": blob.size})
     if settings["download"] == "redirect":
-        expires = int(settings["redirect_expires"])
+        expires = settings["redirect_expires"]
         url = storage.sign(blob.key, "GET", expires, download.disposition, download.mimetype)
         if url:
             headers = {"Location": url, "Cache-Control": "no-store", "Content-Length": 0, **SAFE}
@@ -142,8 +145,8 @@ def _is_known(request: Request, download: Download) -> bool:
     if "If-Match" in request.headers:
         failed = download.blob.digest not in request.if_match
     else:
-        unmodified_since = request.if_unmodified_since
-        failed = unmodified_since is not None and modified > unmodified_since.timestamp()
+        unmodified_since = _seconds(request.headers.get("If-Unmodified-Since"))
+        failed = unmodified_since is not None and modified > unmodified_since
     if failed:
         response = http_error(
             httpexceptions.HTTPPreconditionFailed(),
@@ -154,8 +157,8 @@ def _is_known(request: Request, download: Download) -> bool:
         raise response
     if "If-None-Match" in request.headers:
         return download.blob.digest in request.if_none_match
-    modified_since = request.if_modified_since
-    return modified_since is not None and modified <= modified_since.timestamp()
+    modified_since = _seconds(request.headers.get("If-Modified-Since"))
+    return modified_since is not None and modified <= modified_since
 
 
 def _ranges_of(request: Request, download: Download) -> list[Range] | None:
@@ -183,8 +186,16 @@ def _is_same(condition: str | None, download: Download) -> bool:
     """Whether ``If-Range`` lets ``Range`` be: only for exactly this file."""
     if condition is None or condition.strip() == download.etag:
         return True
-    date = None if '"' in condition else parse_date(condition)
-    return date is not None and date.timestamp() == download.modified
+    return download.dated and _seconds(condition) == download.modified
+
+
+def _seconds(date: str | None) -> float | None:
+    """An HTTP date in seconds since 1970; None for what is none."""
+    try:
+        parsed = parse_date(date) if date and '"' not in date else None
+        return None if parsed is None else parsed.timestamp()
+    except (ValueError, OverflowError):
+        return None  # a year 99999999
 
 
 def _stream(request: Request, download: Download, storage: IStorage) -> Response:
@@ -223,7 +234,7 @@ class Pieces(Iterator[bytes]):
     :param end: what to say after all.
     :raises BlobNotFound: the blob is not there.
     :raises BlobDamaged: it is not as long as it should be. When that turns out later iteration
-        fails, and the server cuts the connection: the client has fewer bytes than were announced.
+        fails, and the client has fewer bytes than were announced.
     """
 
     def __init__(

@@ -30,6 +30,13 @@ def parse_size(value: Any) -> int:
     return int(text)
 
 
+def parse_whole_seconds(value: Any) -> int:
+    text = parse_text(value)
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= 7 * 24 * 3600):
+        raise ValueError(f"{text!r} is not a whole number of seconds, at most a week")
+    return int(text)
+
+
 def parse_seconds(value: Any) -> float:
     text = parse_text(value)
     try:
@@ -52,8 +59,10 @@ def parse_url(value: Any) -> str:
 def parse_path(value: Any) -> str:
     """The path of a URL, with a slash at both ends."""
     text = parse_text(value)
-    if not re.fullmatch(r"/[A-Za-z0-9._~/-]*", text):
-        raise ValueError(f"{text!r} is not an absolute path of a URL")
+    segments = text.removesuffix("/").split("/")[1:]
+    plain = all(re.fullmatch(r"[A-Za-z0-9._~-]+", segment) for segment in segments)
+    if not text.startswith("/") or not segments or not plain or {".", ".."} & set(segments):
+        raise ValueError(f"{text!r} is not an absolute path of a URL, below its root")
     return text if text.endswith("/") else f"{text}/"
 
 

@@ -1,208 +1,28 @@
-"""The settings: declared in one table, parsed once, refused at start when wrong.
+"""The settings: parsed once, refused at start when wrong.
 
 Their prefix is ``kinto.attachment.`` in the ini file (``attachment.`` once Kinto has read it).
 What applies to one bucket or collection is written
 ``attachment.resources.{bucket}[.{collection}].{name}``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from .errors import SettingError
 from .keys import KeyTemplate
 from .policy import Policy
-from .setting_types import (
-    one_of,
-    parse_endpoint,
-    parse_extensions,
-    parse_flag,
-    parse_mimetypes,
-    parse_path,
-    parse_port,
-    parse_seconds,
-    parse_size,
-    parse_text,
-    parse_url,
-)
+from .setting_table import SETTINGS
 
 PREFIX = "attachment."
 
-
-class Setting(NamedTuple):
-    """One row of the table: its name, how it is read, its default as it would be written,
-    one line of help, whether a bucket or collection may have its own, and an older name."""
-
-    name: str
-    parse: Callable[[Any], Any]
-    default: str
-    help: str
-    per_resource: bool = False
-    alias: str = ""
-
-
-SETTINGS: tuple[Setting, ...] = (
-    Setting(
-        "storage",
-        one_of("auto", "local", "s3", "gcs", "memory"),
-        "auto",
-        "Where the files are; ``auto`` is ``gcs``, ``s3`` or ``local``, "
-        "the first whose settings are there.",
-    ),
-    Setting(
-        "base_url",
-        parse_url,
-        "",
-        "Put before the key of a file to make the ``location`` in the record; relative without it.",
-    ),
-    Setting(
-        "extra.base_url",
-        parse_url,
-        "",
-        "What the ``attachments`` capability advertises, if it is not ``base_url``.",
-    ),
-    Setting("base_path", parse_text, "", "The folder that the files are in (``local``)."),
-    Setting(
-        "folder",
-        parse_text,
-        "",
-        "Folder of the files below the root, of ``{bucket_id}`` and ``{collection_id}``.",
-        per_resource=True,
-    ),
-    Setting(
-        "randomize",
-        parse_flag,
-        "true",
-        "Store files under a random name (UUID).",
-        per_resource=True,
-    ),
-    Setting(
-        "filename_pattern",
-        parse_text,
-        "{filename}",
-        "The name of a file when ``randomize`` is false, of ``{filename}``, ``{extension}`` (with "
-        "its dot), ``{hash}``, ``{uuid}``, ``{record_id}``, ``{bucket_id}``, ``{collection_id}``.",
-        per_resource=True,
-    ),
-    Setting(
-        "keep_old_files",
-        parse_flag,
-        "false",
-        "Keep the bytes of replaced and deleted attachments.",
-        per_resource=True,
-    ),
-    Setting(
-        "extensions",
-        parse_extensions,
-        "default",
-        "Accepted extensions: groups and names joined by ``+``, or ``any``.",
-        per_resource=True,
-    ),
-    Setting(
-        "mimetypes",
-        parse_mimetypes,
-        "",
-        "Types of extensions, whatever the client says: ``.ftl:application/vnd.fluent;.db:...``",
-        per_resource=True,
-    ),
-    Setting(
-        "max_size",
-        parse_size,
-        "0",
-        "Largest file in bytes; 0 is no limit.",
-        per_resource=True,
-        alias="max_size_bytes",
-    ),
-    Setting(
-        "check_content",
-        parse_flag,
-        "false",
-        "Refuse files whose first bytes contradict their type.",
-        per_resource=True,
-    ),
-    Setting(
-        "private",
-        parse_flag,
-        "false",
-        "``location`` is that of ``GET {record}/attachment``, for who may read the record, and "
-        "not the storage's.",
-        per_resource=True,
-    ),
-    Setting(
-        "download",
-        one_of("stream", "redirect", "accel"),
-        "stream",
-        "How ``GET {record}/attachment`` answers: with the bytes, with a redirection to a signed "
-        "URL (``s3``, ``gcs``), or with an ``X-Accel-Redirect`` for nginx (``local``).",
-    ),
-    Setting(
-        "redirect_expires",
-        parse_seconds,
-        "300",
-        "Seconds that a signed URL is good for.",
-    ),
-    Setting(
-        "accel_path",
-        parse_path,
-        "/attachment-files/",
-        "The internal location at which nginx has the files.",
-    ),
-    Setting(
-        "spool_dir",
-        parse_text,
-        "",
-        "Folder for files while they arrive (``s3``, ``gcs``); the system's temporary "
-        "folder without it.",
-    ),
-    Setting("aws.access_key", parse_text, "", "S3 access key; boto3's own search for one without."),
-    Setting("aws.secret_key", parse_text, "", "S3 secret key."),
-    Setting("aws.bucket_name", parse_text, "", "S3 bucket.", alias="aws.bucket"),
-    Setting("aws.acl", parse_text, "", "Canned ACL of new objects, such as ``public-read``."),
-    Setting("aws.region", parse_text, "", "S3 region."),
-    Setting("aws.endpoint_url", parse_endpoint, "", "URL of an S3 server that is not Amazon's."),
-    Setting("aws.host", parse_text, "", "Its host, instead of ``aws.endpoint_url``."),
-    Setting("aws.port", parse_port, "", "Its port, with ``aws.host``."),
-    Setting("aws.is_secure", parse_flag, "true", "Whether to use TLS with ``aws.host``."),
-    Setting("aws.use_path_style", parse_flag, "false", "Bucket in the path and not in the host."),
-    Setting(
-        "aws.request_checksum_calculation",
-        one_of("when_supported", "when_required"),
-        "when_supported",
-        "Set to ``when_required`` for servers that refuse checksum trailers.",
-    ),
-    Setting(
-        "aws.timeout", parse_seconds, "5", "Seconds to connect, or to wait for an answer, once."
-    ),
-    Setting("aws.num_retries", parse_size, "1", "How often a request is repeated."),
-    Setting(
-        "gcloud.credentials",
-        parse_text,
-        "",
-        "Path of a service account's JSON file; default credentials without.",
-    ),
-    Setting("gcloud.project", parse_text, "", "Google Cloud project."),
-    Setting("gcloud.bucket_name", parse_text, "", "Google Cloud Storage bucket."),
-    Setting("gcloud.acl", parse_text, "", "Predefined ACL of new objects, such as ``publicRead``."),
-    Setting("gcloud.cache_control", parse_text, "", "``Cache-Control`` of new objects."),
-    Setting(
-        "gcloud.auto_create_bucket", parse_flag, "false", "Create the bucket if it is missing."
-    ),
-    Setting("gcloud.auto_create_acl", parse_text, "", "Predefined ACL of a bucket so created."),
-    Setting(
-        "gcloud.uniform_bucket_level_access",
-        parse_flag,
-        "false",
-        "The bucket has uniform access: send no ACL.",
-    ),
-    Setting("gcloud.timeout", parse_seconds, "10", "Seconds to wait for an answer."),
-)
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 _CANONICAL = {setting.alias: setting.name for setting in SETTINGS if setting.alias}
 
 
 class Settings(Mapping[str, Any]):
-    """The parsed settings, by their names in :data:`SETTINGS`.
+    """The parsed settings, by their names in :data:`~kinto_attachment.setting_table.SETTINGS`.
 
     >>> settings = read_settings({"attachment.base_path": "/srv/files", "attachment.max_size": "9"})
     >>> settings["base_path"], settings.storage, settings.policy("blog", "articles").max_size
@@ -232,6 +52,10 @@ class Settings(Mapping[str, Any]):
         policies = self._policies
         return policies.get((bucket, collection)) or policies.get((bucket,)) or policies[()]
 
+    def makes(self, key: str) -> bool:
+        """Whether the key is one that this server would give a file today."""
+        return any(policy.template.makes(key) for policy in self._policies.values())
+
     @property
     def advertised_url(self) -> str | None:
         """The base URL for clients: empty if locations are whole, None if nothing is known."""
@@ -246,6 +70,9 @@ class Settings(Mapping[str, Any]):
         pattern = "{uuid}{extension}" if values["randomize"] else values["filename_pattern"]
         try:
             template = KeyTemplate(values["folder"], pattern)
+            if template.shared and values["private"]:
+                # The bytes may be public too: that is another object, with another ACL.
+                template = KeyTemplate(f"private/{values['folder'].lstrip('/')}", pattern)
         except SettingError as error:
             raise SettingError(f"{PREFIX}{where}{error.key}", error.reason) from error
         return Policy(

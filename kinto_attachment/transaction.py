@@ -1,34 +1,13 @@
-"""Files joined to Kinto's transaction.
-
-What a transaction does to files is told to its :class:`Files` before it is done. Bytes that came
-go again when the transaction fails; bytes that lost their record go after it has committed, and
-are written down as rows in it, so that a process that dies in between loses nothing: ``gc`` finds
-the rows.
-
-The transaction itself only remembers. The work on the storage is done by :meth:`Files.settle`,
-after the database connection is given back.
-"""
-
-import logging
-from collections.abc import Callable, Iterable
-from typing import Any
+"""Files joined to Kinto's transaction, and a connection given back while bytes move."""
 
 from pyramid.request import Request
-from transaction.interfaces import IDataManager
-from zope.interface import implementer
 
-from .blob import RecordRef, Source
-from .errors import BlobExists
-from .keys import KeyTemplate
-from .links import Link, Links, Rule
-from .storage import IStorage
-
-logger = logging.getLogger(__name__)
+from .files import Files, begin_again
 
 _BOUND = "attachment.files"
 
 
-def files_of(request: Request) -> "Files":
+def files_of(request: Request) -> Files:
     """The files of the transaction that the request is part of, joined to it.
 
     They are settled when the outermost request is finished: a subrequest finishes early.
@@ -36,7 +15,12 @@ def files_of(request: Request) -> "Files":
     files = request.bound_data.get(_BOUND)
     if files is None:
         registry = request.registry
-        files = Files(registry.attachment_storage, registry.attachment_links, request.tm)
+        files = Files(
+            registry.attachment_storage,
+            registry.attachment_links,
+            registry.attachment_claims,
+            request.tm,
+        )
         request.bound_data[_BOUND] = files
         outermost(request).add_finished_callback(lambda request: files.settle())
     files.join()
@@ -66,215 +50,6 @@ def restart(request: Request, *, carry_hooks: bool = True) -> None:
     :param carry_hooks: take the after-commit hooks along, which were added at the start of the
         request; Kinto's ``AfterResourceChanged`` is one.
     """
-    files = request.bound_data.get(_BOUND)
-    hooks = list(request.tm.get().getAfterCommitHooks()) if carry_hooks else []
-    if files:
-        files.leave()
-    request.tm.abort()
     for name in ("resource_events", "buckets", "collections"):
         request.bound_data.pop(name, None)
-    current = request.tm.begin()
-    for hook, args, kwargs in hooks:
-        current.addAfterCommitHook(hook, args, kwargs)
-    if files:
-        files.join()
-
-
-@implementer(IDataManager)
-class Files:
-    """What one transaction does to files.
-
-    :param transaction_manager: ``request.tm``.
-    """
-
-    def __init__(self, storage: IStorage, links: Links, transaction_manager: Any):
-        self.transaction_manager = transaction_manager
-        self._storage = storage
-        self._links = links
-        self._transaction: Any = None
-        self._created: list[str] = []
-        self._created_shared: list[str] = []
-        self._released: list[str] = []
-        self._undo: list[Callable[[], None]] = []
-        self._voted = False
-        self._expected: dict[RecordRef, str] = {}
-        # For settle():
-        self._to_delete: list[str] = []
-        self._to_sweep: list[str] = []
-        self._in_doubt: list[str] = []
-        self._to_release: list[str] = []
-
-    def join(self) -> None:
-        """Take part in the current transaction; again does nothing."""
-        current = self.transaction_manager.get()
-        if self._transaction is not current:
-            self._transaction = current
-            current.join(self)
-
-    def leave(self) -> None:
-        """Take no part in the end of the transaction, but keep the bytes that came: the same
-        is going to be tried again in another one."""
-        created, shared = self._created, self._created_shared
-        self._undo_all()
-        self._created, self._created_shared = created, shared
-
-    def put(self, keys: Iterable[str], source: Source, template: KeyTemplate) -> str:
-        """Store the source under the first of the keys that is free.
-
-        :param keys: candidates, as the template makes them.
-        :returns: the key.
-        """
-        for key in keys:
-            if template.unique:
-                # Ours, whatever becomes of it; of another key we only know when it is stored.
-                self._created.append(key)
-            try:
-                self._storage.put(key, source)
-            except BlobExists:
-                if template.shared:
-                    return key  # and so are the bytes
-                if template.unique:
-                    self._created.remove(key)
-                continue
-            if template.shared:
-                self._created_shared.append(key)
-            elif not template.unique:
-                self._created.append(key)
-            return key
-        raise BlobExists(source.filename, "no key is free")
-
-    def expect(self, ref: RecordRef, location: str) -> None:
-        """This transaction is about to write that location on the record."""
-        self._expected[ref] = location
-
-    def expects(self, ref: RecordRef, location: str | None) -> bool:
-        return location is not None and self._expected.get(ref) == location
-
-    def link(self, link: Link, keep_old: bool, shown: Callable[[], Any]) -> None:
-        """Give the blob to the record, and let go what it had before.
-
-        To be called after the record was written in this transaction: then it is locked, and
-        nobody else can add a link to it meanwhile.
-
-        :param shown: the attachment that the record has now. Only asked where nothing is locked,
-            as Kinto's storage does not roll back: another upload may have come in between.
-        """
-        before = [] if self._links.rolls_back else self._links.of(link.ref)
-        removed = self._links.remove(link.ref)
-        winner = link
-        if before and not link.is_of(attachment := shown()):
-            winner = next((other for other in before if other.is_of(attachment)), link)
-        self._links.add(winner)
-        self.undo(lambda: self._relink(link.ref, before))
-        if winner is not link:
-            removed.append((link.key, link.shared))
-        self.release([(key, shared) for key, shared in removed if key != winner.key], keep_old)
-
-    def unlink(self, ref: RecordRef, keep_old: bool) -> None:
-        """Let go what the record had."""
-        before = [] if self._links.rolls_back else self._links.of(ref)
-        removed = self._links.remove(ref)
-        self.undo(lambda: self._relink(ref, before))
-        self.release(removed, keep_old)
-
-    def release(self, keys: Iterable[tuple[str, bool]], keep_old: bool) -> None:
-        """Write down, in this transaction, that these ``(key, shared)`` lost their link."""
-        by_rule: dict[Rule, list[str]] = {}
-        for key, shared in keys:
-            rule = Rule.KEEP if keep_old else Rule.SWEEP if shared else Rule.DELETE
-            by_rule.setdefault(rule, []).append(key)
-        for rule, released in by_rule.items():
-            ids = list(self._links.release(released, rule))
-            if rule is Rule.DELETE:
-                self._released += ids
-            for release_id in ids:
-                self.undo(lambda release_id=release_id: self._links.drop_release(release_id))
-
-    def undo(self, callback: Callable[[], None]) -> None:
-        """Call back if the transaction is aborted and Kinto's storage does not roll back."""
-        if not self._links.rolls_back:
-            self._undo.append(callback)
-
-    def _relink(self, ref: RecordRef, before: list[Link]) -> None:
-        self._links.remove(ref)
-        for link in before:
-            self._links.add(link)
-
-    # IDataManager. A successful commit calls tpc_begin, commit, tpc_vote, tpc_finish, abort.
-
-    def sortKey(self) -> str:
-        return "attachment"  # votes before SQLAlchemy, whose "~" sorts last
-
-    def tpc_begin(self, transaction: Any) -> None:
-        pass
-
-    def commit(self, transaction: Any) -> None:
-        pass
-
-    def tpc_vote(self, transaction: Any) -> None:
-        self._voted = True
-
-    def tpc_finish(self, transaction: Any) -> None:
-        self._to_release += self._released
-        self._clear()
-
-    def tpc_abort(self, transaction: Any) -> None:
-        self.abort(transaction)
-
-    def abort(self, transaction: Any) -> None:
-        if transaction is not self._transaction:
-            return  # finished, or left
-        # A commit that failed after the vote may have happened all the same, when only its
-        # answer was lost: then the rows decide.
-        (self._in_doubt if self._voted else self._to_delete).extend(self._created)
-        self._to_sweep += self._created_shared
-        self._undo_all()
-
-    def _undo_all(self) -> None:
-        undo = self._undo[::-1]
-        self._clear()
-        for callback in undo:
-            callback()
-
-    def _clear(self) -> None:
-        self._created, self._created_shared, self._released, self._undo = [], [], [], []
-        self._expected = {}
-        self._voted = False
-        self._transaction = None
-
-    def settle(self) -> None:
-        """Do to the storage what was decided. Failures are logged: the answer to the client is
-        decided too, and what is left undone is found by ``gc``."""
-        try:
-            if self._in_doubt:
-                with self.transaction_manager:
-                    linked = self._links.linked(self._in_doubt)
-                self._to_delete += [key for key in self._in_doubt if key not in linked]
-                self._in_doubt = []
-            if self._to_delete:
-                self._storage.delete(self._to_delete)
-                self._to_delete = []
-            if self._to_sweep:
-                with self.transaction_manager:
-                    linked = self._links.linked(self._to_sweep)
-                    unlinked = [key for key in self._to_sweep if key not in linked]
-                    for _ in self._links.release(unlinked, Rule.SWEEP):
-                        pass
-                self._to_sweep = []
-            while self._to_release:
-                self._settle_release(self._to_release.pop(0))
-        except Exception:
-            # Anything: Kinto's storage raises SQLAlchemy's own errors at a commit.
-            self.transaction_manager.abort()
-            logger.exception("Files are left to be removed by `kinto-attachment gc`.")
-
-    def _settle_release(self, release_id: str) -> None:
-        with self.transaction_manager:
-            release = self._links.get_release(release_id)
-            linked = self._links.linked(release.keys) if release else set()
-        if release is None:
-            return
-        # No connection is held while the storage works.
-        self._storage.delete([key for key in release.keys if key not in linked])
-        with self.transaction_manager:
-            self._links.drop_release(release_id)
+    begin_again(request.tm, request.bound_data.get(_BOUND), carry_hooks)

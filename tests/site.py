@@ -58,6 +58,12 @@ class Site:
         self.http.put_json(collection.uri, {"data": data}, headers=ALICE)
         return collection
 
+    def close(self) -> None:
+        """Close the connections to the database; of a site that no other test needs."""
+        for backend in (self.registry.storage, self.registry.permission):
+            if hasattr(backend, "client"):
+                backend.client.session_factory.session_factory.kw["bind"].dispose()
+
     def in_transaction(self, call):
         """What ``call()`` returns, run as the server would."""
         with transaction.manager:

@@ -45,6 +45,7 @@ def test_keys_are_always_good(filename, pattern):
     for key in (next(keys), next(keys), next(keys)):
         assert check_key(key).startswith("blog/")
         assert key.isascii()
+        assert KeyTemplate("{bucket_id}", pattern).makes(key)
 
 
 @given(st.text())

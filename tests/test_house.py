@@ -9,24 +9,18 @@ PACKAGE = Path(kinto_attachment.__file__).parent
 
 # From the bottom: a module may import from its own floor and those below.
 FLOORS = [
-    {"errors", "media_type", "ranges", "blob", "keys"},
+    {"errors", "media_type", "ranges", "blob", "keys", "finding"},
     {"setting_types", "policy"},
+    {"setting_table"},
     {"settings"},
     {"storage"},
-    {"links", "transaction"},
-    {
-        "body",
-        "forms",
-        "guard",
-        "locations",
-        "records",
-        "listeners",
-        "heartbeat",
-        "retry",
-        "serving",
-    },
+    {"links", "claims", "legacy", "transfer"},
+    {"files", "migrations"},
+    {"transaction"},
+    {"body", "forms", "guard", "locations", "records", "listeners", "retry"},
+    {"heartbeat", "serving", "maintenance"},
     {"views"},
-    {""},
+    {"", "cli"},
 ]
 
 

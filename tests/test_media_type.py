@@ -90,6 +90,12 @@ def test_sniff_has_a_word_for_everything(parts):
         ("image/vnd.microsoft.icon", ICON),
         ("image/svg+xml", XML),
         ("image/svg+xml", b"<svg/>"),
+        ("image/svg+xml", GZIP),
+        ("image/x-icon", PNG),
+        ("application/zip", b"PK\x05\x06" + bytes(18)),
+        ("application/vnd.rar", b"Rar!\x1a\x07\x01\0"),
+        ("application/pdf", b"\xef\xbb\xbf%PDF-1.4"),
+        ("video/mp2t", TEXT),
         ("image/avif", b"\0\0\0\x1cftypavif\0\0\0\0"),
         ("image/tiff", b"II*\0\x08\0\0\0"),
         ("image/x-xpixmap", b"/* XPM */"),
@@ -170,7 +176,16 @@ def test_shown_here_only(mimetype):
 
 @pytest.mark.parametrize(
     "mimetype",
-    ["text/html", "image/svg+xml", "image/pngx", "application/json", "text/plainer", "text/css"],
+    [
+        "text/html",
+        "image/svg+xml",
+        "audio/x+xml",
+        "video/svg+xml",
+        "image/pngx",
+        "application/json",
+        "text/plainer",
+        "text/css",
+    ],
 )
 def test_never_shown(mimetype):
     assert not is_shown(mimetype) and not is_media(mimetype)

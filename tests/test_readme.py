@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import requests
 
+from kinto_attachment.cli import _parser
 from kinto_attachment.settings import SETTINGS, read_settings
 
 from .servers import Process, free_port
@@ -210,6 +212,14 @@ def test_extras_are_there():
         assert extra in parser["options.extras_require"]
 
 
+@pytest.mark.parametrize(
+    "example", [block for block in examples("shell") if block.startswith("kinto-attachment")]
+)
+def test_command_of_operators_is_understood(example):
+    program, *arguments = shlex.split(example)
+    assert _parser().parse_args(arguments).command in example
+
+
 def test_nginx_example_is_in_the_configuration():
     configuration = (ROOT / "config" / "nginx.conf").read_text()
     (example,) = examples("nginx")
@@ -234,7 +244,8 @@ class TestConfig:
             assert root["capabilities"]["attachments"]["base_url"]
 
     @pytest.mark.parametrize(
-        "example", [block for block in examples("shell") if not block.startswith("pip")]
+        "example",
+        [block for block in examples("shell") if block.startswith(("gunicorn", "uwsgi"))],
     )
     def test_server_starts(self, example, tmp_path):
         port = free_port()

@@ -310,6 +310,17 @@ class TestFromBefore:
         self.unlink(attached)
         assert get(attached).body == CONTENT
 
+    def test_a_location_of_somebody_else(self, attached):
+        """A record from before any plugin may name what it likes."""
+        other = attached.collection.record()
+        other.put(family="sans")
+        self.write(other, attached.data["attachment"])
+        get(other, status=404)
+        for key in ("__heartbeat__/a.txt", "backups/monday.tar"):
+            location = f"https://cdn.example/files/{key}"
+            self.write(other, {**attached.data["attachment"], "location": location})
+            get(other, status=404)
+
     def test_a_location_somewhere_else(self, attached):
         self.unlink(attached)
         self.write(attached, {**attached.data["attachment"], "location": "https://a.example/b.png"})

@@ -227,7 +227,25 @@ def test_downloads_that_the_storage_cannot_do(storage, download):
         settings(storage=storage, download=download, **bucket)
 
 
-@pytest.mark.parametrize("path", ["files/", "", "/a b/", "/a\nb/", "/a?b"])
+@pytest.mark.parametrize("seconds", ["0", "0.5", "-1", "x", "999999999"])
+def test_signed_urls_live_for_whole_seconds(seconds):
+    with pytest.raises(SettingError, match="attachment.redirect_expires"):
+        settings(redirect_expires=seconds)
+
+
+def test_private_files_by_hash_are_objects_of_their_own():
+    names = {"randomize": "false", "filename_pattern": "{hash}"}
+    read = settings(**names, **{"resources.secret.private": "true"})
+    keys = [
+        next(read.policy(bucket, "c").template.keys(REF, "a", "ab"))
+        for bucket in ("blog", "secret")
+    ]
+    assert keys == ["ab", "private/ab"]
+
+
+@pytest.mark.parametrize(
+    "path", ["files/", "", "/", "//", "/a b/", "/a\nb/", "/a?b", "/a/../b/", "/a//b"]
+)
 def test_accel_path_is_absolute(path):
     with pytest.raises(SettingError, match="attachment.accel_path"):
         settings(accel_path=path)

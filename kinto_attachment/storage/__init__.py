@@ -38,7 +38,7 @@ class Stat:
 class IStorage(Interface):
     """Bytes under keys. Thread-safe, and safe in the children of a preforking server.
 
-    Keys are judged by :func:`kinto_attachment.blob.check_key`; every method that takes one
+    Keys are judged by :func:`kinto_attachment.keys.check_key`; every method that takes one
     raises ``KeyRefused`` for a bad one. Any of them raises ``StorageUnavailable`` within a
     bounded time when the storage cannot be reached or refuses us.
     """
@@ -86,6 +86,11 @@ class IStorage(Interface):
 
         :raises BlobNotFound: a part is not there; nothing is stored under ``key``.
         :raises BlobExists: as ``put``."""
+
+    def discard_unfinished(before, is_ours, dry_run=False):
+        """Delete what the storage has half of, from before then (an aware datetime): temporary
+        files, multipart uploads. An iterator of their names; only those that had been given a key
+        of which ``is_ours(key)`` is true."""
 
     def url(key):
         """Where clients find the blob: the key joined to ``base_url``, relative without."""

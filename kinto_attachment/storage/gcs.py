@@ -6,10 +6,10 @@ says by whom.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import BinaryIO
 from uuid import uuid4
@@ -164,6 +164,16 @@ class GoogleCloudStorage(RemoteStorage):
                 yield Stat(check_key(blob.name), blob.size, blob.time_created)
             except KeyRefused:
                 continue  # a foreign object with no name of ours
+
+    def discard_unfinished(
+        self, before: datetime, is_ours: Callable[[str], bool], dry_run: bool = False
+    ) -> Iterator[str]:
+        # Uploads end by themselves, after a week.
+        for stat in self.list(COMPOSING):
+            if stat.modified < before:
+                if not dry_run:
+                    self.delete([stat.key])
+                yield stat.key
 
     def compose(self, parts: Iterable[str], key: str) -> None:
         whole = self._new_blob(key)

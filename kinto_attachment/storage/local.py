@@ -9,7 +9,7 @@ import fcntl
 import io
 import os
 import stat as stat_mode
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from typing import BinaryIO
@@ -142,6 +142,20 @@ class LocalFileStorage(Storage):
                         whole.write(chunk)
             with _translated(key):
                 self._publish(whole, path)
+
+    def discard_unfinished(
+        self, before: datetime, is_ours: Callable[[str], bool], dry_run: bool = False
+    ) -> Iterator[str]:
+        with _translated(self.base_path), suppress(FileNotFoundError):
+            for entry in os.scandir(self._root):
+                name = os.fsdecode(entry.name)
+                if not name.startswith(_SPOOL_PREFIX) or name == f"{_SPOOL_PREFIX}lock":
+                    continue
+                with suppress(FileNotFoundError):  # ended meanwhile
+                    if entry.stat().st_mtime < before.timestamp():
+                        if not dry_run:
+                            os.unlink(entry.path)
+                        yield name
 
     def path(self, key: str) -> str:
         """Absolute path of the file that has or will have this key."""

@@ -2,8 +2,9 @@
 
 import os
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from itertools import islice
 from threading import Lock
 from typing import Any
@@ -186,6 +187,19 @@ class S3FileStorage(RemoteStorage):
             for page in pages.paginate(Bucket=self.bucket_name, Prefix=prefix):
                 for found in page.get("Contents", ()):
                     yield Stat(found["Key"], found["Size"], found["LastModified"])
+
+    def discard_unfinished(
+        self, before: datetime, is_ours: Callable[[str], bool], dry_run: bool = False
+    ) -> Iterator[str]:
+        pages = self.client.get_paginator("list_multipart_uploads")
+        with _translated(self.bucket_name):
+            for page in pages.paginate(Bucket=self.bucket_name):
+                for upload in page.get("Uploads", ()):
+                    if upload["Initiated"] < before and is_ours(upload["Key"]):
+                        where = {"Key": upload["Key"], "UploadId": upload["UploadId"]}
+                        if not dry_run:
+                            self.client.abort_multipart_upload(Bucket=self.bucket_name, **where)
+                        yield upload["Key"]
 
     def compose(self, parts: Iterable[str], key: str) -> None:
         check_key(key)

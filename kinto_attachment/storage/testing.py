@@ -191,6 +191,15 @@ class StorageTest:
                 call(f"{prefix}missing")
         storage.delete([f"{prefix}missing"])
 
+    def test_discard_unfinished_spares_blobs(self, storage, prefix):
+        self.put(storage, f"{prefix}a", b"whole")
+        later = datetime.now(timezone.utc) + timedelta(hours=1)
+        for dry_run in (True, False):
+            assert f"{prefix}a" not in list(
+                storage.discard_unfinished(later, lambda key: True, dry_run)
+            )
+        assert self.read(storage, f"{prefix}a") == b"whole"
+
     def test_stat_says_when(self, storage, prefix):
         self.put(storage, f"{prefix}a", b"x")
         stat = storage.stat(f"{prefix}a")

@@ -214,6 +214,9 @@ def _serve(request: Request, context: RecordContext, record: dict[str, Any]) -> 
     if found is None:
         raise context.not_found()
     attachment, blob, modified = found
+    # Whoever resumes by a date asks for one more look; an entity tag needs none.
+    by_date = '"' not in request.headers.get("If-Range", '"')
+    dated = not by_date or request.registry.attachment_links.is_first(context.ref)
     restart(request)  # no connection to the database is held while bytes move
     flag = request.GET.get("download", "no").lower()
     return serve(
@@ -224,6 +227,7 @@ def _serve(request: Request, context: RecordContext, record: dict[str, Any]) -> 
             modified // 1000,
             _cache_control(request),
             saved=flag not in ("no", "false", "0"),
+            dated=dated,
         ),
     )
 

@@ -90,6 +90,8 @@ class SeaweedFS(S3Server):
             str(Path(sys.executable).parent / "weed"),
             "mini",
             f"-dir={data}",
+            # Each bucket takes some volumes; they are empty at first.
+            "-volume.max=100000",
             "-ip=127.0.0.1",
             "-ip.bind=127.0.0.1",
             f"-s3.port={self.port}",

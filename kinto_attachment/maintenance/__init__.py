@@ -1,0 +1,114 @@
+"""What an operator does to the files of a whole server: each job a generator of findings.
+
+Nothing is held while bytes move, and nothing grows with the number of files: rows are read a page
+at a time, each page in a transaction of its own, and what has to be remembered is in a file.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+from ..claims import Claims
+from ..legacy import LegacyRows
+from ..links import PAGE, Links
+from ..settings import Settings
+from ..storage import IStorage
+
+Item = TypeVar("Item")
+
+__all__ = ["Keys", "Server", "pages"]
+
+
+@dataclass(frozen=True)
+class Server:
+    """The parts of a server that jobs work on.
+
+    :param storage: where the files are.
+    :param records: Kinto's storage (``registry.storage``).
+    :param transaction_manager: each ``with`` is one transaction of its own.
+    """
+
+    settings: Settings
+    storage: IStorage
+    records: Any
+    links: Links
+    claims: Claims
+    legacy: LegacyRows
+    transaction_manager: Any
+
+    @classmethod
+    def of(cls, registry: Any, transaction_manager: Any) -> "Server":
+        """The server that was set up with this registry."""
+        return cls(
+            registry.attachment_settings,
+            registry.attachment_storage,
+            registry.storage,
+            registry.attachment_links,
+            registry.attachment_claims,
+            registry.attachment_legacy,
+            transaction_manager,
+        )
+
+    def run(self, call: Callable[[], Item]) -> Item:
+        """What it returns, called in a transaction of its own."""
+        with self.transaction_manager:
+            return call()
+
+    def rows(self, resource_name: str, parent: str, **options: Any) -> list[dict[str, Any]]:
+        """Some of Kinto's own objects, read in a transaction of their own."""
+        return self.run(lambda: self.records.list_all(resource_name, parent, **options))
+
+    def read(self, items: Iterator[Item]) -> Iterator[list[Item]]:
+        """Pages of what comes from the database, each read in a transaction of its own."""
+        while page := self.run(lambda: list(islice(items, PAGE))):
+            yield page
+
+
+def pages(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """Pages of what comes from anywhere else."""
+    items = iter(items)
+    while page := list(islice(items, PAGE)):
+        yield page
+
+
+class Keys:
+    """Keys with a number each, any number of them, in a temporary file.
+
+    >>> keys = Keys()
+    >>> keys.add([("a", 1), ("b", 2)])
+    >>> keys.find(["b", "c"]), list(keys), len(keys)
+    ({'b': 2}, [('a', 1), ('b', 2)], 2)
+    """
+
+    def __init__(self) -> None:
+        # An empty name is a file that goes with its connection: https://sqlite.org/inmemorydb.html
+        self._database = sqlite3.connect("", check_same_thread=False)
+        self._database.execute("CREATE TABLE keys (key TEXT PRIMARY KEY, number) WITHOUT ROWID")
+
+    def add(self, items: Iterable[tuple[str, int]]) -> None:
+        self._database.executemany("INSERT OR REPLACE INTO keys VALUES (?, ?)", items)
+
+    def remove(self, keys: Iterable[str]) -> None:
+        self._database.executemany("DELETE FROM keys WHERE key = ?", ((key,) for key in keys))
+
+    def find(self, keys: list[str]) -> dict[str, int]:
+        """Those of at most 1000 keys that are there, with their numbers."""
+        marks = ",".join("?" * len(keys))
+        query = f"SELECT key, number FROM keys WHERE key IN ({marks})"
+        return dict(self._database.execute(query, keys))
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        """In the order of the keys; what is removed meanwhile does not matter."""
+        last = ""
+        query = "SELECT key, number FROM keys WHERE key > ? ORDER BY key LIMIT ?"
+        while page := self._database.execute(query, (last, PAGE)).fetchall():
+            yield from page
+            last = page[-1][0]
+
+    def __len__(self) -> int:
+        return self._database.execute("SELECT COUNT(*) FROM keys").fetchone()[0]
+
+    def close(self) -> None:
+        self._database.close()

@@ -1,0 +1,209 @@
+"""Finishing what was begun: bytes that nobody has any more go.
+
+Nothing is deleted because it looks unused. What goes was written down as released, or has a name
+that this server makes and has been there, without a record, for longer than any upload takes.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from typing import Any
+
+from kinto.core.storage import Filter
+from kinto.core.utils import COMPARISON
+
+from ..errors import SweepRefused
+from ..finding import Finding
+from ..guard import ATTRIBUTE
+from ..keys import HEARTBEAT
+from ..links import Link, Release, Rule
+from . import Keys, Server, pages
+from .records import records_of, without_record
+
+CLAIM_TIME = timedelta(hours=1)
+"""How long a claim is believed at least: longer than any upload waits for its storage."""
+
+
+def collect(
+    server: Server,
+    older_than: timedelta = timedelta(hours=24),
+    *,
+    dry_run: bool = False,
+    force: bool = False,
+    offline: bool = False,
+) -> Iterator[Finding]:
+    """Delete what nobody has; one finding for each object that goes, or would.
+
+    :param older_than: what is younger may belong to an upload that is under way.
+    :param dry_run: change nothing.
+    :param force: also where the storage and the database do not seem to belong together.
+    :param offline: no server is running: nothing is under way.
+    :raises SweepRefused: they do not seem to belong together. What was written down as released
+        is deleted by then.
+    """
+    before = datetime.now(timezone.utc) - older_than
+    claims_before = datetime.now(timezone.utc) - max(older_than, CLAIM_TIME)
+    if offline:
+        before = claims_before = datetime.now(timezone.utc) + timedelta(seconds=1)
+    collector = _Collector(server, before, claims_before, dry_run)
+    if server.run(server.legacy.exist):
+        raise SweepRefused("There are files of the existing plugin: kinto-attachment import")
+    yield from collector.release_links()
+    yield from collector.finish_releases()
+    yield from collector.discard_unfinished()
+    yield from collector.sweep(force)
+    collector.forget()
+
+
+class _Written(Exception):
+    """The record of a link that seemed to have none."""
+
+
+class _Collector:
+    def __init__(self, server: Server, before: datetime, claims_before: datetime, dry_run: bool):
+        self._server = server
+        self._before = before
+        self._claims_since = int(claims_before.timestamp() * 1000)
+        self._dry_run = dry_run
+
+    def release_links(self) -> Iterator[Finding]:
+        """Links of records that are gone, or have another attachment: nothing makes such."""
+        server, old = self._server, int(self._before.timestamp() * 1000)
+        for page in server.read(server.links.every()):
+            for link in without_record(server, [link for link in page if link.modified <= old]):
+                if self._dry_run or self._release(link):
+                    yield Finding("deleted", link.key, link.ref.uri, "link without record")
+
+    def _release(self, link: Link) -> bool:
+        """Let go of a link, unless its record is written in this moment."""
+        server, ref = self._server, link.ref
+        keep = server.settings.policy(ref.bucket, ref.collection).keep_old_files
+        rule = Rule.KEEP if keep else Rule.SWEEP if link.shared else Rule.DELETE
+
+        def release() -> None:
+            server.links.remove_links([link])
+            list(server.links.release([link.key], rule))
+            # Whoever wrote the record had the row of the link too, and is done by now.
+            only = [Filter("id", ref.record, COMPARISON.EQ)]
+            rows = server.records.list_all("record", ref.collection_uri, filters=only)
+            if rows and link.is_of(rows[0].get(ATTRIBUTE)):
+                raise _Written()
+
+        try:
+            server.run(release)
+        except _Written:
+            return False
+        return True
+
+    def finish_releases(self) -> Iterator[Finding]:
+        """What a transaction wrote down, and a process did not live to do."""
+        server = self._server
+        old = int(self._before.timestamp() * 1000)
+        for page in server.read(server.links.releases()):
+            for release in page:
+                if release.rule is Rule.DELETE:
+                    yield from self._finish(release, self._delete_unlinked)
+                elif release.rule is Rule.SWEEP and release.modified <= old:
+                    yield from self._finish(release, self._delete_doomed)
+
+    def _finish(self, release: Release, delete) -> Iterator[Finding]:
+        for key in delete(list(release.keys)):
+            yield Finding("deleted", key, detail="released")
+        if not self._dry_run:
+            self._server.run(lambda: self._server.links.drop_release(release.id))
+
+    def discard_unfinished(self) -> Iterator[Finding]:
+        """What the storage itself has half of."""
+        storage, is_ours = self._server.storage, partial(_is_ours, self._server)
+        for name in storage.discard_unfinished(self._before, is_ours, dry_run=self._dry_run):
+            yield Finding("deleted", name, detail="unfinished")
+
+    def sweep(self, force: bool) -> Iterator[Finding]:
+        """What no row knows: a process died between storing and writing its record."""
+        with closing(Keys()) as orphans, closing(Keys()) as known:
+            for page in self._server.read(self._server.links.releases()):
+                known.add((key, 0) for release in page for key in release.keys)
+            for _, records in records_of(self._server):
+                known.add((key, 0) for record in records for key in _keys_of(record))
+            linked = yield from self._find_orphans(orphans, known)
+            if len(orphans) and not force:
+                self._check_it_is_ours(linked)
+            for page in pages(orphans):
+                for key in self._delete_doomed([key for key, _ in page]):
+                    yield Finding("deleted", key, detail="in no record")
+
+    def _find_orphans(self, orphans: Keys, known: Keys) -> Iterator[Finding]:
+        """Fill ``orphans``; how many objects are linked."""
+        server, linked = self._server, 0
+        for page in pages(server.storage.list()):
+            keys = [stat.key for stat in page]
+            has_record = server.run(lambda keys=keys: server.links.linked(keys))
+            has_row = known.find(keys)
+            linked += len(has_record)
+            for stat in page:
+                if stat.key in has_record or stat.key in has_row or stat.modified > self._before:
+                    continue
+                if _is_ours(server, stat.key):
+                    orphans.add([(stat.key, stat.size)])
+                else:
+                    yield Finding("unknown object", stat.key, detail="no name of this server's")
+        return linked
+
+    def _check_it_is_ours(self, linked: int) -> None:
+        server = self._server
+        if not hasattr(server.records, "client"):
+            raise SweepRefused("Kinto's storage is in memory: it knows nothing of what was before.")
+        links = sum(len(page) for page in server.read(server.links.all()))
+        if not links:
+            raise SweepRefused("No record has a file, but the storage has.")
+        if linked * 2 < links:
+            raise SweepRefused(f"Of {links} files of records, {linked} are in this storage.")
+
+    def _delete_unlinked(self, keys: list[str]) -> list[str]:
+        """Of keys that only one record ever had."""
+        server = self._server
+        linked = server.run(lambda: server.links.linked(keys))
+        gone = [key for key in keys if key not in linked]
+        if not self._dry_run:
+            server.storage.delete(gone)
+        return gone
+
+    def _delete_doomed(self, keys: list[str]) -> list[str]:
+        """Of keys that somebody may just be storing; see :mod:`kinto_attachment.claims`."""
+        server = self._server
+        doom = None if self._dry_run else server.run(lambda: server.claims.doom(keys))
+        try:
+            # In this order, each with eyes of its own: a claim ends when its link is there.
+            claimed = server.run(lambda: server.claims.claimed(keys, self._claims_since))
+            linked = server.run(lambda: server.links.linked(keys))
+            gone = [key for key in keys if key not in claimed and key not in linked]
+            if not self._dry_run:
+                server.storage.delete(gone)
+        finally:
+            if doom:
+                server.run(lambda: server.claims.spare(doom))
+        return gone
+
+    def forget(self) -> None:
+        """Rows that have had their time: claims of the dead, and what stale writes are told by."""
+        if self._dry_run:
+            return
+        server, before = self._server, int(self._before.timestamp() * 1000)
+        server.run(lambda: server.claims.drop_before(self._claims_since))
+        server.run(lambda: server.links.forget(min(before, int(time.time() * 1000))))
+
+
+def _keys_of(record: dict[str, Any]) -> Iterator[str]:
+    """The keys that its attachment may have, whatever ``base_url`` was: that nobody linked it is
+    no reason to delete it."""
+    attachment = record.get(ATTRIBUTE)
+    location = attachment.get("location") if isinstance(attachment, dict) else None
+    parts = str(location or "").split("/")
+    for start in range(len(parts)):
+        yield "/".join(parts[start:])
+
+
+def _is_ours(server: Server, key: str) -> bool:
+    return server.settings.makes(key) or key.startswith(f"{HEARTBEAT}/")
