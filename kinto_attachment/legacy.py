@@ -10,6 +10,7 @@ Records come first: each that has an attachment without a link gets one, copies 
 deleted after that, so that as long as there are any, there may be files that no link knows.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -25,6 +26,8 @@ from .errors import KeyRefused
 from .finding import Finding
 from .keys import check_key
 from .links import PAGE, Link, Links
+
+logger = logging.getLogger(__name__)
 
 PARENT = "__attachments__"
 RESOURCE_NAMES = ("", "attachments")
@@ -51,11 +54,15 @@ class LegacyRows:
         self._links = links
         self._base_url = base_url
         self._may_exist = True
+        self._told = False
 
     def pending(self) -> bool:
         """Whether there are any still: what was answered with no is not asked again."""
-        if self._may_exist and not self.exist():
-            self._may_exist = False
+        if self._may_exist:
+            self._may_exist = self.exist()
+            if self._may_exist and not self._told:
+                self._told = True
+                logger.warning("There are files of the existing plugin: kinto-attachment import")
         return self._may_exist
 
     def exist(self) -> bool:

@@ -18,6 +18,7 @@ import transaction
 
 from kinto_attachment import legacy
 from kinto_attachment.blob import RecordRef
+from kinto_attachment.errors import SweepRefused
 from kinto_attachment.finding import Finding
 from kinto_attachment.legacy import LegacyRows
 from kinto_attachment.links import Link
@@ -557,3 +558,65 @@ def test_many_rows_in_constant_memory(kinto_settings, file_settings):
     assert found == 20_000
     assert not site.in_transaction(rows.exist)
     assert peak < 1.5 * first
+
+
+class TestBeforeTheImport:
+    """A server that has not been told: old files are found when they are replaced or deleted."""
+
+    @pytest.fixture
+    def record(self, kinto_settings, file_settings):
+        settings = {**kinto_settings("postgresql", fresh=True), **file_settings("local")}
+        site = Site(**settings)
+        collection = site.collection()
+        record = collection.record()
+        record.upload(b"old")
+        (link,) = site.in_transaction(lambda: list(site.links.all()))
+        row = {
+            "location": link.key,
+            "bucket_uri": f"/buckets/{collection.bucket}",
+            "collection_uri": collection.uri,
+            "record_uri": record.uri,
+        }
+
+        def make_it_old():
+            site.links.remove(link.ref)
+            site.links.forget(2**52)
+            site.registry.storage.create("", "__attachments__", row)
+
+        site.in_transaction(make_it_old)
+        site.close()
+        site = Site(**settings)  # it has looked, and does not look again
+        yield Collection(site, collection.bucket, "fonts").record(record.id)
+        site.close()
+
+    def test_reads(self, record):
+        assert record.http.get(record.attachment_uri, headers=ALICE).body == b"old"
+
+    def test_replaces(self, record, caplog):
+        record.upload(b"new", status=200)
+        record.check(b"new")
+        assert "There are files of the existing plugin" in caplog.text
+        assert not record.site.in_transaction(record.site.registry.attachment_legacy.exist)
+
+    @pytest.mark.parametrize("how", ["detach", "record", "records", "collection", "bucket"])
+    def test_deletes(self, record, how):
+        bucket = f"/buckets/{record.collection.bucket}"
+        uri = {
+            "detach": record.attachment_uri,
+            "record": record.uri,
+            "records": f"{record.collection.uri}/records",
+            "collection": record.collection.uri,
+            "bucket": bucket,
+        }[how]
+        (key,) = record.collection.keys
+        record.http.delete(uri, headers=ALICE)
+        assert record.collection.releases == [("sweep", key)]
+        server = Server.of(record.site.registry, transaction.manager)
+        list(collect(server, timedelta(0)))
+        assert record.collection.keys == []
+
+    def test_gc_waits(self, record):
+        server = Server.of(record.site.registry, transaction.manager)
+        with pytest.raises(SweepRefused, match="kinto-attachment import"):
+            list(collect(server, timedelta(0), force=True))
+        assert len(record.collection.keys) == 1
