@@ -87,9 +87,12 @@ def download(record):
 
 
 OPERATIONS = [
-    create, replace, detach, delete, delete_all, delete_collection, delete_bucket, put_without,
-    patch_null, batch, download,
-]  # fmt: skip
+    *(create, replace, delete, delete_collection, batch, download),
+    *(
+        pytest.param(one, marks=pytest.mark.slow)
+        for one in (detach, delete_all, delete_bucket, put_without, patch_null)
+    ),
+]
 
 
 @pytest.fixture(

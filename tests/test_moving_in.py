@@ -538,6 +538,7 @@ VALUES (false, '', 'bucket', 'b', from_epoch(1500000000000), '{{}}');
 """
 
 
+@pytest.mark.slow
 def test_many_rows_in_constant_memory(kinto_settings, file_settings):
     """All take hardly more than the first of them do."""
     settings = kinto_settings("postgresql", fresh=True)

@@ -28,6 +28,18 @@ BY_HASH = {
 }
 
 
+@pytest.fixture(
+    params=[
+        "local",
+        "seaweedfs",
+        pytest.param("moto", marks=pytest.mark.slow),
+        pytest.param("gcs", marks=pytest.mark.slow),
+    ]
+)
+def files(request):
+    return request.param
+
+
 @pytest.fixture
 def make_server(kinto_settings, file_settings):
     """A server with a database and a storage of its own, as jobs go over all of it."""
