@@ -23,6 +23,8 @@ SETTINGS = {
     "kinto.attachment.base_url": "https://cdn.example/files/",
     "kinto.attachment.folder": "{bucket_id}/{collection_id}",
     "multiauth.policies": "basicauth",
+    # SeaweedFS takes its time for a new bucket, when there are many.
+    "kinto.heartbeat_timeout_seconds": "60",
 }
 
 SCHEMA = {
