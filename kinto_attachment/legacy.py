@@ -184,14 +184,16 @@ class LegacyRows:
         """Give links to these records, which have none."""
         found = self._keys(attachments)
         shared = self._shared(found, {attachments[ref]["location"] for ref in found})
-        links = [
-            Link(ref, key, attachments[ref]["hash"], key in shared) for ref, key in found.items()
-        ]
+        links = []
+        for ref, key in found.items():
+            known = Attachment.from_json(attachments[ref])
+            named = (known.filename, known.mimetype)
+            links.append(Link(ref, key, known.hash, key in shared, *named))
         for key in self._links.linked(shared):
             for other in self._links.having(key):
                 if not other.shared:
                     self._links.remove_links([other])
-                    self._links.add(Link(other.ref, key, other.digest, shared=True))
+                    self._links.add(replace(other, shared=True))
         for link in links:
             self._links.add(link)
         # Written, and so locked: who replaces the file of such a record waits for us from now on,

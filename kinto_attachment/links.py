@@ -7,7 +7,9 @@ This is the only module that knows the rows. They are objects of Kinto's own sto
 resource_name       parent_id                                     id              data
 ==================  ============================================  ==============  ==============
 attachment-link     /attachment-links/{bucket}/{coll.}/{record}   ``own:{key}``,  ``hash``,
-                                                                  ``shared:...``  ``record``
+                                                                  ``shared:...``  ``record``,
+                                                                                  ``filename``,
+                                                                                  ``mimetype``
 attachment-release  /attachment-releases/{id}                     random          ``rule``,
                                                                                   ``keys``
 ==================  ============================================  ==============  ==============
@@ -56,6 +58,8 @@ class Link:
 
     :param digest: SHA-256 of the bytes.
     :param shared: whether other records may have it too (a key named by its hash).
+    :param filename: as it was uploaded; empty if that is not known.
+    :param mimetype: as the record has it; empty if that is not known.
     :param modified: since when, in milliseconds since 1970; 0 before it is written.
     """
 
@@ -63,6 +67,8 @@ class Link:
     key: str
     digest: str
     shared: bool = False
+    filename: str = field(default="", compare=False)
+    mimetype: str = field(default="", compare=False)
     modified: int = field(default=0, compare=False)
 
     def is_of(self, attachment: Any) -> bool:
@@ -79,6 +85,13 @@ class Link:
         if RecordRef.attached_at(location):
             return self.digest == attachment.get("hash")
         return _is_at(self.key, location)
+
+    def is_now(self, attachment: dict[str, Any]) -> bool:
+        """Whether it is of that value, and not of an older one: the same bytes may have been
+        uploaded again, under another name."""
+        named = (attachment.get("filename"), attachment.get("mimetype"))
+        is_same = not self.filename or named == (self.filename, self.mimetype)
+        return is_same and self.is_of(attachment)
 
 
 class Rule(str, Enum):
@@ -123,7 +136,12 @@ class Links:
 
     def add(self, link: Link) -> None:
         """Write the link, in one statement. Again changes nothing."""
-        row = {"hash": link.digest, "record": link.ref.uri}
+        row = {
+            "hash": link.digest,
+            "record": link.ref.uri,
+            "filename": link.filename,
+            "mimetype": link.mimetype,
+        }
         self._storage.update(LINK, _parent(link.ref), _link_id(link.key, link.shared), row)
 
     def of(self, ref: RecordRef) -> list[Link]:
@@ -135,7 +153,7 @@ class Links:
         either."""
         rows = self._storage.list_all(LINK, _parent(ref), include_deleted=True)
         linked = [_link(row) for row in rows if not row.get("deleted")]
-        if any(link.is_of(attachment) for link in linked):
+        if any(link.is_now(attachment) for link in linked):
             return True
         location = str(attachment.get("location", ""))
         # Of what was lost only the key is known, which the location of a private file is not.
@@ -310,7 +328,8 @@ def _link(row: dict[str, Any]) -> Link:
     key, shared = _split(row["id"])
     _, _, bucket, _, collection, _, record = row["record"].split("/")
     ref = RecordRef(bucket, collection, record)
-    return Link(ref, key, row["hash"], shared, row["last_modified"])
+    named = (row.get(name, "") for name in ("filename", "mimetype"))
+    return Link(ref, key, row["hash"], shared, *named, row["last_modified"])
 
 
 def _release(row: dict[str, Any]) -> Release:

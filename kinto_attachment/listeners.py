@@ -77,21 +77,25 @@ def on_record_written(event: ResourceChanged) -> None:
         else:
             check_still_linked(event.request, ref, attachment)
     _release(event.request, lost)
-    # In a batch, a record may lose its file and be written again; which was first is not told.
-    if not is_in_batch(event.request):
-        for ref in without:
-            _check_nothing_is_lost(event.request, ref)
+    if without and is_in_batch(event.request):
+        # There, a record may lose its file, be written, and get another one; in which order is not
+        # told. What counts is how it ends.
+        at_end = event.request.tm.get().addBeforeCommitHook
+        at_end(_check_nothing_is_lost, (event.request, without))
+    else:
+        _check_nothing_is_lost(event.request, without)
 
 
 def on_record_deleted(event: ResourceChanged) -> None:
-    _release(
-        event.request,
-        [
-            (_ref(event, impacted["old"]["id"]), impacted["old"][ATTRIBUTE])
-            for impacted in event.impacted_objects
-            if impacted["old"].get(ATTRIBUTE) is not None
-        ],
-    )
+    """Let go the files of deleted records. One by one, also those that had none when Kinto read
+    them: an upload may have come in between. Of many, ``gc`` finds them."""
+    deleted = [impacted["old"] for impacted in event.impacted_objects]
+    lost = [
+        (_ref(event, old["id"]), old.get(ATTRIBUTE))
+        for old in deleted
+        if old.get(ATTRIBUTE) is not None or len(deleted) <= FEW
+    ]
+    _release(event.request, lost)
 
 
 def on_collection_deleted(event: ResourceChanged) -> None:
@@ -178,7 +182,7 @@ def _release_legacy(request: Request, keep_old: bool, *where: str | None) -> Non
         files_of(request).release([(key, True) for key in gone if key], keep_old)
 
 
-def _release(request: Request, lost: list[tuple[RecordRef, dict[str, Any]]]) -> None:
+def _release(request: Request, lost: list[tuple[RecordRef, dict[str, Any] | None]]) -> None:
     """Let go the files of these records of one collection, those that really lost them."""
     files, links = files_of(request), request.registry.attachment_links
     for start in range(0, len(lost), PAGE):
@@ -217,15 +221,22 @@ def _with_attachment(request: Request, refs: Iterable[RecordRef]) -> set[RecordR
     return found
 
 
-def _check_nothing_is_lost(request: Request, ref: RecordRef) -> None:
+def _check_nothing_is_lost(request: Request, written: list[RecordRef]) -> None:
     """A write that read the record before its first upload, and waited for it, would take the
-    attachment off without a word."""
+    attachment off without a word.
+
+    :param written: records that had no attachment, and have none.
+    :raises ReplacedMeanwhile: one of them still has a file.
+    """
     links = request.registry.attachment_links
-    if not links.of(ref):
-        return
-    if links.rolls_back:
-        raise ReplacedMeanwhile()
-    files_of(request).unlink(ref, _keeps_old(request, ref))
+    linked = [ref for ref in written if links.of(ref)]
+    alive = _with_attachment(request, linked)
+    for ref in linked:
+        if ref in alive:
+            continue
+        if links.rolls_back:
+            raise ReplacedMeanwhile()
+        files_of(request).unlink(ref, _keeps_old(request, ref))
 
 
 def _link_copy(request: Request, ref: RecordRef, attachment: dict[str, Any]) -> None:
@@ -247,5 +258,8 @@ def _link_copy(request: Request, ref: RecordRef, attachment: dict[str, Any]) -> 
         raise ReplacedMeanwhile()
     # Of a key that nobody is known to have only gc can tell whether somebody has it.
     shared = not others or any(link.shared for link in others)
-    copy = Link(ref, key, str(attachment.get("hash", "")), shared)
+    digest, filename, mimetype = (
+        str(attachment.get(name, "")) for name in ("hash", "filename", "mimetype")
+    )
+    copy = Link(ref, key, digest, shared, filename, mimetype)
     files_of(request).link(copy, _keeps_old(request, ref), lambda: attachment)

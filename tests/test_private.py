@@ -13,6 +13,10 @@ from .servers.wsgi import Gunicorn
 from .site import ALICE, BOB, Site
 
 PRIVATE = {"kinto.attachment.private": "true"}
+HASHED = {
+    "kinto.attachment.randomize": "false",
+    "kinto.attachment.filename_pattern": "{hash}{extension}",
+}
 
 
 @pytest.fixture
@@ -211,3 +215,16 @@ def test_ref_of_a_location():
         assert RecordRef.attached_at(f"{base}{ref.uri}/attachment") == ref
     for location in ("", ref.uri, f"/v1{ref.uri}/attachment/x", f"/v1{ref.uri}/attachment?a"):
         assert RecordRef.attached_at(location) is None
+
+
+@pytest.mark.parametrize("settings", [PRIVATE, HASHED], ids=["private", "hashed"])
+def test_a_stale_write_over_the_same_bytes(make_site, files, between_read_and_write, settings):
+    """Their location does not tell them from those before; their name does."""
+    record = make_site("postgresql", files, **settings).collection().record()
+    record.upload(b"bytes", "old.txt")
+    between_read_and_write(lambda: record.upload(b"bytes", "new.txt"))
+    body = {"data": {"family": "sans"}}
+    record.http.patch_json(record.uri, body, headers=ALICE, status=409)
+    assert record.data["attachment"]["filename"] == "new.txt"
+    record.http.patch_json(record.uri, body, headers=ALICE)
+    assert record.data["attachment"]["filename"] == "new.txt"

@@ -79,6 +79,78 @@ def test_a_stale_write_never_drops_a_first_upload(
         assert record.snapshot()[3:] == (None, [], [], [])
 
 
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+def test_a_stale_batch_never_drops_a_first_upload(
+    make_site, kinto, files, between_read_and_write, method
+):
+    record = make_site(kinto, files).collection().record()
+    record.put(family="sans")
+    between_read_and_write(lambda: record.upload(b"first"))
+    other = record.collection.record()
+    response = batch(
+        record,
+        (method, record.uri, {"data": {"family": "serif"}}),
+        ("PUT", other.uri, {"data": {"family": "mono"}}),
+        status="*",
+    )
+    if kinto == "postgresql":
+        assert response.status_int == 409
+        record.check(b"first")
+        record.http.get(other.uri, headers=ALICE, status=404)
+    else:
+        assert record.snapshot()[3:] == (None, [], [], [])
+        record.put(family="again")
+
+
+def test_a_batch_that_drops_a_file_and_writes_on(record):
+    record.upload(b"first")
+    answer = batch(
+        record,
+        ("PATCH", record.collection.record().uri, {"data": {}}),
+        ("DELETE", record.uri, None),
+        ("PUT", record.uri, {"data": {"family": "serif"}}),
+        ("PATCH", record.uri, {"data": {"family": "mono"}}),
+    )
+    assert [each["status"] for each in answer.json["responses"]] == [404, 200, 201, 200]
+    assert record.snapshot()[3:] == (None, [], [], [])
+    record.upload(b"second")
+    answer = batch(
+        record,
+        ("PUT", record.uri, {"data": {"family": "serif"}}),
+        ("PATCH", record.uri, {"data": {"family": "mono"}}),
+    )
+    assert [each["status"] for each in answer.json["responses"]] == [200, 200]
+    assert record.snapshot()[3:] == (None, [], [], [])
+
+
+def test_a_deletion_that_read_the_record_before_its_first_upload(
+    make_site, kinto, files, monkeypatch
+):
+    site = make_site(kinto, files)
+    record = site.collection().record()
+    record.put(family="sans")
+    original, left = site.registry.storage.get, [lambda: record.upload(b"first")]
+
+    def get_and_wait(resource_name, *args, **kwargs):
+        found = original(resource_name, *args, **kwargs)
+        if resource_name == "record" and left:
+            in_thread(left.pop())
+        return found
+
+    monkeypatch.setattr(site.registry.storage, "get", get_and_wait)
+    record.http.delete(record.uri, headers=ALICE)
+    assert record.snapshot()[0] == 404
+    assert record.snapshot()[3:] == (None, [], [], [])
+
+
+def batch(record, *operations, status=200):
+    requests = [
+        {"method": method, "path": f"/v1{path}", **({"body": body} if body else {})}
+        for method, path, body in operations
+    ]
+    return record.http.post_json("/batch", {"requests": requests}, headers=ALICE, status=status)
+
+
 def test_a_deletion_that_meets_a_deletion_and_an_upload(make_site, files, between_read_and_write):
     """It had read the record in between, without attachment; it is tried again."""
     record = make_site("postgresql", files).collection().record()

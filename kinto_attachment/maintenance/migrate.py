@@ -7,16 +7,14 @@ from hashlib import sha256
 from mimetypes import guess_type
 from typing import Any
 
-from ..blob import Attachment, Source
+from ..blob import Source
 from ..errors import BlobExists, BlobNotFound
 from ..finding import Finding
-from ..guard import ATTRIBUTE
 from ..links import Link, Rule
 from ..media_type import DEFAULT_MIMETYPE, accept_mimetype
 from ..storage import IStorage
 from . import Keys, Server, pages
 from .fsck import RESTORE
-from .records import rows_of
 
 AGAIN = "run it again"
 
@@ -38,10 +36,8 @@ def copy(
     copier = _Copier(server, target, dry_run, on_bytes)
     with closing(Keys()) as copied:
         for page in server.read(server.links.all()):
-            attachments = rows_of(server, page)
             for link in page:
-                attachment = attachments.get(link.ref, {}).get(ATTRIBUTE)
-                yield from copier.copy(_Wanted.of(server, link, attachment), copied)
+                yield from copier.copy(_Wanted.of(server, link), copied)
         for page in server.read(server.links.releases()):
             for release in page:
                 for key in release.keys if release.rule is Rule.KEEP else ():
@@ -62,17 +58,13 @@ class _Wanted:
     record: str = ""
 
     @classmethod
-    def of(cls, server: Server, link: Link, attachment: Any) -> "_Wanted":
+    def of(cls, server: Server, link: Link) -> "_Wanted":
         policy = server.settings.policy(link.ref.bucket, link.ref.collection)
-        try:
-            known = Attachment.from_json(attachment)
-        except ValueError:
-            known = None  # its record is gone
         return cls(
             link.key,
             link.digest,
-            known.filename if known else "",
-            (accept_mimetype(known.mimetype) or "") if known else "",
+            link.filename,
+            accept_mimetype(link.mimetype) or "",
             policy.template.unique or policy.template.shared,
             policy.private,
             link.ref.uri,

@@ -178,9 +178,10 @@ def _receive(request: Request, context: RecordContext, policy: Policy) -> Stored
         data, permissions = form.json_object("data"), form.json_object("permissions")
         blob = _store(request, context.ref, form.file, policy)
     location = location_of(request, context.ref, blob.key, policy)
+    filename, shared = form.file.filename, policy.template.shared
     stored = StoredForm(
-        Link(context.ref, blob.key, blob.digest, policy.template.shared),
-        Attachment(form.file.filename, blob.digest, location, blob.mimetype, blob.size),
+        Link(context.ref, blob.key, blob.digest, shared, filename, blob.mimetype),
+        Attachment(filename, blob.digest, location, blob.mimetype, blob.size),
         data,
         permissions,
     )
