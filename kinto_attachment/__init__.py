@@ -23,6 +23,7 @@ def includeme(config: Configurator) -> None:
     from .heartbeat import heartbeat
     from .legacy import LegacyRows
     from .links import Links
+    from .releases import Releases
     from .settings import read_settings
     from .storage import IFileStorage, open_storage
     from .storage.pyramid import PyramidStorage
@@ -39,6 +40,7 @@ def includeme(config: Configurator) -> None:
     registry.attachment_settings = settings
     registry.attachment_storage = storage
     registry.attachment_links = Links(registry.storage)
+    registry.attachment_releases = Releases(registry.storage)
     registry.attachment_claims = Claims(registry.storage)
     registry.attachment_legacy = LegacyRows(
         registry.storage, registry.attachment_links, settings["base_url"]

@@ -20,7 +20,8 @@ from .blob import RecordRef, Source
 from .claims import Claims
 from .errors import BlobExists, StorageUnavailable
 from .keys import KeyTemplate
-from .links import Link, Links, Rule
+from .links import Link, Links
+from .releases import Releases, Rule
 from .storage import IStorage
 
 logger = logging.getLogger(__name__)
@@ -63,10 +64,18 @@ class Files:
     :param transaction_manager: ``request.tm``.
     """
 
-    def __init__(self, storage: IStorage, links: Links, claims: Claims, transaction_manager: Any):
+    def __init__(
+        self,
+        storage: IStorage,
+        links: Links,
+        releases: Releases,
+        claims: Claims,
+        transaction_manager: Any,
+    ):
         self.transaction_manager = transaction_manager
         self._storage = storage
         self._links = links
+        self._releases = releases
         self._claims = claims
         self._claimed: list[str] = []
         self._transaction: Any = None
@@ -185,11 +194,11 @@ class Files:
             rule = Rule.KEEP if keep_old else Rule.SWEEP if shared else Rule.DELETE
             by_rule.setdefault(rule, []).append(key)
         for rule, released in by_rule.items():
-            ids = list(self._links.release(released, rule))
+            ids = self._releases.add(released, rule)
             if rule is Rule.DELETE:
                 self._released += ids
             for release_id in ids:
-                self.undo(lambda release_id=release_id: self._links.drop_release(release_id))
+                self.undo(lambda release_id=release_id: self._releases.drop(release_id))
 
     def undo(self, callback: Callable[[], None]) -> None:
         """Call back if the transaction is aborted and Kinto's storage does not roll back."""
@@ -259,8 +268,7 @@ class Files:
                 with self.transaction_manager:
                     linked = self._links.linked(self._to_sweep)
                     unlinked = [key for key in self._to_sweep if key not in linked]
-                    for _ in self._links.release(unlinked, Rule.SWEEP):
-                        pass
+                    self._releases.add(unlinked, Rule.SWEEP)
                     for claim_id in self._claimed:
                         self._claims.drop(claim_id)
                 self._to_sweep = []
@@ -273,11 +281,11 @@ class Files:
 
     def _settle_release(self, release_id: str) -> None:
         with self.transaction_manager:
-            release = self._links.get_release(release_id)
+            release = self._releases.get(release_id)
             linked = self._links.linked(release.keys) if release else set()
         if release is None:
             return
         # No connection is held while the storage works.
         self._storage.delete([key for key in release.keys if key not in linked])
         with self.transaction_manager:
-            self._links.drop_release(release_id)
+            self._releases.drop(release_id)

@@ -25,7 +25,8 @@ from .blob import Attachment, RecordRef
 from .errors import KeyRefused
 from .finding import Finding
 from .keys import check_key
-from .links import PAGE, Link, Links
+from .links import Link, Links
+from .rows import PAGE
 
 logger = logging.getLogger(__name__)
 

@@ -28,26 +28,16 @@ attachment-release  /attachment-releases/{id}                     random        
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from enum import Enum
-from itertools import islice, pairwise
-from typing import Any, TypeVar
-from uuid import uuid4
+from typing import Any
 
-from kinto.core.storage import Filter, Sort, exceptions
+from kinto.core.storage import Filter, Sort
 from kinto.core.utils import COMPARISON
 
 from .blob import RecordRef
-
-Item = TypeVar("Item")
+from .rows import PAGE, pages, scan
 
 LINK = "attachment-link"
 LINKS_PARENT = "/attachment-links"
-RELEASE = "attachment-release"
-RELEASES_PARENT = "/attachment-releases"
-
-PAGE = 1000
-"""Keys in one row or one filter, and in one DeleteObjects of S3."""
-
 # What neither LIKE nor a regular expression gives a meaning to.
 _ESCAPED = re.compile(r"[^A-Za-z0-9-]")
 
@@ -92,30 +82,6 @@ class Link:
         named = (attachment.get("filename"), attachment.get("mimetype"))
         is_same = not self.filename or named == (self.filename, self.mimetype)
         return is_same and self.is_of(attachment)
-
-
-class Rule(str, Enum):
-    """What is to become of keys that lost their link."""
-
-    DELETE = "delete"
-    """One record had it: its bytes go once the transaction is committed."""
-    SWEEP = "sweep"
-    """Named by its hash: somebody may just be storing the same bytes, so only ``gc`` decides."""
-    KEEP = "keep"
-    """``keep_old_files``: the bytes stay, and stay known."""
-
-
-@dataclass(frozen=True)
-class Release:
-    """Keys that lost their link together, at most :data:`PAGE` of them.
-
-    :param modified: when, in milliseconds since 1970.
-    """
-
-    id: str
-    rule: Rule
-    keys: tuple[str, ...]
-    modified: int
 
 
 class Links:
@@ -175,7 +141,7 @@ class Links:
     def linked(self, keys: Iterable[str]) -> set[str]:
         """Those of the keys (any number) that some record has."""
         found: set[str] = set()
-        for page in _pages(keys):
+        for page in pages(keys):
             ids = [_link_id(key, shared) for key in page for shared in (False, True)]
             rows = self._storage.list_all(
                 LINK, f"{LINKS_PARENT}/*", filters=[Filter("id", ids, COMPARISON.IN)]
@@ -191,7 +157,7 @@ class Links:
         """The links among these pairs of a record and a key, all of one collection. An empty key
         stands for any."""
         found = []
-        for page in _pages(pairs):
+        for page in pages(pairs):
             ids = [_link_id(key, shared) for _, key in page if key for shared in (False, True)]
             exact = _among(ids, [ref for ref, key in page if key])
             others = [_of_records([ref for ref, key in page if not key])]
@@ -214,7 +180,7 @@ class Links:
     def remove_links(self, links: Iterable[Link]) -> list[tuple[str, bool]]:
         """Delete these links, all of one bucket; the ``(key, shared)`` they had."""
         removed = []
-        for page in _pages(links):
+        for page in pages(links):
             ids = [_link_id(link.key, link.shared) for link in page]
             filters = _among(ids, [link.ref for link in page])
             removed += self._delete_all(f"{_parent(page[0].ref, 1)}/*", filters)
@@ -222,7 +188,7 @@ class Links:
 
     def all(self) -> Iterator[Link]:
         """One link of every key on the server, read a page at a time."""
-        for row in self._scan(LINK, LINKS_PARENT):
+        for row in scan(self._storage, LINK, LINKS_PARENT):
             yield _link(row)
 
     def every(self) -> Iterator[Link]:
@@ -231,31 +197,6 @@ class Links:
         while page := self._after(last, f"{LINKS_PARENT}/*"):
             yield from page
             last = page[-1]
-
-    def release(self, keys: Iterable[str], rule: Rule) -> Iterator[str]:
-        """Write down what is to become of the keys; the ids of the rows."""
-        for page in _pages(keys):
-            release_id = uuid4().hex
-            self._storage.update(
-                RELEASE, f"{RELEASES_PARENT}/{release_id}", release_id, {"rule": rule, "keys": page}
-            )
-            yield release_id
-
-    def get_release(self, release_id: str) -> Release | None:
-        try:
-            row = self._storage.get(RELEASE, f"{RELEASES_PARENT}/{release_id}", release_id)
-        except exceptions.ObjectNotFoundError:
-            return None
-        return _release(row)
-
-    def drop_release(self, release_id: str) -> None:
-        """Forget it: its keys are dealt with. Again does nothing."""
-        self._storage.delete_all(RELEASE, f"{RELEASES_PARENT}/{release_id}", with_deleted=False)
-
-    def releases(self) -> Iterator[Release]:
-        """Every release on the server, read a page at a time."""
-        for row in self._scan(RELEASE, RELEASES_PARENT):
-            yield _release(row)
 
     def forget(self, before: int) -> None:
         """Delete the tombstones from before then (milliseconds since 1970)."""
@@ -280,17 +221,6 @@ class Links:
             LINK, parent, sorting=order, pagination_rules=rules, limit=PAGE
         )
         return [_link(row) for row in rows]
-
-    def _scan(self, resource_name: str, parent: str) -> Iterator[dict[str, Any]]:
-        """Rows with different ids, in their order: keyset paging over the primary key."""
-        filters: list[Filter] = []
-        while rows := self._storage.list_all(
-            resource_name, f"{parent}/*", filters=filters, sorting=[Sort("id", 1)], limit=PAGE
-        ):
-            for last, row in pairwise([None, *rows]):
-                if last is None or last["id"] != row["id"]:
-                    yield row
-            filters = [Filter("id", rows[-1]["id"], COMPARISON.GT)]
 
 
 def _among(ids: list[str], refs: list[RecordRef]) -> list[Filter]:
@@ -330,13 +260,3 @@ def _link(row: dict[str, Any]) -> Link:
     ref = RecordRef(bucket, collection, record)
     named = (row.get(name, "") for name in ("filename", "mimetype"))
     return Link(ref, key, row["hash"], shared, *named, row["last_modified"])
-
-
-def _release(row: dict[str, Any]) -> Release:
-    return Release(row["id"], Rule(row["rule"]), tuple(row["keys"]), row["last_modified"])
-
-
-def _pages(items: Iterable[Item]) -> Iterator[list[Item]]:
-    items = iter(items)
-    while page := list(islice(items, PAGE)):
-        yield page

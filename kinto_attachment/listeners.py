@@ -22,9 +22,11 @@ from .blob import RecordRef
 from .errors import ReplacedMeanwhile
 from .guard import ATTRIBUTE, check_still_linked, is_trusted_copy
 from .legacy import LEFT_BEHIND
-from .links import PAGE, Link, Rule
+from .links import Link
 from .locations import find_key, key_in
 from .records import attachment_of
+from .releases import Rule
+from .rows import PAGE
 from .transaction import files_of, is_in_batch
 
 FEW = 20
@@ -124,14 +126,13 @@ def on_flush_requested(event: ContextFound) -> None:
 
 
 def on_server_flushed(event: ServerFlushed) -> None:
-    files, links = files_of(event.request), event.request.registry.attachment_links
+    files = files_of(event.request)
     keys: BinaryIO = event.request.bound_data["attachment.flushed"]
     keys.seek(0)
     while lines := list(islice(keys, PAGE)):
         split = [line.decode().rstrip("\n").partition(" ") for line in lines]
         kept = [key for rule, _, key in split if rule == Rule.KEEP]
-        for _ in links.release(kept, Rule.KEEP):
-            pass
+        event.request.registry.attachment_releases.add(kept, Rule.KEEP)
         gone = [(key, rule == Rule.SWEEP) for rule, _, key in split if rule != Rule.KEEP]
         files.release(gone, keep_old=False)
 
@@ -144,7 +145,7 @@ def _all_keys(request: Request) -> Iterator[tuple[Rule, str]]:
     for link in registry.attachment_links.all():
         gone = Rule.SWEEP if link.shared else Rule.DELETE
         yield Rule.KEEP if _keeps_old(request, link.ref) else gone, link.key
-    for release in registry.attachment_links.releases():
+    for release in registry.attachment_releases.all():
         for key in release.keys:
             yield release.rule, key
 

@@ -18,6 +18,7 @@ def files_of(request: Request) -> Files:
         files = Files(
             registry.attachment_storage,
             registry.attachment_links,
+            registry.attachment_releases,
             registry.attachment_claims,
             request.tm,
         )

@@ -6,6 +6,7 @@ test needs them, and stopped at the end.
 
 import threading
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from kinto.views.records import Record as RecordResource
@@ -40,8 +41,13 @@ def in_thread(call, timeout=None) -> threading.Thread:
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory):
-    with PostgreSQL(tmp_path_factory.mktemp("postgresql")) as server:
+def postgresql():
+    # Not below pytest's folder, which the next pytest on the machine closes to other users: as
+    # root, the server runs as one.
+    with (
+        TemporaryDirectory(prefix="kinto-postgresql-") as folder,
+        PostgreSQL(Path(folder)) as server,
+    ):
         yield server
 
 

@@ -51,6 +51,7 @@ class Site:
         self.http.RequestClass = testing.get_request_class(prefix="v1")
         self.storage = self.registry.attachment_storage
         self.links = self.registry.attachment_links
+        self.releases = self.registry.attachment_releases
 
     def collection(self, **data: Any) -> "Collection":
         """A new collection ``fonts`` in a new bucket, alice's."""
@@ -103,7 +104,7 @@ class Collection:
     @property
     def releases(self) -> list[tuple[str, str]]:
         """``(rule, key)`` that were written down for the bucket."""
-        releases = self.site.in_transaction(lambda: list(self.site.links.releases()))
+        releases = self.site.in_transaction(lambda: list(self.site.releases.all()))
         return sorted(
             (release.rule.value, key)
             for release in releases

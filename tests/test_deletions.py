@@ -4,7 +4,7 @@ from hashlib import sha256
 
 import pytest
 
-from kinto_attachment import links, listeners
+from kinto_attachment import links, listeners, rows
 from kinto_attachment.blob import Source
 
 from .site import ALICE, Collection
@@ -116,6 +116,7 @@ def test_buckets(make_site, kinto, files):
 
 def test_a_collection_of_many_pages(make_site, kinto, monkeypatch):
     monkeypatch.setattr(links, "PAGE", 7)
+    monkeypatch.setattr(rows, "PAGE", 7)
     monkeypatch.setattr(listeners, "PAGE", 7)
     collection = make_site(kinto, "local").collection()
     for _ in range(20):

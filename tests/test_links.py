@@ -3,7 +3,8 @@
 import pytest
 
 from kinto_attachment.blob import RecordRef
-from kinto_attachment.links import PAGE, Link, Rule
+from kinto_attachment.links import Link
+from kinto_attachment.rows import PAGE
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def test_all_gives_each_key_once(links, run, bucket):
 
 
 def test_all_reads_page_by_page(links, run, bucket, monkeypatch):
-    import kinto_attachment.links as module
+    import kinto_attachment.rows as module
 
     monkeypatch.setattr(module, "PAGE", 3)
     for index in range(10):
@@ -116,18 +117,3 @@ def test_all_reads_page_by_page(links, run, bucket, monkeypatch):
     mine = run(lambda: [link.key for link in links.all() if link.ref.bucket == bucket])
     assert mine == [f"{bucket}/{index}" for index in range(10)]
     clean(run, links, bucket)
-
-
-def test_releases(links, run, bucket):
-    keys = [f"{bucket}/{index}" for index in range(PAGE + 1)]
-    ids = run(lambda: list(links.release(keys, Rule.DELETE)))
-    assert len(ids) == 2
-    first = run(lambda: links.get_release(ids[0]))
-    assert first.rule is Rule.DELETE
-    assert list(first.keys) == keys[:PAGE]
-    known = run(lambda: {release.id for release in links.releases()})
-    assert set(ids) <= known
-    for release_id in [*ids, "never"]:
-        run(lambda release_id=release_id: links.drop_release(release_id))
-    assert run(lambda: links.get_release(ids[0])) is None
-    assert run(lambda: list(links.release([], Rule.KEEP))) == []

@@ -11,12 +11,13 @@ import transaction
 
 from kinto_attachment.blob import Source
 from kinto_attachment.errors import SweepRefused
-from kinto_attachment.links import Link, Rule
+from kinto_attachment.links import Link
 from kinto_attachment.maintenance import Keys, Server
 from kinto_attachment.maintenance.fsck import check
 from kinto_attachment.maintenance.gc import collect
 from kinto_attachment.maintenance.migrate import copy
 from kinto_attachment.maintenance.rebase import rebase
+from kinto_attachment.releases import Rule
 
 from .conftest import in_thread
 from .site import ALICE, Site
@@ -221,7 +222,7 @@ class TestGC:
         record.upload(b"content")
         key = orphan(record)
         put(site, key)
-        site.in_transaction(lambda: list(site.links.release([key], Rule.DELETE)))
+        site.in_transaction(lambda: site.releases.add([key], Rule.DELETE))
         assert fsck(site) == []
         assert gc(site, timedelta(hours=1)) == [("deleted", key, "")]
         assert record.collection.releases == []
@@ -231,7 +232,7 @@ class TestGC:
         record = site.collection().record()
         record.upload(b"content")
         (key,) = keys(site)
-        site.in_transaction(lambda: list(site.links.release([key], Rule.DELETE)))
+        site.in_transaction(lambda: site.releases.add([key], Rule.DELETE))
         assert gc(site) == []
         record.check(b"content")
 

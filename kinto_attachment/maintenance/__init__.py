@@ -12,13 +12,15 @@ from typing import Any, TypeVar
 
 from ..claims import Claims
 from ..legacy import LegacyRows
-from ..links import PAGE, Links
+from ..links import Links
+from ..releases import Releases
+from ..rows import PAGE
 from ..settings import Settings
 from ..storage import IStorage
 
 Item = TypeVar("Item")
 
-__all__ = ["Keys", "Server", "pages"]
+__all__ = ["Keys", "Server"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Server:
     storage: IStorage
     records: Any
     links: Links
+    releases: Releases
     claims: Claims
     legacy: LegacyRows
     transaction_manager: Any
@@ -46,6 +49,7 @@ class Server:
             registry.attachment_storage,
             registry.storage,
             registry.attachment_links,
+            registry.attachment_releases,
             registry.attachment_claims,
             registry.attachment_legacy,
             transaction_manager,
@@ -64,13 +68,6 @@ class Server:
         """Pages of what comes from the database, each read in a transaction of its own."""
         while page := self.run(lambda: list(islice(items, PAGE))):
             yield page
-
-
-def pages(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Pages of what comes from anywhere else."""
-    items = iter(items)
-    while page := list(islice(items, PAGE)):
-        yield page
 
 
 class Keys:

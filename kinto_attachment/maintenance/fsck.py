@@ -13,7 +13,8 @@ from ..errors import BlobNotFound
 from ..finding import Finding
 from ..guard import ATTRIBUTE
 from ..links import Link
-from . import Keys, Server, pages
+from ..rows import pages
+from . import Keys, Server
 from .records import records_of, without_record
 
 RESTORE = "restore it from a backup, or DELETE {record}/attachment"
@@ -35,7 +36,7 @@ def check(
     with closing(Keys()) as objects, closing(Keys()) as known:
         for page in pages(server.storage.list()):
             objects.add((stat.key, stat.size) for stat in page)
-        for page in server.read(server.links.releases()):
+        for page in server.read(server.releases.all()):
             known.add((key, 0) for release in page for key in release.keys)
         for page in server.read(server.links.every()):
             known.add((link.key, 0) for link in page)

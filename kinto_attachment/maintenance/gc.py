@@ -18,8 +18,10 @@ from ..errors import SweepRefused
 from ..finding import Finding
 from ..guard import ATTRIBUTE
 from ..keys import HEARTBEAT
-from ..links import Link, Release, Rule
-from . import Keys, Server, pages
+from ..links import Link
+from ..releases import Release, Rule
+from ..rows import pages
+from . import Keys, Server
 from .records import records_of, without_record
 
 CLAIM_TIME = timedelta(hours=1)
@@ -84,7 +86,7 @@ class _Collector:
 
         def release() -> None:
             server.links.remove_links([link])
-            list(server.links.release([link.key], rule))
+            server.releases.add([link.key], rule)
             # Whoever wrote the record had the row of the link too, and is done by now.
             only = [Filter("id", ref.record, COMPARISON.EQ)]
             rows = server.records.list_all("record", ref.collection_uri, filters=only)
@@ -101,7 +103,7 @@ class _Collector:
         """What a transaction wrote down, and a process did not live to do."""
         server = self._server
         old = int(self._before.timestamp() * 1000)
-        for page in server.read(server.links.releases()):
+        for page in server.read(server.releases.all()):
             for release in page:
                 if release.rule is Rule.DELETE:
                     yield from self._finish(release, self._delete_unlinked)
@@ -112,7 +114,7 @@ class _Collector:
         for key in delete(list(release.keys)):
             yield Finding("deleted", key, detail="released")
         if not self._dry_run:
-            self._server.run(lambda: self._server.links.drop_release(release.id))
+            self._server.run(lambda: self._server.releases.drop(release.id))
 
     def discard_unfinished(self) -> Iterator[Finding]:
         """What the storage itself has half of."""
@@ -123,7 +125,7 @@ class _Collector:
     def sweep(self, force: bool) -> Iterator[Finding]:
         """What no row knows: a process died between storing and writing its record."""
         with closing(Keys()) as orphans, closing(Keys()) as known:
-            for page in self._server.read(self._server.links.releases()):
+            for page in self._server.read(self._server.releases.all()):
                 known.add((key, 0) for release in page for key in release.keys)
             for _, records in records_of(self._server):
                 known.add((key, 0) for record in records for key in _keys_of(record))

@@ -10,10 +10,12 @@ from typing import Any
 from ..blob import Source
 from ..errors import BlobExists, BlobNotFound
 from ..finding import Finding
-from ..links import Link, Rule
+from ..links import Link
 from ..media_type import DEFAULT_MIMETYPE, accept_mimetype
+from ..releases import Rule
+from ..rows import pages
 from ..storage import IStorage
-from . import Keys, Server, pages
+from . import Keys, Server
 from .fsck import RESTORE
 
 AGAIN = "run it again"
@@ -38,7 +40,7 @@ def copy(
         for page in server.read(server.links.all()):
             for link in page:
                 yield from copier.copy(_Wanted.of(server, link), copied)
-        for page in server.read(server.links.releases()):
+        for page in server.read(server.releases.all()):
             for release in page:
                 for key in release.keys if release.rule is Rule.KEEP else ():
                     yield from copier.copy(_Wanted(key), copied)
@@ -155,7 +157,7 @@ class _Copier:
     def take_back(self, copied: Keys) -> Iterator[Finding]:
         """What lost its record while it was copied."""
         links = self._server.links
-        for page in self._server.read(links.releases()):
+        for page in self._server.read(self._server.releases.all()):
             for release in page:
                 if release.rule is Rule.KEEP:
                     copied.remove(release.keys)

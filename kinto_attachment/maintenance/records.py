@@ -8,7 +8,8 @@ from kinto.core.utils import COMPARISON
 
 from ..blob import RecordRef
 from ..guard import ATTRIBUTE
-from ..links import PAGE, Link
+from ..links import Link
+from ..rows import PAGE
 from . import Server
 
 

@@ -134,7 +134,7 @@ class GoogleCloudStorage(RemoteStorage):
             headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
             expected = (206, 416)  # the range begins at the end or after it
         url = f"{blob.client.api_endpoint}/download/storage/v1{blob.path}?alt=media"
-        with self._bucket.looking_for(key):
+        with self._bucket.looking_for(key), self._bucket.call(key):
             # One answer: all of its bytes are of one generation.
             response = self._bucket.send("GET", url, expected, headers=headers, stream=True)
         if response.status_code == 416:
@@ -146,7 +146,7 @@ class GoogleCloudStorage(RemoteStorage):
 
     def stat(self, key: str) -> Stat:
         blob = self._bucket.blob(key)
-        with self._bucket.looking_for(key):
+        with self._bucket.looking_for(key), self._bucket.call(key):
             blob.reload(**self._bucket.limits)
         return Stat(key, blob.size, blob.time_created)
 
@@ -234,7 +234,7 @@ class GoogleCloudStorage(RemoteStorage):
             )
 
     def _put_large(self, blob: Blob, source: Source, acl: str | None) -> None:
-        with translated(blob.name, missing=StorageUnavailable):
+        with self._bucket.call(blob.name, missing=StorageUnavailable):
             url = blob.create_resumable_upload_session(
                 content_type=blob.content_type,
                 size=source.size,
@@ -250,7 +250,7 @@ class GoogleCloudStorage(RemoteStorage):
                 with self._claiming(blob):
                     upload.put(blob, part)
         except BaseException:
-            upload.cancel()
+            upload.cancel(blob.name)
             raise
 
     def _compose(self, names: Sequence[str], whole: Blob, acl: str | None = None) -> None:
@@ -265,18 +265,18 @@ class GoogleCloudStorage(RemoteStorage):
             self._bucket.send("POST", url, (200,), params=parameters, json=body).json()
 
     def _delete(self, key: str) -> None:
-        with suppress(BlobNotFound), self._bucket.looking_for(key):
+        with suppress(BlobNotFound), self._bucket.looking_for(key), self._bucket.call(key):
             self._bucket.blob(key).delete(**self._bucket.limits)
 
     @contextmanager
     def _claiming(self, blob: Blob, missing: type = StorageUnavailable) -> Iterator[None]:
         """A key that turns out to be taken by ourselves is not taken."""
         try:
-            with translated(blob.name, missing):
+            with self._bucket.call(blob.name, missing):
                 yield
         except BlobExists:
             found = self._bucket.blob(blob.name)
-            with translated(blob.name, missing=BlobExists):
+            with self._bucket.call(blob.name, missing=BlobExists):
                 found.reload(**self._bucket.limits)
             if (found.metadata or {}).get(_MARK) != blob.metadata[_MARK]:
                 raise

@@ -23,6 +23,7 @@ from requests.adapters import HTTPAdapter
 
 from ..errors import BlobExists, BlobNotFound, StorageUnavailable
 from ..keys import check_key
+from .breaker import Breaker
 
 _CONNECTIONS = 50  # kept open, one a thread of a large server
 
@@ -61,8 +62,8 @@ class Bucket:
 
     :param credentials: path of a service account's JSON; default credentials without. Where
         ``STORAGE_EMULATOR_HOST`` is set nobody needs any.
-    :param timeout: seconds to wait for one answer; a request is given up after about three
-        times that, repetitions included.
+    :param timeout: seconds to wait for one answer. What fails is repeated until one and a half of
+        that are over: a silence is given up after two time-outs, a refusal after one and a half.
     :param create: whether to make the bucket if it is missing, with the access ``acl`` or,
         if ``uniform``, with uniform access.
     """
@@ -85,7 +86,8 @@ class Bucket:
         self._acl = acl
         self._uniform = uniform
         self._timeout = timeout
-        self._retry = DEFAULT_RETRY.with_timeout(2 * timeout).with_delay(0.2, 2)
+        self._retry = DEFAULT_RETRY.with_timeout(1.5 * timeout).with_delay(0.2, 2)
+        self._breaker = Breaker(patience=timeout / 2, pause=timeout)
         self._lock = Lock()
         self._connection: _Connection | None = None
         self._seen = False
@@ -107,18 +109,24 @@ class Bucket:
         )
         blobs = iter(found)
         while True:
-            with translated(prefix or self.name, missing=StorageUnavailable):
+            with self.call(prefix or self.name, missing=StorageUnavailable):
                 blob = next(blobs, None)
             if blob is None:
                 return
             yield blob
 
     @contextmanager
+    def call(self, key: str, missing: type = BlobNotFound) -> Iterator[None]:
+        """Around one request: time-outs are counted, and what is raised is in our words."""
+        with self._breaker.call(key), translated(key, missing):
+            yield
+
+    @contextmanager
     def looking_for(self, key: str) -> Iterator[None]:
-        """404 is the answer for objects and for buckets; once it is asked which."""
+        """Around the calls of which 404 is the answer for objects and for buckets; once it is
+        asked which."""
         try:
-            with translated(key):
-                yield
+            yield
         except BlobNotFound:
             if not self._seen:
                 next(self.blobs(limit=1), None)
@@ -190,7 +198,7 @@ class Bucket:
         if self._uniform:
             bucket.iam_configuration.uniform_bucket_level_access_enabled = True
         # A conflict: another worker was faster.
-        with translated(self.name, missing=StorageUnavailable), suppress(api.Conflict):
+        with self.call(self.name, missing=StorageUnavailable), suppress(api.Conflict):
             if not bucket.exists(**self.limits):
                 client.create_bucket(bucket, predefined_acl=self._acl, **self.limits)
 
@@ -236,9 +244,9 @@ class Resumable:
                 raise StorageUnavailable(blob.name, f"{kept} bytes were kept of {self._sent}")
             start = kept
 
-    def cancel(self) -> None:
+    def cancel(self, key: str) -> None:
         # What cannot be cancelled ends by itself, after a week.
-        with suppress(GoogleAuthError, requests.RequestException):
+        with suppress(StorageUnavailable), self._bucket.call(key):
             self._bucket.connect().session.delete(self._url, timeout=self._bucket.limits["timeout"])
 
     def _verify(self, blob: Blob, stored: dict[str, Any], digest: str) -> None:

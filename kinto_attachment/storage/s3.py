@@ -21,6 +21,7 @@ from ..keys import check_key
 from ..settings import Settings
 from . import IStorage, Stat
 from .base import RemoteStorage, read_spool_dir
+from .breaker import Breaker
 from .s3_parts import PART, compose_parts, read_parts, send_all
 
 DELETE_PAGE = 1000
@@ -79,6 +80,8 @@ class S3FileStorage(RemoteStorage):
         self.base_url = base_url
         self._options = options or {}
         self._config = Config(max_pool_connections=CONNECTIONS, **(config or {}))
+        timeout = self._config.read_timeout
+        self._breaker = Breaker(patience=timeout / 2, pause=timeout)
         self._acl = acl
         self.spool_dir = spool_dir
         self._client: tuple[int, Any] | None = None
@@ -132,6 +135,12 @@ class S3FileStorage(RemoteStorage):
                     self._client = (os.getpid(), client)
         return self._client[1]
 
+    @contextmanager
+    def _call(self, key: str, missing: type[StorageError] = StorageUnavailable) -> Iterator[None]:
+        """Around one request: time-outs are counted, and what is raised is in our words."""
+        with self._breaker.call(key), _translated(key, missing):
+            yield
+
     def put(self, key: str, source: Source) -> None:
         check_key(key)
         headers = self._headers(source)
@@ -143,7 +152,7 @@ class S3FileStorage(RemoteStorage):
             raise StorageUnavailable("spool", f"{len(body)} of {source.size} bytes")
         if self._sends_checksums:
             headers["ChecksumSHA256"] = b64encode(bytes.fromhex(source.digest)).decode()
-        with _translated(key):
+        with self._call(key):
             self.client.put_object(Bucket=self.bucket_name, Key=key, Body=body, **headers)
 
     def open(self, key: str, start: int = 0, end: int | None = None) -> "S3Chunks":
@@ -153,7 +162,7 @@ class S3FileStorage(RemoteStorage):
             return S3Chunks(key)
         bounds = {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
         try:
-            with _translated(key, missing=BlobNotFound):
+            with self._call(key, missing=BlobNotFound):
                 answer = self.client.get_object(
                     Bucket=self.bucket_name, Key=key, **(bounds if start or end else {})
                 )
@@ -166,14 +175,14 @@ class S3FileStorage(RemoteStorage):
 
     def stat(self, key: str) -> Stat:
         check_key(key)
-        with _translated(key, missing=BlobNotFound):
+        with self._call(key, missing=BlobNotFound):
             head = self.client.head_object(Bucket=self.bucket_name, Key=key)
             return Stat(key, head["ContentLength"], head["LastModified"])
 
     def delete(self, keys: Iterable[str]) -> None:
         keys = iter(keys)
         while page := [{"Key": check_key(key)} for key in islice(keys, DELETE_PAGE)]:
-            with _translated(page[0]["Key"]):
+            with self._call(page[0]["Key"]):
                 answer = self.client.delete_objects(
                     Bucket=self.bucket_name, Delete={"Objects": page, "Quiet": True}
                 )
@@ -206,7 +215,7 @@ class S3FileStorage(RemoteStorage):
         sizes = [(part, self.stat(part).size) for part in parts]
         headers = self._acl_header
         if sum(size for _, size in sizes) == 0:
-            with _translated(key):
+            with self._call(key):
                 self.client.put_object(Bucket=self.bucket_name, Key=key, Body=b"", **headers)
             return
         self._put_parts(key, compose_parts(self.open, self.bucket_name, sizes), headers)
@@ -252,13 +261,13 @@ class S3FileStorage(RemoteStorage):
         """A multipart upload of our own: boto3's takes 2 to 10 times the memory."""
         where = {"Bucket": self.bucket_name, "Key": key}
         checksum = {"ChecksumAlgorithm": "CRC32"} if self._sends_checksums else {}
-        with _translated(key):
+        with self._call(key):
             upload = self.client.create_multipart_upload(**where, **headers, **checksum)
             where["UploadId"] = upload["UploadId"]
 
         def send(number: int, part: dict[str, Any]) -> dict[str, Any]:
             copied = part.get("CopySource")
-            with _translated(key, missing=BlobNotFound if copied else StorageUnavailable):
+            with self._call(key, missing=BlobNotFound if copied else StorageUnavailable):
                 if copied:
                     answer = self.client.upload_part_copy(**where, PartNumber=number, **part)
                     answer = answer["CopyPartResult"]
@@ -269,7 +278,7 @@ class S3FileStorage(RemoteStorage):
 
         try:
             sent = send_all(send, parts)
-            with _translated(key):
+            with self._call(key):
                 self.client.complete_multipart_upload(**where, MultipartUpload={"Parts": sent})
         except BaseException:
             self._abort(where)
@@ -277,7 +286,7 @@ class S3FileStorage(RemoteStorage):
 
     def _abort(self, where: dict[str, str]) -> None:
         try:
-            with _translated(where["Key"]):
+            with self._call(where["Key"]):
                 self.client.abort_multipart_upload(**where)
         except StorageUnavailable:
             # What is being raised says why; what is left is no object, and `gc` aborts it.
