@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Each process has servers of its own; a file of tests stays in one.
+IN_PARALLEL := --numprocesses 2 --dist loadfile
 INSTALLED := $(VENV)/.installed
 
 .PHONY: help install serve tests tests-all crash-test lint format clean
@@ -24,10 +26,10 @@ serve: $(INSTALLED)
 	$(BIN)/python scripts/serve.py
 
 tests: $(INSTALLED) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(IN_PARALLEL)
 
 tests-all: $(INSTALLED) lint
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m "slow or not slow"
 
 crash-test: $(INSTALLED)
 	CRASH_TEST_KILLS=50 $(BIN)/python -m pytest -m "slow or not slow" tests/test_crash.py

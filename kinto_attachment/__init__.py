@@ -4,9 +4,10 @@ from importlib.metadata import version
 
 from kinto.core.metrics import watch_execution_time
 from pyramid.config import Configurator
-from pyramid.events import ApplicationCreated
+from pyramid.events import ApplicationCreated, NewRequest
 from pyramid.exceptions import ConfigurationError
 from pyramid.security import NO_PERMISSION_REQUIRED
+from pyramid.settings import asbool
 from pyramid.tweens import EXCVIEW
 
 __version__ = version("kinto-attachment")
@@ -21,16 +22,22 @@ def includeme(config: Configurator) -> None:
     from .claims import Claims
     from .errors import AttachmentError, SettingError
     from .heartbeat import heartbeat
+    from .kept import KeptFiles
     from .legacy import LegacyRows
     from .links import Links
+    from .media import MediaStore
+    from .pending import PendingUploads
     from .releases import Releases
     from .settings import read_settings
     from .storage import IFileStorage, open_storage
     from .storage.pyramid import PyramidStorage
-    from .views import attachments, default_bucket
+    from .verify import Background, Verifier
+    from .views import attachments, default_bucket, media
     from .views.errors import error_view
+    from .views.media_context import PRINCIPALS
 
     registry = config.registry
+    config.add_settings({**PRINCIPALS, **config.get_settings()})
     try:
         settings = read_settings(config.get_settings())
         storage = open_storage(settings)
@@ -42,8 +49,25 @@ def includeme(config: Configurator) -> None:
     registry.attachment_links = Links(registry.storage)
     registry.attachment_releases = Releases(registry.storage)
     registry.attachment_claims = Claims(registry.storage)
+    registry.attachment_media = MediaStore(
+        settings,
+        storage,
+        registry.attachment_links,
+        registry.attachment_releases,
+        registry.attachment_claims,
+        PendingUploads(registry.storage),
+    )
+    is_readonly = asbool(config.get_settings().get("readonly"))
+    registry.attachment_verifier = Background(
+        lambda: Verifier(registry.attachment_media, lambda: registry.metrics),
+        enabled=settings["media.verifier"] == "thread" and not is_readonly,
+    )
+    config.add_subscriber(lambda event: registry.attachment_verifier.look(), NewRequest)
     registry.attachment_legacy = LegacyRows(
-        registry.storage, registry.attachment_links, settings["base_url"]
+        registry.storage,
+        registry.attachment_links,
+        settings["base_url"],
+        KeptFiles(settings, storage, registry.attachment_links, registry.attachment_releases),
     )
     if hasattr(registry.storage, "client"):
         from .migrations import AttachmentMigration  # PostgreSQL is an extra of Kinto
@@ -67,7 +91,8 @@ def includeme(config: Configurator) -> None:
     if default_bucket.is_enabled(config):
         attachments.attachment.path_info = rf"^/v\d+(?!{default_bucket.ALIAS})"
         default_bucket.install(config)
-    config.add_cornice_service(attachments.attachment)
+    for service in (attachments.attachment, media.media, media.media_stat, media.medium):
+        config.add_cornice_service(service)
 
     registry.heartbeats["attachments"] = heartbeat(storage)
     config.add_subscriber(

@@ -28,34 +28,58 @@ _ATTACHMENT_URL = re.compile(
 class Digest:
     """The SHA-256 and the length of bytes that pass by.
 
+    :param hashed: False to leave the hash to somebody else: then there is only the length.
+
     >>> digest = Digest()
     >>> digest.update(b"abc")
     >>> digest.size, digest.hexdigest()[:8]
     (3, 'ba7816bf')
     """
 
-    def __init__(self) -> None:
-        self._hash = sha256()
+    def __init__(self, hashed: bool = True) -> None:
+        self._hash = sha256() if hashed else None
         self.size = 0
 
     def update(self, chunk: bytes) -> None:
-        self._hash.update(chunk)
+        if self._hash:
+            self._hash.update(chunk)
         self.size += len(chunk)
 
     def hexdigest(self) -> str:
-        """64 characters of lowercase hex."""
-        return self._hash.hexdigest()
+        """64 characters of lowercase hex; none if it was not hashed."""
+        return self._hash.hexdigest() if self._hash else ""
+
+
+@dataclass(frozen=True)
+class Label:
+    """What an object in a storage says of itself, to those whom the storage serves it.
+
+    :param filename: as the client named it.
+    :param mimetype: our own judgement of the type.
+    :param immutable: whether its key will never hold other bytes.
+    :param private: whether nobody is to read it but through Kinto.
+    """
+
+    filename: str
+    mimetype: str
+    immutable: bool = False
+    private: bool = False
+
+    @property
+    def disposition(self) -> str:
+        """The ``Content-Disposition`` of the object."""
+        return content_disposition(self.filename, is_media(self.mimetype))
 
 
 @dataclass(frozen=True)
 class Source:
-    """Bytes on their way in, all of them received, hashed and spooled.
+    """Bytes on their way in, all of them received and spooled.
 
     :param file: readable and seekable; a storage reads it from its start.
     :param filename: as the client named it, already accepted.
     :param mimetype: our own judgement of the type.
     :param size: bytes.
-    :param digest: SHA-256 of them, lowercase hex.
+    :param digest: SHA-256 of them, lowercase hex; empty if it is not known yet.
     :param immutable: whether the key they go to will never hold other bytes.
     :param private: whether nobody is to read them but through Kinto.
     """
@@ -69,9 +93,8 @@ class Source:
     private: bool = False
 
     @property
-    def disposition(self) -> str:
-        """The ``Content-Disposition`` of an object that somebody else will serve."""
-        return content_disposition(self.filename, is_media(self.mimetype))
+    def label(self) -> Label:
+        return Label(self.filename, self.mimetype, self.immutable, self.private)
 
     def chunks(self) -> Iterator[bytes]:
         """All bytes from the start, :data:`CHUNK` at a time."""
@@ -138,6 +161,10 @@ class RecordRef:
     record: str
 
     @property
+    def path(self) -> tuple[str, str, str]:
+        return (self.bucket, self.collection, self.record)
+
+    @property
     def collection_uri(self) -> str:
         return f"/buckets/{self.bucket}/collections/{self.collection}"
 
@@ -156,6 +183,51 @@ class RecordRef:
         """
         match = _ATTACHMENT_URL.fullmatch(location)
         return cls(*(unquote(part) for part in match.groups())) if match else None
+
+
+@dataclass(frozen=True)
+class MediaRef:
+    """An entry of the media store: somebody keeps the bytes of a hash there.
+
+    :param owner: the principal whose entry it is.
+    :param digest: SHA-256, lowercase hex.
+
+    >>> MediaRef("basicauth:ab/c", "e3b0").uri
+    '/media/basicauth:ab%2Fc/e3b0'
+    """
+
+    owner: str
+    digest: str
+
+    @property
+    def path(self) -> tuple[str, str, str]:
+        """As that of records; but no bucket can have such an id."""
+        return ("~media~", self.owner, self.digest)
+
+    @property
+    def uri(self) -> str:
+        return f"/media/{quote(self.owner, safe=':')}/{self.digest}"
+
+
+Ref = RecordRef | MediaRef
+"""Who has a blob."""
+
+
+def read_ref(uri: str) -> Ref:
+    """Whose URI it is.
+
+    >>> read_ref("/media/basicauth:ab%2Fc/e3b0")
+    MediaRef(owner='basicauth:ab/c', digest='e3b0')
+    """
+    _, kind, *parts = uri.split("/")
+    if kind == "media":
+        return MediaRef(unquote(parts[0]), parts[1])
+    return RecordRef(parts[0], parts[2], parts[4])
+
+
+def is_digest(text: str) -> bool:
+    """Whether it is a SHA-256 in lowercase hex."""
+    return _DIGEST.fullmatch(text) is not None
 
 
 def accept_filename(filename: str | None) -> str:

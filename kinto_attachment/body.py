@@ -1,11 +1,13 @@
 """The body of a request, straight from the WSGI server."""
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from io import BytesIO
-from typing import Any
+from typing import Any, BinaryIO
 
-from .blob import CHUNK
-from .errors import MalformedForm
+from .blob import CHUNK, Digest
+from .errors import BodyTooLarge, EmptyBody, MalformedForm, StorageUnavailable
 
 DRAIN_BYTES = 8 * 1024 * 1024
 DRAIN_SECONDS = 5.0
@@ -71,6 +73,50 @@ class Body:
             self._left = 0  # nobody is there to answer
         self._environ["wsgi.input"] = BytesIO()
         self._environ["CONTENT_LENGTH"] = "0"
+
+
+def receive(
+    body: Body, spool: Callable[[], BinaryIO], max_size: int, hashed: bool = True
+) -> tuple[BinaryIO, Digest]:
+    """The whole body in a new file, for the caller to close, and what is known of it.
+
+    :param spool: makes the file, see ``IStorage.spool``.
+    :param max_size: bytes; 0 for any.
+    :param hashed: whether to hash it on the way.
+    :raises BodyTooLarge: as soon as it is known.
+    :raises EmptyBody: there is none.
+    :raises MalformedForm: the client went away, or sent less than it had announced.
+    :raises StorageUnavailable: the spool takes no more.
+    """
+    if max_size and (body.length or 0) > max_size:
+        raise BodyTooLarge(body.length, max_size)
+    file, digest = spool(), Digest(hashed)
+    try:
+        while chunk := body.read():
+            digest.update(chunk)
+            if max_size and digest.size > max_size:
+                raise BodyTooLarge(max(digest.size, body.length or 0), max_size)
+            with spooling():
+                file.write(chunk)
+        if digest.size < (body.length or 0):
+            raise MalformedForm(f"{digest.size} bytes came, of {body.length}.", "body")
+        if not digest.size:
+            raise EmptyBody()
+        with spooling():
+            file.flush()
+    except BaseException:
+        with suppress(OSError):  # bytes that a full disk did not take
+            file.close()
+        raise
+    return file, digest
+
+
+@contextmanager
+def spooling() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageUnavailable("spool", str(error)) from error
 
 
 def _read_chunk_of_uwsgi(size: int) -> bytes:

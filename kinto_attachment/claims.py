@@ -13,12 +13,12 @@ other has said: one of the two sees the other.
 resource_name       parent_id                   id      data
 ==================  ==========================  ======  ==========
 attachment-claim    /attachment-claims/{uuid}   key
-attachment-doom     /attachment-dooms/{uuid}    uuid    ``keys``
+attachment-doom     /attachment-dooms           uuid    ``keys``
 ==================  ==========================  ======  ==========
 """
 
-import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -34,6 +34,17 @@ LEASE = 300
 """Seconds after which who doomed a key is dead, and no request of his is still on its way."""
 
 
+@dataclass(frozen=True)
+class Claim:
+    """
+    :param modified: since when, in milliseconds since 1970.
+    """
+
+    id: str
+    key: str
+    modified: int
+
+
 class Claims:
     """The rows, in Kinto's storage. Every method works within the caller's transaction, which is
     to be committed before anything else is done.
@@ -44,15 +55,15 @@ class Claims:
     def __init__(self, storage: Any):
         self._storage = storage
 
-    def claim(self, key: str) -> str:
-        """Say that the key is about to be stored, or taken as stored; the id of the claim."""
+    def claim(self, key: str) -> Claim:
+        """Say that the key is about to be stored, or taken as stored."""
         claim_id = uuid4().hex
-        self._storage.update(CLAIM, f"{CLAIMS_PARENT}/{claim_id}", key, {})
-        return claim_id
+        row = self._storage.update(CLAIM, f"{CLAIMS_PARENT}/{claim_id}", key, {})
+        return Claim(claim_id, key, row["last_modified"])
 
-    def drop(self, claim_id: str) -> None:
+    def drop(self, claim: Claim) -> None:
         """The key is linked, or given up. Again does nothing."""
-        self._storage.delete_all(CLAIM, f"{CLAIMS_PARENT}/{claim_id}", with_deleted=False)
+        self._storage.delete_all(CLAIM, f"{CLAIMS_PARENT}/{claim.id}", with_deleted=False)
 
     def claimed(self, keys: Sequence[str], since: int) -> set[str]:
         """Those of at most 1000 keys that were claimed since then (milliseconds since 1970)."""
@@ -73,16 +84,17 @@ class Claims:
     def doom(self, keys: Iterable[str]) -> str:
         """Say that the keys are about to be deleted; the id of the doom."""
         doom_id = uuid4().hex
-        self._storage.update(DOOM, f"{DOOMS_PARENT}/{doom_id}", doom_id, {"keys": list(keys)})
+        self._storage.update(DOOM, DOOMS_PARENT, doom_id, {"keys": list(keys)})
         return doom_id
 
     def spare(self, doom_id: str) -> None:
         """They are deleted, or not going to be. Again does nothing."""
-        self._storage.delete_all(DOOM, f"{DOOMS_PARENT}/{doom_id}", with_deleted=False)
+        own = [Filter("id", doom_id, COMPARISON.EQ)]
+        self._storage.delete_all(DOOM, DOOMS_PARENT, filters=own, with_deleted=False)
 
-    def is_doomed(self, key: str) -> bool:
-        """Whether somebody alive is about to delete the key."""
-        alive = int((time.time() - LEASE) * 1000)
-        recent = [Filter("last_modified", alive, COMPARISON.GT)]
-        rows = self._storage.list_all(DOOM, f"{DOOMS_PARENT}/*", filters=recent)
-        return any(key in row["keys"] for row in rows)
+    def is_doomed(self, claim: Claim) -> bool:
+        """Whether somebody alive is about to delete what is claimed. Both were dated by the
+        database, whatever the clocks of the servers say."""
+        recent = [Filter("last_modified", claim.modified - LEASE * 1000, COMPARISON.GT)]
+        rows = self._storage.list_all(DOOM, DOOMS_PARENT, filters=recent)
+        return any(claim.key in row["keys"] for row in rows)

@@ -7,20 +7,22 @@ import os
 import re
 import signal
 import sys
+import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from configparser import ConfigParser
+from collections.abc import Callable, Iterator, Mapping
+from configparser import Error as IniError
 from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
 import transaction
+from kinto.core.storage.exceptions import BackendError
 from pyramid.exceptions import ConfigurationError
 from tqdm import tqdm
 
 from .errors import AttachmentError, SettingError
 from .finding import Finding
-from .maintenance import Server
+from .maintenance import Keys, Server
 from .maintenance.fsck import check
 from .maintenance.gc import collect
 from .maintenance.migrate import copy
@@ -28,6 +30,7 @@ from .maintenance.rebase import rebase
 from .settings import read_settings
 from .storage import open_storage
 from .transfer import Client, download, upload
+from .verify import Verifier
 
 CLEAN, PROBLEMS, FAILED = 0, 1, 2
 
@@ -51,8 +54,10 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read along has enough. Python would complain again at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (AttachmentError, ConfigurationError, OSError, ValueError) as error:
+    except (AttachmentError, BackendError, ConfigurationError, OSError, ValueError) as error:
         print(f"kinto-attachment: {error}", file=sys.stderr)
+    except Exception:  # which Python would end with the status of problems
+        traceback.print_exc()
     return FAILED
 
 
@@ -79,8 +84,7 @@ def _server(options: argparse.Namespace) -> Server:
     """The server of the ini file, set up but not started."""
     from pyramid.paster import bootstrap
 
-    if not os.path.exists(options.ini):
-        raise SettingError("--ini", f"there is no {options.ini}")
+    _read_ini("--ini", options.ini)
     with warnings.catch_warnings():
         # Kinto minds that there is no HTTPS, and other things that are not of now.
         warnings.filterwarnings("ignore", module=r"kinto\.core\.")
@@ -105,7 +109,7 @@ def _gc(options: argparse.Namespace, on_bytes: OnBytes) -> Iterator[Finding]:
 
 
 def _migrate(options: argparse.Namespace, on_bytes: OnBytes) -> Iterator[Finding]:
-    target = open_storage(read_settings(_read_ini(options.to)))
+    target = open_storage(read_settings(_kinto_settings("--to", options.to)))
     return copy(_server(options), target, dry_run=options.dry_run, on_bytes=on_bytes)
 
 
@@ -113,20 +117,20 @@ def _rebase(options: argparse.Namespace, on_bytes: OnBytes) -> Iterator[Finding]
     return rebase(_server(options), options.old, options.new, dry_run=options.dry_run)
 
 
+def _verify(options: argparse.Namespace, on_bytes: OnBytes) -> Iterator[Finding]:
+    server = _server(options)
+    verifier = Verifier(server.media, server.metrics)
+    return verifier.verify(on_bytes) if options.once else verifier.watch(on_bytes)
+
+
 def _import(options: argparse.Namespace, on_bytes: OnBytes) -> Iterator[Finding]:
     server = _server(options)
+    manager = server.transaction_manager
     if not options.dry_run:
-        return server.legacy.adopt(transaction_manager=server.transaction_manager)
-    return _in_vain(server)
-
-
-def _in_vain(server: Server) -> Iterator[Finding]:
-    """What would be adopted, in a transaction that is aborted."""
-    server.transaction_manager.begin()
-    try:
-        yield from server.legacy.adopt()
-    finally:
-        server.transaction_manager.abort()
+        yield from server.legacy.adopt(transaction_manager=manager)
+        return
+    with closing(Keys()) as trial:
+        yield from server.legacy.adopt(transaction_manager=manager, trial=trial)
 
 
 def _upload(options: argparse.Namespace, on_bytes: OnBytes) -> Iterator[Finding]:
@@ -148,18 +152,31 @@ def _client(options: argparse.Namespace) -> Client:
     return Client(options.server, options.bucket, options.collection, options.auth)
 
 
-def _read_ini(path: str) -> dict[str, str]:
-    """The settings of the other storage: of that ini file only its section for Kinto counts."""
-    parser = ConfigParser(interpolation=None, defaults={"here": os.path.dirname(path) or "."})
-    parser.optionxform = str  # type: ignore[assignment]
-    if not parser.read(path):
-        raise SettingError("--to", f"there is no {path}")
-    section = "app:main" if parser.has_section("app:main") else parser.sections()[0]
-    here = os.path.dirname(os.path.abspath(path))
-    return {
-        name.removeprefix("kinto."): value.replace("%(here)s", here).replace("%%", "%")
-        for name, value in parser[section].items()
-    }
+def _kinto_settings(option: str, path: str) -> Mapping[str, Any]:
+    """The settings of an ini file, as its server has them: without their prefix, and with what the
+    environment says instead."""
+    from kinto import DEFAULT_SETTINGS
+    from kinto.core import load_default_settings
+    from pyramid.config import Configurator
+
+    config = Configurator(settings={**_read_ini(option, path), "settings_prefix": "kinto"})
+    load_default_settings(config, DEFAULT_SETTINGS)
+    return config.get_settings()
+
+
+def _read_ini(option: str, path: str) -> Mapping[str, Any]:
+    """What is in the section of the server.
+
+    :raises SettingError: there is no such file or section, or it is broken.
+    """
+    from pyramid.paster import get_appsettings
+
+    if not os.path.exists(path.partition("#")[0]):
+        raise SettingError(option, f"there is no {path}")
+    try:
+        return get_appsettings(path)
+    except (IniError, ImportError, LookupError, ValueError) as error:
+        raise SettingError(option, f"{path}: {error}") from error
 
 
 def _age(text: str) -> timedelta:
@@ -203,6 +220,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     gc.add_argument("--force", action="store_true", help="even if storage and database disagree")
     gc.add_argument("--offline", action="store_true", help="no server is running: spare nothing")
+
+    verify = command("verify", _verify, "Verify what came with ?verify=false.", changes=False)
+    verify.add_argument("--once", action="store_true", help="what is there now, and end")
 
     migrate = command("migrate", _migrate, "Copy the files to another storage, while serving.")
     migrate.add_argument("--to", required=True, metavar="INI", help="ini file with its settings")

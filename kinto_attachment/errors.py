@@ -12,10 +12,15 @@
     │   ├── FilenameRefused
     │   ├── ContentRefused      the bytes contradict their type
     │   ├── TooLarge            the file is over ``max_size``
+    │   │   └── BodyTooLarge    so is a body that is nothing but the file
+    │   ├── EmptyBody           a file of no bytes, where there is no use for one
+    │   ├── NotADigest          a hash is asked for that is none
+    │   ├── DigestMismatch      the bytes are not those of the hash
     │   ├── NotInBatch          bytes have no place in JSON
     │   ├── MetadataForged      somebody else wrote the ``attachment`` attribute
     │   └── ReplacedMeanwhile   a record was written with a file that is gone
     ├── SweepRefused            storage and database do not belong together
+    ├── NotImported             there are files that only the existing plugin's rows know
     └── StorageError            the place where the bytes are
         ├── KeyRefused          a key no storage may be asked for
         ├── BlobNotFound
@@ -100,7 +105,7 @@ class NotInBatch(Refused):
     location = "path"
 
     def __init__(self) -> None:
-        super().__init__("A file cannot be downloaded in a batch.")
+        super().__init__("The bytes of a file cannot be sent in a batch.")
 
 
 class TooLarge(Refused):
@@ -110,6 +115,28 @@ class TooLarge(Refused):
         super().__init__(f"File size ({size} bytes) exceeds the limit ({limit} bytes).")
         self.size = size
         self.limit = limit
+
+
+class BodyTooLarge(TooLarge):
+    field = "body"
+
+
+class EmptyBody(Refused):
+    field = "body"
+
+    def __init__(self) -> None:
+        super().__init__("The body is empty.")
+
+
+class NotADigest(Refused):
+    """No SHA-256 where one is wanted, in a URL, a header or a body."""
+
+
+class DigestMismatch(Refused):
+    """Both are SHA-256 in hex."""
+
+    def __init__(self, wanted: str, found: str, field: str, location: str):
+        super().__init__(f"The SHA-256 of the body is {found}, not {wanted}.", field, location)
 
 
 class MetadataForged(Refused):
@@ -124,6 +151,13 @@ class ReplacedMeanwhile(Refused):
 
 class SweepRefused(AttachmentError):
     """``gc`` deletes nothing where it might delete everything."""
+
+
+class NotImported(AttachmentError):
+    """A job would take files that the existing plugin's rows know for nobody's."""
+
+    def __init__(self) -> None:
+        super().__init__("There are files of the existing plugin: kinto-attachment import")
 
 
 class StorageError(AttachmentError):

@@ -10,51 +10,26 @@ after the database connection is given back.
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from transaction.interfaces import IDataManager
 from zope.interface import implementer
 
-from .blob import RecordRef, Source
-from .claims import Claims
+from .blob import Label, RecordRef, Ref, Source
+from .claims import Claim, Claims
 from .errors import BlobExists, StorageUnavailable
 from .keys import KeyTemplate
 from .links import Link, Links
 from .releases import Releases, Rule
+from .restart import begin_again
 from .storage import IStorage
 
 logger = logging.getLogger(__name__)
 
 DOOMED_SECONDS = 10
 """How long an upload waits for the deletion of what it is about to store."""
-
-
-def begin_again(
-    transaction_manager: Any,
-    files: "Files | None",
-    carry_hooks: bool = True,
-    between: Callable[[], Any] = lambda: None,
-) -> Any:
-    """End a transaction without a trace and begin another; see
-    :func:`kinto_attachment.transaction.restart`.
-
-    :param files: what it does to files, if it does anything.
-    :param between: is called after the old transaction, and before the new one.
-    :returns: what it returned.
-    """
-    hooks = list(transaction_manager.get().getAfterCommitHooks()) if carry_hooks else []
-    if files:
-        files.leave()
-    transaction_manager.abort()
-    try:
-        return between()
-    finally:
-        current = transaction_manager.begin()
-        for hook, args, kwargs in hooks:
-            current.addAfterCommitHook(hook, args, kwargs)
-        if files:
-            files.join()
 
 
 @implementer(IDataManager)
@@ -77,7 +52,7 @@ class Files:
         self._links = links
         self._releases = releases
         self._claims = claims
-        self._claimed: list[str] = []
+        self._claimed: list[Claim] = []
         self._transaction: Any = None
         self._created: list[str] = []
         self._created_shared: list[str] = []
@@ -88,7 +63,6 @@ class Files:
         # For settle():
         self._to_delete: list[str] = []
         self._to_sweep: list[str] = []
-        self._in_doubt: list[str] = []
         self._to_release: list[str] = []
 
     def join(self) -> None:
@@ -105,12 +79,44 @@ class Files:
         self._undo_all()
         self._created, self._created_shared = created, shared
 
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """A transaction of its own, for who has no request: committed at the end, and settled."""
+        self.transaction_manager.begin()
+        self.join()
+        try:
+            yield
+            self.transaction_manager.commit()
+        except BaseException:
+            self.transaction_manager.abort()
+            raise
+        finally:
+            self.settle()
+
     def put(self, keys: Iterable[str], source: Source, template: KeyTemplate) -> str:
         """Store the source under the first of the keys that is free.
 
         :param keys: candidates, as the template makes them.
         :returns: the key.
         """
+        return self._store(keys, template, source.size, lambda key: self._storage.put(key, source))
+
+    def compose(
+        self, parts: list[str], size: int, label: Label, keys: Iterable[str], template: KeyTemplate
+    ) -> str:
+        """Store blobs that are there, one after the other, under the first of the keys that is
+        free.
+
+        :param size: of them all, in bytes.
+        :returns: the key.
+        """
+        return self._store(
+            keys, template, size, lambda key: self._storage.compose(parts, key, label)
+        )
+
+    def _store(
+        self, keys: Iterable[str], template: KeyTemplate, size: int, store: Callable[[str], None]
+    ) -> str:
         for key in keys:
             if template.shared:
                 self._claim(key)
@@ -119,9 +125,10 @@ class Files:
                 # Ours, whatever becomes of it; of another key we only know when it is stored.
                 self._created.append(key)
             try:
-                self._storage.put(key, source)
+                store(key)
             except BlobExists:
                 if template.shared:
+                    self._heal(key, size, store)
                     return key  # and so are the bytes
                 if template.unique:
                     self._created.remove(key)
@@ -129,7 +136,16 @@ class Files:
             if not (template.shared or template.unique):
                 self._created.append(key)
             return key
-        raise BlobExists(source.filename, "no key is free")
+        raise BlobExists("", "no key is free")
+
+    def _heal(self, key: str, size: int, store: Callable[[str], None]) -> None:
+        """Under a name that says its hash something else may be, after a disk was full or broken:
+        what is asked to be stored is stored."""
+        found = self._storage.stat(key).size
+        if found != size:
+            logger.error("%s has %d bytes instead of %d: it is stored again.", key, found, size)
+            self._storage.delete([key])
+            store(key)
 
     def _claim(self, key: str) -> None:
         """Keep ``gc`` from deleting a key that is taken as stored. Each step is committed before
@@ -137,9 +153,10 @@ class Files:
 
         :raises StorageUnavailable: it is just being deleted, and that takes long.
         """
-        self._claimed.append(self._apart(lambda: self._claims.claim(key)))
+        claim = self._apart(lambda: self._claims.claim(key))
+        self._claimed.append(claim)
         deadline = time.monotonic() + DOOMED_SECONDS
-        while self._apart(lambda: self._claims.is_doomed(key)):
+        while self._apart(lambda: self._claims.is_doomed(claim)):
             if time.monotonic() > deadline:
                 raise StorageUnavailable(key, "it is being deleted")
             time.sleep(0.05)
@@ -173,19 +190,24 @@ class Files:
         if before and not link.is_of(attachment := shown()):
             winner = next((other for other in before if other.is_of(attachment)), link)
         self._links.add(winner)
-        for claim_id in self._claimed:
-            self._claims.drop(claim_id)
+        self.drop_claims()
         self.undo(lambda: self._relink(link.ref, before))
         if winner is not link:
             removed.append((link.key, link.shared))
         self.release([(key, shared) for key, shared in removed if key != winner.key], keep_old)
 
-    def unlink(self, ref: RecordRef, keep_old: bool) -> None:
-        """Let go what the record had."""
+    def drop_claims(self) -> None:
+        """What was claimed has a link by now."""
+        for claim in self._claimed:
+            self._claims.drop(claim)
+
+    def unlink(self, ref: Ref, keep_old: bool) -> bool:
+        """Let go what the record had; whether that was anything."""
         before = [] if self._links.rolls_back else self._links.of(ref)
         removed = self._links.remove(ref)
         self.undo(lambda: self._relink(ref, before))
         self.release(removed, keep_old)
+        return bool(removed)
 
     def release(self, keys: Iterable[tuple[str, bool]], keep_old: bool) -> None:
         """Write down, in this transaction, that these ``(key, shared)`` lost their link."""
@@ -205,7 +227,7 @@ class Files:
         if not self._links.rolls_back:
             self._undo.append(callback)
 
-    def _relink(self, ref: RecordRef, before: list[Link]) -> None:
+    def _relink(self, ref: Ref, before: list[Link]) -> None:
         self._links.remove(ref)
         for link in before:
             self._links.add(link)
@@ -213,7 +235,7 @@ class Files:
     # IDataManager. A successful commit calls tpc_begin, commit, tpc_vote, tpc_finish, abort.
 
     def sortKey(self) -> str:
-        return "attachment"  # votes before SQLAlchemy, whose "~" sorts last
+        return "}~attachment"  # right before SQLAlchemy, whose "~" sorts last
 
     def tpc_begin(self, transaction: Any) -> None:
         pass
@@ -234,9 +256,12 @@ class Files:
     def abort(self, transaction: Any) -> None:
         if transaction is not self._transaction:
             return  # finished, or left
-        # A commit that failed after the vote may have happened all the same, when only its
-        # answer was lost: then the rows decide.
-        (self._in_doubt if self._voted else self._to_delete).extend(self._created)
+        if self._voted and self._created:
+            # The commit may have happened, or be about to, when only its answer was lost. What no
+            # record has by tomorrow ``gc`` finds.
+            logger.warning("A commit is in doubt: %s", ", ".join(self._created))
+        else:
+            self._to_delete += self._created
         self._to_sweep += self._created_shared
         self._undo_all()
 
@@ -256,11 +281,6 @@ class Files:
         """Do to the storage what was decided. Failures are logged: the answer to the client is
         decided too, and what is left undone is found by ``gc``."""
         try:
-            if self._in_doubt:
-                with self.transaction_manager:
-                    linked = self._links.linked(self._in_doubt)
-                self._to_delete += [key for key in self._in_doubt if key not in linked]
-                self._in_doubt = []
             if self._to_delete:
                 self._storage.delete(self._to_delete)
                 self._to_delete = []
@@ -269,8 +289,7 @@ class Files:
                     linked = self._links.linked(self._to_sweep)
                     unlinked = [key for key in self._to_sweep if key not in linked]
                     self._releases.add(unlinked, Rule.SWEEP)
-                    for claim_id in self._claimed:
-                        self._claims.drop(claim_id)
+                    self.drop_claims()
                 self._to_sweep = []
             while self._to_release:
                 self._settle_release(self._to_release.pop(0))

@@ -5,8 +5,8 @@ kept, and capped.
 """
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.errors import HeaderParseError
 from email.message import Message
@@ -17,14 +17,13 @@ from kinto.core.utils import json
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from .blob import Digest, accept_filename
-from .body import Body
+from .body import Body, spooling
 from .errors import (
     AttachmentMissing,
     FieldRefused,
     FilenameRefused,
     MalformedForm,
     NotMultipart,
-    StorageUnavailable,
     TooLarge,
 )
 
@@ -202,7 +201,7 @@ class FormReader:
                 raise TooLarge(file.digest.size, self._max_size)
             return
         file.digest.update(chunk)
-        with _spooling():
+        with spooling():
             file.file.write(chunk)
 
     def _form(self) -> Form:
@@ -211,7 +210,7 @@ class FormReader:
         if not self._file:
             raise AttachmentMissing()
         self._refuse_unknown()
-        with _spooling():
+        with spooling():
             self._file.file.flush()
         return Form({name: _decode(name, *text) for name, text in self._texts.items()}, self._file)
 
@@ -230,14 +229,6 @@ def _is_deeper_than(depth: int, value: Any) -> bool:
             if isinstance(item, dict | list)
         ]
     return bool(level)
-
-
-@contextmanager
-def _spooling() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageUnavailable("spool", str(error)) from error
 
 
 def _append(text: bytearray, chunk: bytes, name: str) -> None:

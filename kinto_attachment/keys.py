@@ -5,7 +5,7 @@ import string
 from collections.abc import Iterator
 from uuid import uuid4
 
-from .blob import RecordRef, extension_of, safe_filename
+from .blob import Ref, extension_of, safe_filename
 from .errors import KeyRefused, SettingError
 
 MAX_KEY = 1024
@@ -18,6 +18,7 @@ HEARTBEAT = "__heartbeat__"
 _VALUES = {
     "uuid": "[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}",
     "hash": "[0-9a-f]{64}",
+    "shard": "[0-9a-f]{2}",
     "extension": r"(?:\.[A-Za-z0-9]{1,16})?",
 }
 # Of a name that was taken.
@@ -46,21 +47,33 @@ def check_key(key: str) -> str:
     return key
 
 
+def ends_of(location: str) -> list[str]:
+    """What can be a key, the longest first.
+
+    >>> ends_of("blog/articles/a.png")
+    ['blog/articles/a.png', 'articles/a.png', 'a.png']
+    """
+    parts = location.split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts))]
+
+
 class KeyTemplate:
     """How the keys of one bucket or collection are made.
 
     :param folder: a path with ``{bucket_id}`` and ``{collection_id}``.
     :param pattern: the name below it, of ``{uuid}``, ``{hash}``, ``{filename}``,
-        ``{extension}`` (with its dot), ``{record_id}``, ``{bucket_id}``, ``{collection_id}``.
+        ``{extension}`` (with its dot), ``{record_id}``, ``{bucket_id}``, ``{collection_id}``, and
+        ``{shard}``, the first two digits of the hash: a folder of many files has 256 of its own.
     :raises SettingError: for any other placeholder, or a path that leaves the root.
 
+    >>> from kinto_attachment.blob import RecordRef
     >>> template = KeyTemplate("{bucket_id}", "{hash}{extension}")
     >>> next(template.keys(RecordRef("blog", "a", "b"), "x.PNG", "e3b0"))
     'blog/e3b0.png'
     """
 
     FOLDER = frozenset({"bucket_id", "collection_id"})
-    PATTERN = FOLDER | {"record_id", "uuid", "hash", "filename", "extension"}
+    PATTERN = FOLDER | {"record_id", "uuid", "hash", "shard", "filename", "extension"}
 
     def __init__(self, folder: str, pattern: str):
         folder = folder.strip("/")
@@ -70,7 +83,7 @@ class KeyTemplate:
             raise SettingError("filename_pattern", "cannot be empty")
         if folder:
             pattern = f"{folder}/{pattern}"
-        self._template = pattern
+        self.text = pattern
         fields = set(_placeholders(pattern))
         self.shared = "hash" in fields
         """Whether two files may have one key: only when they have the same bytes."""
@@ -95,21 +108,20 @@ class KeyTemplate:
             self._made.fullmatch(candidate) for candidate in (key, _SUFFIX.sub("", key, count=1))
         )
 
-    def keys(self, ref: RecordRef, filename: str, digest: str) -> Iterator[str]:
+    def keys(self, ref: Ref, filename: str, digest: str) -> Iterator[str]:
         """The key wanted, then others like it (``a.jpg``, ``a-1f0c33d2.jpg``), without end,
         for when it is taken."""
         extension = extension_of(filename)
         values = {
-            "bucket_id": ref.bucket,
-            "collection_id": ref.collection,
-            "record_id": ref.record,
+            **dict(zip(("bucket_id", "collection_id", "record_id"), ref.path, strict=True)),
             "hash": digest,
+            "shard": digest[:2],
             "extension": f".{extension}" if extension else "",
             "filename": safe_filename(filename),
         }
-        yield check_key(self._template.format_map({**values, "uuid": str(uuid4())}))
+        yield check_key(self.text.format_map({**values, "uuid": str(uuid4())}))
         while True:
-            key = self._template.format_map({**values, "uuid": str(uuid4())})
+            key = self.text.format_map({**values, "uuid": str(uuid4())})
             folder, slash, name = key.rpartition("/")
             stem, dot, extension = name.partition(".")
             yield check_key(f"{folder}{slash}{stem}-{uuid4().hex[:8]}{dot}{extension}")

@@ -33,7 +33,7 @@ from typing import Any
 from kinto.core.storage import Filter, Sort
 from kinto.core.utils import COMPARISON
 
-from .blob import RecordRef
+from .blob import RecordRef, Ref, read_ref
 from .rows import PAGE, pages, scan
 
 LINK = "attachment-link"
@@ -44,21 +44,23 @@ _ESCAPED = re.compile(r"[^A-Za-z0-9-]")
 
 @dataclass(frozen=True)
 class Link:
-    """A record has the blob of this key.
+    """A record, or an entry of the media store, has the blob of this key.
 
     :param digest: SHA-256 of the bytes.
     :param shared: whether other records may have it too (a key named by its hash).
     :param filename: as it was uploaded; empty if that is not known.
     :param mimetype: as the record has it; empty if that is not known.
+    :param size: bytes; None if that is not known.
     :param modified: since when, in milliseconds since 1970; 0 before it is written.
     """
 
-    ref: RecordRef
+    ref: Ref
     key: str
     digest: str
     shared: bool = False
     filename: str = field(default="", compare=False)
     mimetype: str = field(default="", compare=False)
+    size: int | None = field(default=None, compare=False)
     modified: int = field(default=0, compare=False)
 
     def is_of(self, attachment: Any) -> bool:
@@ -107,10 +109,11 @@ class Links:
             "record": link.ref.uri,
             "filename": link.filename,
             "mimetype": link.mimetype,
+            "size": link.size,
         }
         self._storage.update(LINK, _parent(link.ref), _link_id(link.key, link.shared), row)
 
-    def of(self, ref: RecordRef) -> list[Link]:
+    def of(self, ref: Ref) -> list[Link]:
         """The links of one record; one, when all is well."""
         return [_link(row) for row in self._storage.list_all(LINK, _parent(ref))]
 
@@ -138,24 +141,43 @@ class Links:
         rows = self._storage.list_all(LINK, f"{LINKS_PARENT}/*", filters=filters)
         return [_link(row) for row in rows]
 
-    def linked(self, keys: Iterable[str]) -> set[str]:
-        """Those of the keys (any number) that some record has."""
+    def first(self, like: Ref, keys: list[str]) -> Link | None:
+        """The oldest link of one of these keys, of the bucket or the media store that ``like``
+        is in."""
+        ids = [_link_id(key, shared) for key in keys for shared in (False, True)]
+        rows = self._storage.list_all(
+            LINK,
+            f"{_parent(like, 1)}/*",
+            filters=[Filter("id", ids, COMPARISON.IN)],
+            sorting=[Sort("last_modified", 1)],
+            limit=1,
+        )
+        return _link(rows[0]) if rows else None
+
+    def linked(self, keys: Iterable[str], like: Ref | None = None) -> set[str]:
+        """Those of the keys (any number) that anybody has, or anybody in the bucket or the media
+        store that ``like`` is in."""
+        parent = _parent(like, 1) if like else LINKS_PARENT
         found: set[str] = set()
         for page in pages(keys):
-            ids = [_link_id(key, shared) for key in page for shared in (False, True)]
-            rows = self._storage.list_all(
-                LINK, f"{LINKS_PARENT}/*", filters=[Filter("id", ids, COMPARISON.IN)]
-            )
-            found.update(row["id"].partition(":")[2] for row in rows)
+            left = set(page)
+            while left:
+                ids = [_link_id(key, shared) for key in left for shared in (False, True)]
+                filters = [Filter("id", ids, COMPARISON.IN)]
+                rows = self._storage.list_all(LINK, f"{parent}/*", filters=filters, limit=len(ids))
+                # Many may have the same one: of the others there was none among so few rows.
+                seen = {_split(row["id"])[0] for row in rows}
+                found |= seen
+                left = left - seen if seen else set()
         return found
 
-    def remove(self, ref: RecordRef) -> list[tuple[str, bool]]:
+    def remove(self, ref: Ref) -> list[tuple[str, bool]]:
         """Delete the links of one record; the ``(key, shared)`` they had."""
         return self._delete_all(_parent(ref))
 
-    def find(self, pairs: Iterable[tuple[RecordRef, str]]) -> list[Link]:
-        """The links among these pairs of a record and a key, all of one collection. An empty key
-        stands for any."""
+    def find(self, pairs: Iterable[tuple[Ref, str]]) -> list[Link]:
+        """The links among these pairs of a record and a key, all of one collection, or owner. An
+        empty key stands for any."""
         found = []
         for page in pages(pairs):
             ids = [_link_id(key, shared) for _, key in page if key for shared in (False, True)]
@@ -183,7 +205,11 @@ class Links:
         for page in pages(links):
             ids = [_link_id(link.key, link.shared) for link in page]
             filters = _among(ids, [link.ref for link in page])
-            removed += self._delete_all(f"{_parent(page[0].ref, 1)}/*", filters)
+            left = len(page)
+            # Kinto does not delete more than so many rows at once.
+            while left > 0 and (gone := self._delete_all(f"{_parent(page[0].ref, 1)}/*", filters)):
+                removed += gone
+                left -= len(gone)
         return removed
 
     def all(self) -> Iterator[Link]:
@@ -208,33 +234,34 @@ class Links:
 
     def _after(self, after: Link | None, parent: str) -> list[Link]:
         """Keyset paging, by what no two links have both."""
-        rules = []
+        rules, start = [], []
         if after:
             last = _link_id(after.key, after.shared)
             uri = after.ref.uri
+            # Says nothing new, but PostgreSQL does not see that the rules begin there.
+            start = [Filter("id", last, COMPARISON.MIN)]
             rules = [
                 [Filter("id", last, COMPARISON.EQ), Filter("record", uri, COMPARISON.GT)],
                 [Filter("id", last, COMPARISON.GT)],
             ]
         order = [Sort("id", 1), Sort("record", 1)]
         rows = self._storage.list_all(
-            LINK, parent, sorting=order, pagination_rules=rules, limit=PAGE
+            LINK, parent, filters=start, sorting=order, pagination_rules=rules, limit=PAGE
         )
         return [_link(row) for row in rows]
 
 
-def _among(ids: list[str], refs: list[RecordRef]) -> list[Filter]:
+def _among(ids: list[str], refs: list[Ref]) -> list[Filter]:
     """The ids find the rows, by the primary key; of those that share a key, only some are meant."""
     return [Filter("id", ids, COMPARISON.IN), _of_records(refs)]
 
 
-def _of_records(refs: list[RecordRef]) -> Filter:
+def _of_records(refs: list[Ref]) -> Filter:
     return Filter("record", [ref.uri for ref in refs], COMPARISON.IN)
 
 
-def _parent(ref: RecordRef, depth: int = 3) -> str:
-    ids = (ref.bucket, ref.collection, ref.record)[:depth]
-    return "/".join((LINKS_PARENT, *(_ESCAPED.sub(_escape, part) for part in ids)))
+def _parent(ref: Ref, depth: int = 3) -> str:
+    return "/".join((LINKS_PARENT, *(_ESCAPED.sub(_escape, part) for part in ref.path[:depth])))
 
 
 def _escape(match: re.Match) -> str:
@@ -256,7 +283,6 @@ def _is_at(key: str, location: str) -> bool:
 
 def _link(row: dict[str, Any]) -> Link:
     key, shared = _split(row["id"])
-    _, _, bucket, _, collection, _, record = row["record"].split("/")
-    ref = RecordRef(bucket, collection, record)
     named = (row.get(name, "") for name in ("filename", "mimetype"))
-    return Link(ref, key, row["hash"], shared, *named, row["last_modified"])
+    size, modified = row.get("size"), row["last_modified"]
+    return Link(read_ref(row["record"]), key, row["hash"], shared, *named, size, modified)

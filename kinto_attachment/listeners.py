@@ -18,7 +18,7 @@ from pyramid.config import Configurator
 from pyramid.events import ApplicationCreated, ContextFound
 from pyramid.request import Request
 
-from .blob import RecordRef
+from .blob import Attachment, RecordRef
 from .errors import ReplacedMeanwhile
 from .guard import ATTRIBUTE, check_still_linked, is_trusted_copy
 from .legacy import LEFT_BEHIND
@@ -144,10 +144,13 @@ def _all_keys(request: Request) -> Iterator[tuple[Rule, str]]:
             pass
     for link in registry.attachment_links.all():
         gone = Rule.SWEEP if link.shared else Rule.DELETE
-        yield Rule.KEEP if _keeps_old(request, link.ref) else gone, link.key
+        keeps = registry.attachment_settings.policy_of(link.ref).keep_old_files
+        yield Rule.KEEP if keeps else gone, link.key
     for release in registry.attachment_releases.all():
         for key in release.keys:
             yield release.rule, key
+    for upload in registry.attachment_media.pending.all():
+        yield Rule.DELETE, upload.key
 
 
 def _ref(event: ResourceChanged, record: str) -> RecordRef:
@@ -163,6 +166,7 @@ def _release_below(request: Request, bucket: str, collection: str | None = None)
         # An upload that was committed after Kinto deleted the records that it saw: the record
         # is still there, and needs its bytes.
         alive = _with_attachment(request, [link.ref for link in page])
+        alive -= _bury(request, alive)
         for keep_old in (False, True):
             gone = [
                 link
@@ -172,6 +176,22 @@ def _release_below(request: Request, bucket: str, collection: str | None = None)
             files.release(links.remove_links(gone), keep_old)
     keep_old = _keeps_old(request, RecordRef(bucket, collection or "", ""))
     _release_legacy(request, keep_old, bucket, collection)
+
+
+def _bury(request: Request, refs: set[RecordRef]) -> set[RecordRef]:
+    """Delete those of these records whose collection is gone: Kinto leaves what is beyond
+    ``storage_max_fetch_size`` where it is, for whoever makes a collection of that name again."""
+    storage, gone = request.registry.storage, set()
+    for bucket in {ref.bucket for ref in refs}:
+        ids = {ref.collection for ref in refs if ref.bucket == bucket}
+        only = [Filter("id", list(ids), COMPARISON.IN)]
+        rows = storage.list_all("collection", f"/buckets/{bucket}", filters=only)
+        missing = ids - {row["id"] for row in rows}
+        gone |= {ref for ref in refs if ref.bucket == bucket and ref.collection in missing}
+    for uri in {ref.collection_uri for ref in gone}:
+        only = [Filter("id", [ref.record for ref in gone], COMPARISON.IN)]
+        storage.delete_all("record", uri, filters=only, with_deleted=False)
+    return gone
 
 
 def _release_legacy(request: Request, keep_old: bool, *where: str | None) -> None:
@@ -259,8 +279,10 @@ def _link_copy(request: Request, ref: RecordRef, attachment: dict[str, Any]) -> 
         raise ReplacedMeanwhile()
     # Of a key that nobody is known to have only gc can tell whether somebody has it.
     shared = not others or any(link.shared for link in others)
-    digest, filename, mimetype = (
-        str(attachment.get(name, "")) for name in ("hash", "filename", "mimetype")
-    )
-    copy = Link(ref, key, digest, shared, filename, mimetype)
+    try:
+        known = Attachment.from_json(attachment)
+    except ValueError:
+        return  # somebody else's attribute
+    named = (known.filename, known.mimetype, known.size)
+    copy = Link(ref, key, known.hash, shared, *named)
     files_of(request).link(copy, _keeps_old(request, ref), lambda: attachment)

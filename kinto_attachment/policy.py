@@ -1,11 +1,11 @@
 """What the operator wants of the files of one bucket or collection."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from mimetypes import guess_type
 from typing import BinaryIO
 
-from .blob import Digest, Source, extension_of
+from .blob import Digest, Label, Source, extension_of
 from .errors import ContentRefused, FilenameRefused
 from .keys import KeyTemplate
 from .media_type import DEFAULT_MIMETYPE, HEAD, accept_mimetype, contradicts, is_disguised, sniff
@@ -37,15 +37,12 @@ class Policy:
         :raises ContentRefused:
         """
         file.seek(0)
-        return Source(
-            file=file,
-            filename=filename,
-            mimetype=self.mimetype(filename, declared, file.read(HEAD)),
-            size=digest.size,
-            digest=digest.hexdigest(),
-            immutable=self.template.unique or self.template.shared,
-            private=self.private,
-        )
+        label = self.label(filename, self.mimetype(filename, declared, file.read(HEAD)))
+        return Source(file=file, size=digest.size, digest=digest.hexdigest(), **asdict(label))
+
+    def label(self, filename: str, mimetype: str) -> Label:
+        """What an object says of itself whose type is judged already."""
+        return Label(filename, mimetype, self.template.unique or self.template.shared, self.private)
 
     def mimetype(self, filename: str, declared: str | None, head: bytes) -> str:
         """The type to store: the operator's for the extension, else the client's if it is

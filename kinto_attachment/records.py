@@ -153,21 +153,26 @@ def attached(
     else:
         if links:
             raise BlobNotFound(attachment.location)
-        key, modified = _unlinked_key(request, value), record["last_modified"]
+        key, modified = _unlinked_key(request, ref, value), record["last_modified"]
     mimetype = accept_mimetype(attachment.mimetype) or DEFAULT_MIMETYPE
     return attachment, Blob(key, attachment.hash, attachment.size, mimetype), modified
 
 
-def _unlinked_key(request: Request, attachment: dict[str, Any]) -> str:
+def _unlinked_key(request: Request, ref: RecordRef, attachment: dict[str, Any]) -> str:
     """The key of a file of the existing plugin. The attribute may also be older than any plugin,
-    and name what it likes: only what nobody else has, and what is named as files are.
+    and name what it likes: only what nobody else has, and what is named as files are, or is what
+    the existing plugin gave this record.
 
     :raises BlobNotFound:
     """
     registry = request.registry
+    location = str(attachment["location"])
     key = key_in(registry, attachment)
-    if not registry.attachment_settings.makes(key) or registry.attachment_links.having(key):
-        raise BlobNotFound(str(attachment["location"]))
+    if not registry.attachment_settings.makes(key):
+        legacy = registry.attachment_legacy
+        key = legacy.key_of(ref, location) if legacy.pending() else ""
+    if not key or registry.attachment_links.having(key):
+        raise BlobNotFound(location)
     return key
 
 

@@ -71,7 +71,8 @@ SETTINGS: tuple[Setting, ...] = (
         parse_text,
         "{filename}",
         "The name of a file when ``randomize`` is false, of ``{filename}``, ``{extension}`` (with "
-        "its dot), ``{hash}``, ``{uuid}``, ``{record_id}``, ``{bucket_id}``, ``{collection_id}``.",
+        "its dot), ``{hash}``, ``{shard}`` (its first two digits), ``{uuid}``, ``{record_id}``, "
+        "``{bucket_id}``, ``{collection_id}``.",
         per_resource=True,
     ),
     Setting(
@@ -138,6 +139,13 @@ SETTINGS: tuple[Setting, ...] = (
         "The internal location at which nginx has the files.",
     ),
     Setting(
+        "media.verifier",
+        one_of("thread", "none"),
+        "thread",
+        "Who verifies what came with ``?verify=false``: a ``thread`` of every server process, or "
+        "only ``kinto-attachment verify``.",
+    ),
+    Setting(
         "spool_dir",
         parse_text,
         "",
@@ -184,5 +192,11 @@ SETTINGS: tuple[Setting, ...] = (
         "false",
         "The bucket has uniform access: send no ACL.",
     ),
-    Setting("gcloud.timeout", parse_seconds, "10", "Seconds to wait for an answer."),
+    Setting(
+        "gcloud.timeout",
+        parse_seconds,
+        "5",
+        "Seconds to connect, or to wait for an answer, once; a request is repeated for one and a "
+        "half of them.",
+    ),
 )

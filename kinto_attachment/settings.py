@@ -5,16 +5,25 @@ What applies to one bucket or collection is written
 ``attachment.resources.{bucket}[.{collection}].{name}``.
 """
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from pyramid.settings import aslist
+
+from .blob import MediaRef, Ref
 from .errors import SettingError
 from .keys import KeyTemplate
 from .policy import Policy
 from .setting_table import SETTINGS
 
 PREFIX = "attachment."
+
+PUBLIC_MEDIA, PRIVATE_MEDIA = "_media", "private/_media"
+PENDING_MEDIA = "private/_media-pending"
+"""Folders of the media store: no id in Kinto begins so."""
 
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -30,12 +39,16 @@ class Settings(Mapping[str, Any]):
     """
 
     def __init__(
-        self, values: Mapping[str, Any], resources: Mapping[tuple[str, ...], Mapping[str, Any]]
+        self,
+        values: Mapping[str, Any],
+        resources: Mapping[tuple[str, ...], Mapping[str, Any]],
+        is_public: bool = False,
     ):
         self._values = values
         self._policies = {
             ids: self._make_policy(ids, resources) for ids in ((), *sorted(resources))
         }
+        self.media, self.pending = self._media_policies(is_public)
         self.storage = self._find_storage()
 
     def __getitem__(self, name: str) -> Any:
@@ -52,9 +65,26 @@ class Settings(Mapping[str, Any]):
         policies = self._policies
         return policies.get((bucket, collection)) or policies.get((bucket,)) or policies[()]
 
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """Those of records: everybody's, and those of single buckets and collections."""
+        return tuple(self._policies.values())
+
+    def policy_of(self, ref: Ref) -> Policy:
+        """What applies to whoever has a blob."""
+        if isinstance(ref, MediaRef):
+            return self.media
+        return self.policy(ref.bucket, ref.collection)
+
     def makes(self, key: str) -> bool:
         """Whether the key is one that this server would give a file today."""
-        return any(policy.template.makes(key) for policy in self._policies.values())
+        policies = (*self._policies.values(), self.media, self.pending)
+        return any(policy.template.makes(key) for policy in policies)
+
+    def makes_once(self, key: str) -> bool:
+        """Whether it would give that key to one file only, and never again."""
+        policies = (*self._policies.values(), self.pending)
+        return any(policy.template.unique and policy.template.makes(key) for policy in policies)
 
     @property
     def advertised_url(self) -> str | None:
@@ -75,6 +105,8 @@ class Settings(Mapping[str, Any]):
                 template = KeyTemplate(f"private/{values['folder'].lstrip('/')}", pattern)
         except SettingError as error:
             raise SettingError(f"{PREFIX}{where}{error.key}", error.reason) from error
+        if re.match("(private/)?_media", template.text):
+            raise SettingError(f"{PREFIX}{where}folder", "is that of the media store")
         return Policy(
             template=template,
             keep_old_files=values["keep_old_files"],
@@ -84,6 +116,18 @@ class Settings(Mapping[str, Any]):
             check_content=values["check_content"],
             private=values["private"],
         )
+
+    def _media_policies(self, is_public: bool) -> tuple[Policy, Policy]:
+        """Those of the media store, and of what it has not verified yet: nobody's extensions and
+        old files there."""
+        kept = replace(
+            self._policies[()],
+            template=KeyTemplate(PUBLIC_MEDIA if is_public else PRIVATE_MEDIA, "{shard}/{hash}"),
+            keep_old_files=False,
+            extensions=frozenset(),
+            private=not is_public,
+        )
+        return kept, replace(kept, template=KeyTemplate(PENDING_MEDIA, "{uuid}"), private=True)
 
     def _find_storage(self) -> str:
         needed = {"gcs": "gcloud.bucket_name", "s3": "aws.bucket_name", "local": "base_path"}
@@ -127,7 +171,8 @@ def read_settings(raw: Mapping[str, Any]) -> Settings:
         else:
             _set(given, key, name, raw[key])
     values.update(given)
-    return Settings(MappingProxyType(values), MappingProxyType(resources))
+    is_public = "system.Everyone" in aslist(raw.get("media_read_principals", ""))
+    return Settings(MappingProxyType(values), MappingProxyType(resources), is_public)
 
 
 def _set(values: dict[str, Any], key: str, name: str, value: Any) -> None:

@@ -2,7 +2,8 @@
 
 from pyramid.request import Request
 
-from .files import Files, begin_again
+from .files import Files
+from .restart import begin_again
 
 _BOUND = "attachment.files"
 

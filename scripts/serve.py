@@ -19,6 +19,7 @@ from gunicorn.app.base import BaseApplication
 from kinto.core.scripts import migrate
 from pyramid.paster import get_appsettings, setup_logging
 from webob import Request
+from webob.exc import HTTPNotFound
 from webob.static import DirectoryApp
 
 from kinto_attachment.blob import content_disposition
@@ -65,6 +66,8 @@ class Files:
         if request.path_info_peek() != "files":
             return self._application(environ, start_response)
         request.path_info_pop()
+        if request.path_info_peek() == "private":
+            return HTTPNotFound()(environ, start_response)
         response = request.get_response(self._files)
         # What people upload is served as what strangers wrote.
         name = request.path.rpartition("/")[2]

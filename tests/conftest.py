@@ -9,8 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+import transaction
 from kinto.views.records import Record as RecordResource
 from pyramid.events import NewRequest
+
+from kinto_attachment.maintenance import Server, fsck
 
 from .servers.gcs import FakeGCS
 from .servers.postgresql import PostgreSQL
@@ -122,6 +125,27 @@ def make_site(kinto_settings, file_settings):
         return sites[key]
 
     return make
+
+
+@pytest.fixture
+def make_server(kinto_settings, file_settings, monkeypatch):
+    """A server with a database and a storage of its own, as jobs go over all of it."""
+
+    # Nobody uploads meanwhile, or a test says so.
+    monkeypatch.setattr(fsck, "PAUSE", 0)
+    sites = []
+
+    def make(files, **settings):
+        site = Site(
+            **{**kinto_settings("postgresql", fresh=True), **file_settings(files), **settings}
+        )
+        site.server = Server.of(site.registry, transaction.manager)
+        sites.append(site)
+        return site
+
+    yield make
+    for site in sites:
+        site.close()
 
 
 @pytest.fixture(params=FILE_STORAGES)

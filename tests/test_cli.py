@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import secrets
 import signal
 import struct
@@ -15,11 +16,40 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import requests
 
 from kinto_attachment.cli import main
 
-from .servers.wsgi import BIN, INI
+from .servers.wsgi import BIN, INI, Gunicorn
 from .site import SETTINGS, Site
+
+
+def shell(*arguments, **env: str) -> tuple[int, list[str], str]:
+    """Run the command as people do; its exit status, the lines it prints, and what it says."""
+    done = subprocess.run(
+        [BIN / "kinto-attachment", *map(str, arguments)],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout.splitlines(), done.stderr
+
+
+def interrupted(*arguments) -> int:
+    """Run the command, and interrupt it after its first line; how many lines it printed."""
+    with subprocess.Popen(
+        [BIN / "kinto-attachment", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        printed, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (2, "Interrupted; run it again to go on.\n")
+    return 1 + len(printed.splitlines())
 
 
 def write_ini(path: Path, settings: dict[str, str]) -> Path:
@@ -185,7 +215,158 @@ class TestRebase:
         assert status == 0
         location = record.data["attachment"]["location"]
         assert location.startswith(new)
-        assert line == f"rewritten: {record.uri} {location}"
+        assert line.startswith(f"rewritten: {record.uri} ")
+        assert line.endswith(f" {location}")
+
+
+class TestImport:
+    """What is adopted is told in test_moving_in.py."""
+
+    def make_old(self, site, count: int) -> None:
+        """Records of the existing plugin, and its rows."""
+        collection = site.collection()
+        old = {"filename": "a.pdf", "mimetype": "application/pdf", "hash": "0" * 64, "size": 1}
+
+        def write() -> None:
+            for number in range(count):
+                record, key = f"r{number}", f"{collection.bucket}/fonts/{number}.pdf"
+                attachment = {**old, "location": f"https://cdn.example/files/{key}"}
+                row = {
+                    "location": key,
+                    "bucket_uri": f"/buckets/{collection.bucket}",
+                    "collection_uri": collection.uri,
+                    "record_uri": f"{collection.uri}/records/{record}",
+                }
+                storage = site.registry.storage
+                storage.update("record", collection.uri, record, {"attachment": attachment})
+                storage.create("attachments", "__attachments__", row)
+
+        site.in_transaction(write)
+
+    def linked(self, site) -> int:
+        return len(site.in_transaction(lambda: list(site.links.every())))
+
+    def is_left(self, site) -> bool:
+        return site.in_transaction(site.registry.attachment_legacy.exist)
+
+    def test_once(self, site, ini):
+        self.make_old(site, 3)
+        dry = shell("import", "--dry-run", "--json", "--ini", ini)
+        assert (dry[0], dry[2]) == (0, "")
+        assert [json.loads(line)["kind"] for line in dry[1]] == ["adopted"] * 3
+        assert (self.linked(site), self.is_left(site)) == (0, True)
+        assert shell("import", "--json", "--ini", ini) == dry
+        assert (self.linked(site), self.is_left(site)) == (3, False)
+        assert shell("import", "--ini", ini) == (0, [], "nothing to report\n")
+
+    def test_interrupted(self, site, ini):
+        """What was told, and no row twice. More than a pipe holds, so that it has to wait."""
+        self.make_old(site, 2500)
+        told = interrupted("import", "--ini", ini)
+        adopted = self.linked(site)
+        assert told <= adopted < 2500
+        assert self.is_left(site)
+        status, lines, _ = shell("import", "--ini", ini)
+        assert (status, len(lines)) == (0, 2500 - adopted)
+        assert (self.linked(site), self.is_left(site)) == (2500, False)
+
+
+class TestUploadAndDownload:
+    """What is transferred, and how, is told in test_transfer.py."""
+
+    @pytest.fixture(scope="class")
+    def server(self, file_settings, tmp_path_factory):
+        settings = file_settings("local")
+        with Gunicorn(settings, tmp_path_factory.mktemp("server")) as server:
+            server.files = Path(settings["kinto.attachment.base_path"])
+            yield server
+
+    @pytest.fixture
+    def options(self, server):
+        """Of a collection of its own."""
+        bucket, alice = f"b{uuid4().hex}", ("alice", "secret")
+        for uri in (f"buckets/{bucket}", f"buckets/{bucket}/collections/c"):
+            requests.put(f"{server.url}/{uri}", auth=alice, timeout=60).raise_for_status()
+        where = ["--server", server.url, "--bucket", bucket, "--collection", "c"]
+        return [*where, "--auth", "alice:secret", "--parallel", "1"]
+
+    @pytest.fixture
+    def make_files(self, tmp_path):
+        def make(count: int, suffix: str = ".png") -> Path:
+            folder = tmp_path / "files"
+            folder.mkdir()
+            for number in range(count):
+                (folder / f"{number}{suffix}").write_bytes(secrets.token_bytes(20_000))
+            return folder
+
+        return make
+
+    def kinds(self, lines: list[str]) -> list[str]:
+        return [json.loads(line)["kind"] for line in lines]
+
+    def contents(self, folder: Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def test_there_and_back(self, options, make_files, tmp_path):
+        source, target = make_files(3), tmp_path / "copies"
+
+        status, lines, said = shell("upload", source, "--dry-run", "--json", *options)
+        assert (status, self.kinds(lines), said) == (0, ["uploaded"] * 3, "")
+        assert self.kinds(shell("upload", source, "--json", *options)[1]) == ["uploaded"] * 3
+        status, lines, said = shell("upload", source, *options)
+        assert (status, len(lines), said) == (0, 3, "3 unchanged\n")
+
+        status, lines, said = shell("download", target, "--dry-run", *options)
+        assert (status, len(lines), said) == (0, 3, "Dry run: 3 downloaded\n")
+        assert not target.exists() or self.contents(target) == {}
+        status, lines, _ = shell("download", target, "--json", *options)
+        assert (status, self.kinds(lines)) == (0, ["downloaded"] * 3)
+        assert self.contents(target) == self.contents(source)
+
+        (target / "1.png").write_bytes(b"another")
+        status, lines, said = shell("download", target, *options)
+        assert (status, len(lines), said) == (1, 3, "1 conflict, 2 unchanged\n")
+        assert (target / "1.png").read_bytes() == b"another"
+
+    def test_one_is_refused(self, options, make_files):
+        source = make_files(1)
+        (source / "a.exe").write_bytes(b"MZ")
+        status, lines, _ = shell("upload", source, "--json", *options)
+        assert status == 1
+        assert sorted(self.kinds(lines)) == ["refused", "uploaded"]
+        (refused,) = (found for found in map(json.loads, lines) if found["kind"] == "refused")
+        assert (refused["key"], bool(refused["remedy"])) == ("a.exe", True)
+
+    def test_who_one_is(self, options, make_files):
+        source, place = make_files(1), options[: options.index("--auth")]
+        assert shell("upload", source, *place, KINTO_AUTH="")[0] == 1
+        assert shell("upload", source, *place, KINTO_AUTH="alice:secret")[0] == 0
+        assert shell("upload", source, *place, KINTO_AUTH="nobody")[0] == 2
+
+    def test_upload_interrupted(self, options, make_files, tmp_path, server):
+        source = make_files(100)
+        before = len(self.contents(server.files))
+        told = interrupted("upload", source, *options)
+        status, lines, said = shell("upload", source, *options)
+        assert (status, len(lines)) == (0, 100)
+        unchanged = int(re.search(r"(\d+) unchanged", said)[1])
+        assert told <= unchanged < 100
+        assert len(self.contents(server.files)) == before + 100
+        assert shell("download", tmp_path / "copies", *options)[0] == 0
+        assert self.contents(tmp_path / "copies") == self.contents(source)
+
+    def test_download_interrupted(self, options, make_files, tmp_path):
+        source, target = make_files(100), tmp_path / "copies"
+        assert shell("upload", source, *options)[0] == 0
+        told = interrupted("download", target, *options)
+        whole, all_of_them = self.contents(target), self.contents(source)
+        parts = [name for name in whole if name.endswith(".part")]
+        assert len(parts) <= 1
+        whole = {name: whole[name] for name in whole if name not in parts}
+        assert told <= len(whole) < 100
+        assert whole.items() <= all_of_them.items()
+        assert shell("download", target, *options)[0] == 0
+        assert self.contents(target) == all_of_them
 
 
 class TestUse:
@@ -202,6 +383,29 @@ class TestUse:
         with pytest.raises(SystemExit) as stopped:
             main(arguments)
         assert stopped.value.code == 2
+
+    @pytest.mark.parametrize(
+        "arguments, why",
+        [
+            ("fsck --dry-run", "unrecognized arguments: --dry-run"),
+            ("import --older-than 1h", "unrecognized arguments: --older-than 1h"),
+            ("upload --server http://127.0.0.1/v1 --bucket b --collection c", "required: FILE"),
+            ("download", "required: DIR, --server, --bucket, --collection"),
+            (
+                "download d --server s --bucket b --collection c --parallel x",
+                "argument --parallel: invalid int value: 'x'",
+            ),
+            ("download d --server nowhere --bucket b --collection c", "nowhere"),
+            (
+                "download d --server http://127.0.0.1:9/v1 --bucket b --collection c --parallel 0",
+                "At least one transfer",
+            ),
+        ],
+    )
+    def test_refused_with_a_reason(self, arguments, why, tmp_path):
+        status, lines, said = shell(*arguments.split())
+        assert (status, lines) == (2, [])
+        assert why in said
 
     def test_no_ini(self, capsys):
         assert main(["fsck", "--ini", "nowhere.ini"]) == 2

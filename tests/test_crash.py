@@ -14,22 +14,24 @@ import threading
 import time
 from collections import Counter
 from hashlib import sha256
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import requests
 import transaction
 
-from kinto_attachment.maintenance import Server
+from kinto_attachment.maintenance import Server, fsck
 from kinto_attachment.maintenance.fsck import check
 from kinto_attachment.maintenance.gc import collect
 
 from .servers.wsgi import GunicornProcesses
-from .site import Site
+from .site import SETTINGS, Site
 
 ALICE = ("alice", "secret")
 CLIENTS = 6
 RECORDS = 5
+WELL_KNOWN = [b"%d" % number * 1000 for number in range(4)]
 KILLS = int(os.environ.get("CRASH_TEST_KILLS", "3"))
 
 
@@ -91,6 +93,8 @@ class Client(threading.Thread):
         record = self.any_record()
         size = self.random.choice([0, 10, 5000, 300_000, 2_000_000, 9_000_000])
         content = secrets.token_bytes(16) * (size // 16) + secrets.token_bytes(8)
+        if self.random.random() < 0.5:  # what others upload too
+            content = self.random.choice(WELL_KNOWN)
         self.change(
             "POST",
             f"{self.collection}/records/{record}/attachment",
@@ -180,12 +184,15 @@ class Client(threading.Thread):
 )
 @pytest.mark.parametrize("files", ["local", "seaweedfs"])
 @pytest.mark.timeout(60 + 30 * KILLS)
-def test_killed_at_any_moment(kinto_settings, file_settings, tmp_path, files, names):
+def test_killed_at_any_moment(kinto_settings, file_settings, tmp_path, monkeypatch, files, names):
     settings = {**kinto_settings("postgresql", fresh=True), **file_settings(files)}
     if names == "by hash":
         settings["kinto.attachment.randomize"] = "false"
         settings["kinto.attachment.filename_pattern"] = "{hash}{extension}"
+    monkeypatch.setattr(fsck, "PAUSE", 0)
     site = Site(**settings)
+    settings["kinto.includes"] = f"{SETTINGS['kinto.includes']} tests.servers.pauses"
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
     seed = random.randrange(10**9)
     chance = random.Random(seed)
     clients = [Client(number, seed + number) for number in range(CLIENTS)]

@@ -10,19 +10,20 @@ from datetime import timedelta
 from hashlib import sha256
 from itertools import count, islice
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg2
 import pytest
 import requests
 import transaction
 
-from kinto_attachment import legacy
-from kinto_attachment.blob import RecordRef
-from kinto_attachment.errors import SweepRefused
+from kinto_attachment import legacy, rows
+from kinto_attachment.blob import RecordRef, Source
+from kinto_attachment.errors import AttachmentError
 from kinto_attachment.finding import Finding
 from kinto_attachment.legacy import LegacyRows
 from kinto_attachment.links import Link
-from kinto_attachment.maintenance import Server
+from kinto_attachment.maintenance import Keys, Server
 from kinto_attachment.maintenance.fsck import check
 from kinto_attachment.maintenance.gc import collect
 
@@ -300,6 +301,7 @@ class TestAdopt:
     @pytest.mark.parametrize("after", [0, 1, 9, 30, 47])
     def test_interrupted_and_run_again(self, one_house, monkeypatch, after):
         monkeypatch.setattr(legacy, "PAGE", 4)
+        monkeypatch.setattr(rows, "PAGE", 4)
         before = one_house.deployment.snapshot()
         steps, delete_all = count(), one_house.registry.storage.delete_all
 
@@ -516,6 +518,150 @@ class TestRows:
         assert self.adopt(site, rows) == [Finding("adopted", key, ref.uri)]
 
 
+class TestOtherPlaces:
+    """Locations below something that is no URL, and was another than today's."""
+
+    @pytest.mark.parametrize(
+        "base_url", ["//cdn.example/files/", "/files/", "https://old.example/"]
+    )
+    def test_adopted(self, make_server, base_url):
+        site = make_server("local")
+        ref, key = old_file(site, base_url=base_url)
+        assert adopt(site) == [Finding("adopted", key, ref.uri)]
+        assert [link.key for link in every_link(site)] == [key]
+
+
+KEEP = {"kinto.attachment.keep_old_files": "true"}
+
+
+class TestKeptFiles:
+    """Those of ``keep_old_files`` had no rows."""
+
+    def grown_old(self, site):
+        """In a time in which nobody believes in uploads any more."""
+        return list(collect(site.server, timedelta(0), offline=True, force=True))
+
+    def test_they_stay(self, make_server):
+        site = make_server("local", **KEEP)
+        ref, key = old_file(site)
+        folder = f"{ref.bucket}/fonts"
+        kept = sorted(f"{folder}/{uuid4()}.txt" for _ in range(3))
+        for name in (*kept, "somebody/else/s.txt"):
+            put(site, name)
+        found = adopt(site)
+        assert sorted(f.key for f in found if f.kind == "kept") == kept
+        assert [f.key for f in found if f.kind == "adopted"] == [key]
+        assert len(found) == 4
+        assert {f.kind for f in self.grown_old(site)} <= {"unknown object"}
+        assert {stat.key for stat in site.storage.list()} == {key, *kept, "somebody/else/s.txt"}
+        assert {f.kind for f in check(site.server)} <= {"unknown object", "orphan object"}
+        assert adopt(site) == []
+
+    def test_that_of_a_row_whose_record_is_gone(self, make_server):
+        """Its name is one of older settings."""
+        site = make_server("local", **KEEP)
+        gone = RecordRef("none", "such", "record")
+        write_row(site, gone, "older/name.txt")
+        put(site, "older/name.txt")
+        assert adopt(site) == [Finding("kept", "older/name.txt", gone.uri, "the record is gone")]
+        releases = site.in_transaction(lambda: list(site.releases.all()))
+        assert [(r.rule.value, r.keys) for r in releases] == [("keep", ("older/name.txt",))]
+
+    def test_only_where_old_files_are_kept(self, make_server):
+        site = make_server("local", **{"kinto.attachment.resources.b.c.keep_old_files": "true"})
+        ref, key = old_file(site)
+        write_row(site, RecordRef("x", "y", "z"), "older/name.txt")
+        write_row(site, RecordRef("b", "c", "d"), "newer/name.txt")
+        kinds = {f.key: f.kind for f in adopt(site)}
+        expected = {"older/name.txt": "left behind", "newer/name.txt": "kept"}
+        assert kinds == {key: "adopted", **expected}
+
+    def test_the_storage_is_listed_once_and_only_if_needed(self, make_server, monkeypatch):
+        site = make_server("local", **KEEP)
+        calls, original = [], site.storage.list
+        monkeypatch.setattr(
+            site.storage, "list", lambda *args: calls.append(args) or original(*args)
+        )
+        old_file(site)
+        adopt(site)
+        assert len(calls) == 1
+        adopt(site)  # all of it is done: what nobody has by now was never kept
+        assert len(calls) == 1
+
+    def test_interrupted(self, make_server):
+        """``gc`` waits until all is written down."""
+        site = make_server("local", **KEEP)
+        old_file(site)
+        put(site, f"blog/fonts/{uuid4()}.txt")
+        job = site.server.legacy.adopt(transaction_manager=transaction.manager)
+        next(job)
+        job.close()
+        with pytest.raises(AttachmentError, match="kinto-attachment import"):
+            self.grown_old(site)
+
+    def test_the_server_replaces_the_last_old_file_before(self, make_server):
+        """Kept files are safe until the import even so."""
+        site = make_server("local", **KEEP)
+        ref, key = old_file(site)
+        kept = f"{ref.bucket}/fonts/{uuid4()}.txt"
+        put(site, kept)
+        Collection(site, ref.bucket, "fonts").record(ref.record).upload(b"new")
+        with pytest.raises(AttachmentError, match="kinto-attachment import"):
+            self.grown_old(site)
+        adopt(site)
+        self.grown_old(site)
+        assert {kept, key} < {stat.key for stat in site.storage.list()}
+        assert not site.in_transaction(site.registry.attachment_legacy.exist)
+
+
+class TestTrial:
+    """``--dry-run``."""
+
+    @pytest.fixture(params=["true", "false"])
+    def site(self, request, make_server):
+        return make_server("local", **KEEP, **{"kinto.transaction_per_request": request.param})
+
+    @pytest.fixture
+    def trial(self):
+        with closing(Keys()) as trial:
+            yield trial
+
+    def test_says_what_would_be_and_changes_nothing(self, site, trial):
+        one, _ = old_file(site)
+        old_file(site)
+        copy = RecordRef(one.bucket, "fonts", "copy")
+        storage = site.registry.storage
+
+        def write_copy():
+            attachment = storage.get("record", one.collection_uri, one.record)["attachment"]
+            storage.create("record", copy.collection_uri, {"id": "copy", "attachment": attachment})
+
+        site.in_transaction(write_copy)
+        write_row(site, RecordRef("none", "such", "record"), "older/name.txt")
+        put(site, f"blog/fonts/{uuid4()}.txt")
+        before = self.rows(site)
+        would = adopt(site, trial=trial)
+        assert self.rows(site) == before
+        assert sorted(map(str, would)) == sorted(map(str, adopt(site)))
+        assert {f.record for f in would if f.detail == "shared"} == {one.uri, copy.uri}
+        assert self.rows(site) != before
+
+    def rows(self, site) -> list:
+        with closing(psycopg2.connect(site.settings["kinto.storage_url"])) as connection:
+            cursor = connection.cursor()
+            cursor.execute("SELECT * FROM objects ORDER BY 1, 2, 3")
+            return [str(row) for row in cursor.fetchall()]
+
+    def test_nobody_waits_for_it(self, site, trial):
+        (ref, _), _ = old_file(site), old_file(site)
+        job = site.server.legacy.adopt(transaction_manager=transaction.manager, trial=trial)
+        next(job)
+        record = Collection(site, ref.bucket, "fonts").record(ref.record)
+        uploading = in_thread(lambda: record.upload(b"new"), timeout=20)
+        assert not uploading.is_alive()
+        list(job)
+
+
 MANY = """
 INSERT INTO objects (deleted, parent_id, resource_name, id, last_modified, data)
 SELECT false, made.parent, made.name, made.id, from_epoch(1500000000000 + i), made.data::jsonb
@@ -559,6 +705,56 @@ def test_many_rows_in_constant_memory(kinto_settings, file_settings):
     assert found == 20_000
     assert not site.in_transaction(rows.exist)
     assert peak < 1.5 * first
+
+
+def put(site: Site, key: str, content: bytes = b"kept") -> None:
+    """An object that no record has."""
+    with site.storage.spool() as file:
+        file.write(content)
+        file.flush()
+        digest = sha256(content).hexdigest()
+        site.storage.put(key, Source(file, "a.txt", "text/plain", len(content), digest))
+
+
+def write_row(site: Site, ref: RecordRef, key: str) -> None:
+    row = {
+        "location": key,
+        "bucket_uri": f"/buckets/{ref.bucket}",
+        "collection_uri": ref.collection_uri,
+        "record_uri": ref.uri,
+    }
+    site.in_transaction(lambda: site.registry.storage.create("", legacy.PARENT, row))
+
+
+def old_file(
+    site: Site, key: str = "", base_url: str = "https://cdn.example/files/"
+) -> tuple[RecordRef, str]:
+    """A record with a file, as the existing plugin left them, and its key."""
+    ref = RecordRef(site.collection().bucket, "fonts", "r")
+    key = key or f"{ref.bucket}/fonts/{uuid4()}.txt"
+    content = b"an old file"
+    put(site, key, content)
+    attachment = {
+        "filename": "a.txt",
+        "hash": sha256(content).hexdigest(),
+        "location": f"{base_url}{key}",
+        "mimetype": "text/plain",
+        "size": len(content),
+    }
+    record = {"id": ref.record, "attachment": attachment}
+    storage = site.registry.storage
+    site.in_transaction(lambda: storage.create("record", ref.collection_uri, record))
+    write_row(site, ref, key)
+    return ref, key
+
+
+def adopt(site: Site, **options) -> list[Finding]:
+    rows = site.server.legacy
+    return list(rows.adopt(transaction_manager=transaction.manager, **options))
+
+
+def every_link(site: Site) -> list[Link]:
+    return site.in_transaction(lambda: list(site.links.every()))
 
 
 class TestBeforeTheImport:
@@ -618,6 +814,26 @@ class TestBeforeTheImport:
 
     def test_gc_waits(self, record):
         server = Server.of(record.site.registry, transaction.manager)
-        with pytest.raises(SweepRefused, match="kinto-attachment import"):
+        with pytest.raises(AttachmentError, match="kinto-attachment import"):
             list(collect(server, timedelta(0), force=True))
         assert len(record.collection.keys) == 1
+
+    def test_reads_what_was_named_otherwise(self, make_server):
+        """By older settings, of which the row tells, and of this record only."""
+        site = make_server("local")
+        ref, key = old_file(site, "elsewhere/a-photo.txt")
+        other = Collection(site, ref.bucket, "fonts").record("other")
+        attachment = site.in_transaction(
+            lambda: site.registry.storage.get("record", ref.collection_uri, ref.record)
+        )["attachment"]
+        site.in_transaction(
+            lambda: site.registry.storage.create(
+                "record", ref.collection_uri, {"id": "other", "attachment": attachment}
+            )
+        )
+        record = Collection(site, ref.bucket, "fonts").record(ref.record)
+        assert site.http.get(record.attachment_uri, headers=ALICE).body == b"an old file"
+        assert site.http.get(other.attachment_uri, headers=ALICE, status=404)
+        adopt(site)
+        for each in (record, other):
+            assert site.http.get(each.attachment_uri, headers=ALICE).body == b"an old file"

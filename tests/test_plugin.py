@@ -115,6 +115,15 @@ class TestOpenAPI:
         assert {"200", "201", "400", "412", "503"} <= set(operations["post"]["responses"])
         assert {"204", "404", "412"} <= set(operations["delete"]["responses"])
 
+    def test_documents_the_media_store(self, make_site):
+        paths = make_site().http.get("/__api__").json["paths"]
+        assert paths["/media"]["post"]["operationId"] == "store_media"
+        assert paths["/media/stat"]["post"]["operationId"] == "stat_media"
+        one = paths["/media/{hash}"]
+        operations = {method: one[method]["operationId"] for method in ("get", "put", "delete")}
+        assert operations == {"get": "get_media", "put": "put_media", "delete": "delete_media"}
+        assert {"200", "201", "202", "400", "413"} <= set(one["post"]["responses"])
+
 
 class TestRegistry:
     """As pyramid_storage's backends are found and called."""

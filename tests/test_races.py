@@ -8,6 +8,7 @@ import pytest
 from kinto_attachment import links, listeners
 from kinto_attachment.errors import StorageUnavailable
 from kinto_attachment.files import Files
+from kinto_attachment.releases import Releases
 
 from .conftest import in_thread
 from .site import ALICE
@@ -278,6 +279,8 @@ def test_an_upload_during_the_deletion_of_its_collection(make_site, kinto, files
         "_with_attachment",
         lambda request, refs: {ref for ref in refs if ref.record == "r1"},
     )
+    # As if the collection was there again by then.
+    monkeypatch.setattr(listeners, "_bury", lambda request, refs: set())
     site.http.delete(collection.uri, headers=ALICE)
     assert len(collection.keys) == 1
     rows = site.in_transaction(lambda: links.Links.below(site.links, collection.bucket))
@@ -362,7 +365,7 @@ def test_a_lost_connection_while_settling(make_site, files, monkeypatch):
     def drop(self, release_id):
         raise OperationalError("COMMIT", {}, Exception("server closed the connection"))
 
-    monkeypatch.setattr(links.Links, "drop_release", drop)
+    monkeypatch.setattr(Releases, "drop", drop)
     record.upload(b"second", status=200)
     monkeypatch.undo()
     assert content(record) == b"second"

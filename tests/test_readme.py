@@ -1,5 +1,6 @@
 """The README is true: its settings are all there, and its examples run."""
 
+import json
 import os
 import re
 import shlex
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from configparser import ConfigParser
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -145,6 +147,9 @@ def test_make_serve_prints_a_line_that_works(server):
 def test_command(server, here, example):
     if example.startswith("curl") and not shutil.which("curl"):
         pytest.skip("curl is not installed")
+    if "/v1/media" in example:
+        check_media(server, here, example)
+        return
     downloads = "copy.jpg" in example
     if "DELETE" in example or downloads:
         form = {"attachment": ("a.jpg", b"x" * 100_000)}
@@ -162,15 +167,26 @@ def test_command(server, here, example):
         assert attachment(server)["hash"] in output
 
 
+def check_media(server, here, example):
+    content = (here / "background.jpg").read_bytes()
+    command = example.replace(SERVER, server.url).replace(
+        "http --auth", "http --ignore-stdin --auth"
+    )
+    output = run(["bash", "-c", command.replace("curl ", "curl -sS --fail ")], here)
+    if "copy.jpg" in example:
+        assert (here / "copy.jpg").read_bytes() == content
+    else:
+        assert json.loads(output)["hash"] == sha256(content).hexdigest()
+
+
 @pytest.mark.parametrize("example", [code for code in examples("python") if SERVER in code])
 def test_python(server, here, example):
     run([sys.executable, "-c", example.replace(SERVER, server.url)], here)
     if "kinto_http" in example:
         assert attachment(server) is None
-        assert (here / "copy.jpg").read_bytes() == (here / "background.jpg").read_bytes()
-    else:
+    elif "/v1/media" not in example:
         assert attachment(server)["filename"] == "background.jpg"
-        assert (here / "copy.jpg").read_bytes() == (here / "background.jpg").read_bytes()
+    assert (here / "copy.jpg").read_bytes() == (here / "background.jpg").read_bytes()
 
 
 @pytest.mark.parametrize("example", [code for code in examples("python") if SERVER not in code])
@@ -199,7 +215,7 @@ def test_javascript(server, here, example):
 
 def test_json_is_what_is_answered(server, here):
     (example,) = examples("json")
-    assert set(__import__("json").loads(example)) == {
+    assert set(json.loads(example)) == {
         "filename", "hash", "location", "mimetype", "size",
     }  # fmt: skip
 

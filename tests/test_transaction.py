@@ -163,7 +163,7 @@ def test_a_delete_that_fails_is_left_to_gc(site, record, monkeypatch):
 def test_a_connection_that_is_lost_after_the_commit(site, record, monkeypatch):
     record.upload(b"first")
     monkeypatch.setattr(
-        site.links, "get_release", lambda id: (_ for _ in ()).throw(BackendError(message="lost"))
+        site.releases, "get", lambda id: (_ for _ in ()).throw(BackendError(message="lost"))
     )
     record.upload(b"second", status=200)
     monkeypatch.undo()

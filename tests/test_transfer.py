@@ -137,6 +137,32 @@ class TestBothWays:
         assert not (tmp_path / "to").exists()
         assert len(files) == 3
 
+    @pytest.mark.parametrize("made", [[], ["default"], ["default", "default/collections/c"]])
+    def test_dry_run_makes_no_default_bucket(self, file_settings, tmp_path, made):
+        """Kinto makes it, and its collections, for whoever looks there."""
+        files = make_files(tmp_path / "from", 2)
+        settings = {**file_settings("local"), "kinto.attachment.extensions": "any"}
+        with Gunicorn(settings, tmp_path) as server:
+            for uri in made:
+                requests.put(f"{server.url}/buckets/{uri}", auth=ALICE, timeout=60)
+            own = requests.get(f"{server.url}/", auth=ALICE, timeout=60).json()["user"]["bucket"]
+
+            def there():
+                uris = (f"buckets/{own}", f"buckets/{own}/collections/c")
+                answers = [requests.get(f"{server.url}/{u}", auth=ALICE, timeout=60) for u in uris]
+                return [answer.ok for answer in answers]
+
+            before = there()
+            assert before == ([True] * len(made) + [False] * 2)[:2]
+            with Client(server.url, "default", "c", AUTH) as client:
+                assert kinds(download(client, tmp_path / "to", dry_run=True)) == {}
+                assert kinds(upload(client, [tmp_path / "from"], dry_run=True)) == {"uploaded": 2}
+                assert there() == before
+                assert kinds(upload(client, [tmp_path / "from"])) == {"uploaded": 2}
+                assert kinds(upload(client, [tmp_path / "from"], dry_run=True)) == {"unchanged": 2}
+                job = download(client, tmp_path / "to", dry_run=True)
+                assert kinds(job) == {"downloaded": len(files)}
+
     def test_redirected(self, file_settings, tmp_path):
         settings = {
             **file_settings("seaweedfs"),
@@ -337,6 +363,25 @@ class TestDownload:
         for kind in ("downloaded", "unchanged"):
             assert kinds(download(client, tmp_path)) == {kind: 3}
             assert sorted(os.listdir(tmp_path)) == ["a-r2.bin", "a-r3.bin", "a.bin"]
+
+    def test_files_and_folders_of_one_name(self, client, record, tmp_path):
+        paths = {"r1": "a", "r2": "a/b.txt", "r3": "x.part/y", "r4": "x", "r5": "c/d", "r6": "c"}
+        for name, path in paths.items():
+            record.url = f"{record.collection}/records/{name}/attachment"
+            record.upload(name.encode())
+            body = {"data": {"path": path}}
+            uri = f"{record.collection}/records/{name}"
+            requests.patch(uri, json=body, auth=ALICE, timeout=60).raise_for_status()
+        for kind in ("downloaded", "unchanged"):
+            assert kinds(download(client, tmp_path)) == {kind: 6}
+        assert files_in(tmp_path) == {
+            "a": b"r1",
+            "a-r2/b.txt": b"r2",
+            "x.part/y": b"r3",
+            "x-r4": b"r4",
+            "c/d": b"r5",
+            "c-r6": b"r6",
+        }
 
     def test_lost(self, client, record, tmp_path, server):
         """One that is lost does not keep the others."""
@@ -888,6 +933,8 @@ class TestPlaces:
     @example([("../a", "a")] * 3, False, False)
     @example([("a" * 300, "b/" * 300)] * 3, False, True)
     @example([("x", "x"), ("x.part", ""), ("x-id1.part", "")], False, False)
+    @example([("a", ""), ("a/b", ""), ("a/b/c", ""), ("a/b", ""), ("a-id1", "")], False, False)
+    @example([("a.part/b", ""), ("a", ""), ("a" * 251, ""), ("a" * 251 + "/b", "")], False, False)
     @example([("a" * 246 + "-id1", ""), ("a" * 251, ""), ("a" * 251, "")], False, False)
     @example([("CON", "nul.txt"), ("a:b", "a."), ("é", "e\u0301")], True, True)
     def test_any(self, wanted, windows, fold):
@@ -895,6 +942,8 @@ class TestPlaces:
         given_paths = [places.give(f"id{number}", *names) for number, names in enumerate(wanted)]
         places.close()
         assert len(set(given_paths)) == len(given_paths)
+        folders = {str(parent) for path in given_paths for parent in PurePosixPath(path).parents}
+        assert folders.isdisjoint({*given_paths, *(path + PART for path in given_paths)})
         for path in given_paths:
             names = path.split("/")
             assert not set(names) & {"", ".", ".."}

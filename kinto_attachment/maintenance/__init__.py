@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 from ..claims import Claims
 from ..legacy import LegacyRows
 from ..links import Links
+from ..media import MediaStore
+from ..pending import PendingUploads
 from ..releases import Releases
 from ..rows import PAGE
 from ..settings import Settings
@@ -30,6 +32,7 @@ class Server:
     :param storage: where the files are.
     :param records: Kinto's storage (``registry.storage``).
     :param transaction_manager: each ``with`` is one transaction of its own.
+    :param metrics: gives Kinto's metrics service.
     """
 
     settings: Settings
@@ -38,8 +41,10 @@ class Server:
     links: Links
     releases: Releases
     claims: Claims
+    media: MediaStore
     legacy: LegacyRows
     transaction_manager: Any
+    metrics: Callable[[], Any]
 
     @classmethod
     def of(cls, registry: Any, transaction_manager: Any) -> "Server":
@@ -51,9 +56,16 @@ class Server:
             registry.attachment_links,
             registry.attachment_releases,
             registry.attachment_claims,
+            registry.attachment_media,
             registry.attachment_legacy,
             transaction_manager,
+            lambda: registry.metrics,
         )
+
+    @property
+    def pending(self) -> PendingUploads:
+        """What the media store has not verified yet."""
+        return self.media.pending
 
     def run(self, call: Callable[[], Item]) -> Item:
         """What it returns, called in a transaction of its own."""

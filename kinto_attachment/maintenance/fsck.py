@@ -1,5 +1,6 @@
 """Whether records, links and objects agree: what is wrong, where, and what would mend it."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from hashlib import sha256
@@ -8,16 +9,27 @@ from typing import Any
 from kinto.core.storage import Filter
 from kinto.core.utils import COMPARISON
 
-from ..blob import Attachment, RecordRef
-from ..errors import BlobNotFound
+from ..attached import records_of, rows_of
+from ..blob import Attachment, MediaRef, RecordRef
+from ..errors import BlobNotFound, StorageUnavailable
 from ..finding import Finding
 from ..guard import ATTRIBUTE
 from ..links import Link
 from ..rows import pages
 from . import Keys, Server
-from .records import records_of, without_record
 
 RESTORE = "restore it from a backup, or DELETE {record}/attachment"
+DELETE = "restore it from a backup, or DELETE /media/{hash}"
+GC = "kinto-attachment gc"
+IMPORT = "kinto-attachment import"
+REBASE = "kinto-attachment rebase"
+MOVE = "move it elsewhere, if nobody needs it here"
+
+PAUSE = 5
+"""Seconds between storing a file and writing its record, at most."""
+
+FAILURES = 10
+"""Objects in a row that cannot be read: then it is not they."""
 
 
 def check(
@@ -32,112 +44,195 @@ def check(
 
     :param deep: read all bytes, and compare their hashes.
     :param on_bytes: is told how many bytes were read.
+    :raises StorageUnavailable: nothing can be said.
     """
-    with closing(Keys()) as objects, closing(Keys()) as known:
-        for page in pages(server.storage.list()):
-            objects.add((stat.key, stat.size) for stat in page)
-        for page in server.read(server.releases.all()):
-            known.add((key, 0) for release in page for key in release.keys)
-        for page in server.read(server.links.every()):
-            known.add((link.key, 0) for link in page)
-            yield from _check_links(server, page, objects)
-        for collection_uri, page in records_of(server):
-            yield from _check_records(server, collection_uri, page, objects)
-        for page in pages(objects):
-            yield from _check_objects(server, [key for key, _ in page], known)
+    with closing(Keys()) as objects, closing(Keys()) as known, closing(Keys()) as linked:
+        checker = _Checker(server, objects, known, linked)
+        yield from checker.check()
         if deep:
-            for page in server.read(server.links.all()):
-                for link in page:
-                    yield from _check_bytes(server, link, on_bytes)
+            yield from checker.check_bytes(on_bytes)
 
 
-def _check_links(server: Server, links: list[Link], objects: Keys) -> Iterator[Finding]:
-    there = objects.find([link.key for link in links])
-    for link in links:
-        if link.key not in there and not _is_stored(server, link.key) and _is_link(server, link):
-            yield Finding("missing object", link.key, link.ref.uri, remedy=RESTORE)
-    for link in without_record(server, links):
-        if _is_link(server, link) and without_record(server, [link]):
-            yield Finding(
-                "link without record", link.key, link.ref.uri, remedy="kinto-attachment gc"
-            )
+class _Checker:
+    """
+    :param objects: what is in the storage, with its size.
+    :param known: keys that have a row.
+    :param linked: URIs of records that have what they are linked to.
+    """
 
+    def __init__(self, server: Server, objects: Keys, known: Keys, linked: Keys):
+        self._server = server
+        self._objects = objects
+        self._known = known
+        self._linked = linked
 
-def _is_stored(server: Server, key: str) -> bool:
-    try:
-        server.storage.stat(key)
-    except BlobNotFound:
-        return False
-    return True
+    def check(self) -> Iterator[Finding]:
+        server = self._server
+        for page in pages(server.storage.list()):
+            self._objects.add((stat.key, stat.size) for stat in page)
+        listed = time.monotonic()
+        for page in server.read(server.releases.all()):
+            self._known.add((key, 0) for release in page for key in release.keys)
+        for page in server.read(server.pending.all()):
+            self._known.add((upload.key, 0) for upload in page)
+            there = self._objects.find([upload.key for upload in page])
+            lost = [u for u in page if u.key not in there and not self._is_stored(u.key)]
+            for upload in server.run(lambda lost=lost: list(filter(server.pending.has, lost))):
+                yield Finding("missing object", upload.key, upload.ref.uri, remedy=DELETE)
+        for page in server.read(server.links.every()):
+            self._known.add((link.key, 0) for link in page)
+            yield from self._check_links(page)
+        for collection_uri, page in records_of(server.rows):
+            yield from self._check_records(collection_uri, page)
+        yield from self._check_objects(listed)
 
+    def _check_links(self, links: list[Link]) -> Iterator[Finding]:
+        there = self._objects.find([link.key for link in links])
+        records = rows_of(self._server.rows, [link.ref for link in links])
+        for link in links:
+            if link.key not in there and not self._is_stored(link.key) and self._is_link(link):
+                yield Finding("missing object", link.key, link.ref.uri, remedy=RESTORE)
+            size = there.get(link.key, link.size)
+            if isinstance(link.ref, MediaRef):
+                # Nothing else is ever stored under such a key.
+                if size != link.size:
+                    yield _wrong_size(link, size, link.size)
+                continue
+            attachment = records.get(link.ref, {}).get(ATTRIBUTE)
+            if link.is_of(attachment):
+                self._linked.add([(link.ref.uri, 0)])
+                # Not all is well: as it is now, all of it.
+                if list(_contradictions(link, attachment, size)):
+                    yield from self._check_again(link)
+            elif self._is_link(link):
+                yield from self._check_again(link)
 
-def _is_link(server: Server, link: Link) -> bool:
-    return link in server.run(lambda: server.links.of(link.ref))
-
-
-def _check_records(
-    server: Server, collection_uri: str, records: list[dict[str, Any]], objects: Keys
-) -> Iterator[Finding]:
-    _, _, bucket, _, collection = collection_uri.split("/")
-    refs = {}
-    for record in records:
-        try:
-            attachment = Attachment.from_json(record.get(ATTRIBUTE))
-        except ValueError:
-            continue  # none, or none of ours
-        refs[RecordRef(bucket, collection, record["id"])] = attachment
-    links: dict[RecordRef, list[Link]] = {}
-    if refs:
-        for link in server.run(lambda: server.links.find((ref, "") for ref in refs)):
-            links.setdefault(link.ref, []).append(link)
-    for ref, attachment in refs.items():
-        of = next((link for link in links.get(ref, ()) if link.is_of(attachment.to_json())), None)
-        if of is None:
-            if _lacks_link(server, ref):
-                yield Finding(
-                    "record without link",
-                    record=ref.uri,
-                    detail=attachment.location,
-                    remedy="kinto-attachment import",
-                )
+    def _check_again(self, link: Link) -> Iterator[Finding]:
+        attachment = (rows_of(self._server.rows, [link.ref]).get(link.ref) or {}).get(ATTRIBUTE)
+        size = self._size_of(link.key)
+        if not self._is_link(link):
+            return
+        if link.is_of(attachment):
+            yield from _contradictions(link, attachment, size)
+        elif _may_be_of(link, attachment):
+            location = str(attachment.get("location"))
+            yield Finding("wrong location", link.key, link.ref.uri, location, REBASE)
         else:
-            size = objects.find([of.key]).get(of.key, attachment.size)
-            if size != attachment.size and _is_link(server, of):
-                detail = f"{size} bytes, not {attachment.size}"
-                yield Finding("wrong size", of.key, ref.uri, detail, RESTORE)
+            yield Finding("link without record", link.key, link.ref.uri, remedy=GC)
+
+    def _check_records(
+        self, collection_uri: str, records: list[dict[str, Any]]
+    ) -> Iterator[Finding]:
+        _, _, bucket, _, collection = collection_uri.split("/")
+        locations = {}
+        for record in records:
+            try:
+                attachment = Attachment.from_json(record.get(ATTRIBUTE))
+            except ValueError:
+                continue  # none, or none of ours
+            locations[RecordRef(bucket, collection, record["id"])] = attachment.location
+        linked = self._linked.find([ref.uri for ref in locations])
+        for ref, location in locations.items():
+            if ref.uri not in linked and self._lacks_link(ref):
+                yield Finding("record without link", "", ref.uri, location, IMPORT)
+
+    def _lacks_link(self, ref: RecordRef) -> bool:
+        """Whether it has an attachment that no link is of, now."""
+        only = [Filter("id", ref.record, COMPARISON.EQ)]
+        rows = self._server.rows("record", ref.collection_uri, filters=only)
+        links = self._server.run(lambda: self._server.links.of(ref))
+        attachment = rows[0].get(ATTRIBUTE) if rows else None
+        return attachment is not None and not any(_may_be_of(link, attachment) for link in links)
+
+    def _check_objects(self, listed: float) -> Iterator[Finding]:
+        old_files = self._server.run(self._server.legacy.exist)
+        for page in pages(self._objects):
+            unknown = self._unknown([key for key, _ in page])
+            # Its record may be about to be written.
+            wait = PAUSE - (time.monotonic() - listed)
+            if unknown and wait > 0:
+                time.sleep(wait)
+            for key in self._unknown(unknown):
+                if not self._is_stored(key):
+                    continue
+                if old_files:
+                    yield Finding("orphan object", key, remedy=IMPORT)
+                elif self._server.settings.makes(key):
+                    yield Finding("orphan object", key, remedy=GC)
+                else:
+                    yield Finding("unknown object", key, remedy=MOVE)
+
+    def _unknown(self, keys: list[str]) -> list[str]:
+        """Those of a page that no row has, or had since it was looked at."""
+        has_row = self._known.find(keys) if keys else {}
+        keys = [key for key in keys if key not in has_row]
+        linked = self._server.run(lambda: self._server.links.linked(keys)) if keys else set()
+        return [key for key in keys if key not in linked]
+
+    def check_bytes(self, on_bytes: Callable[[int], None]) -> Iterator[Finding]:
+        failures = 0
+        for page in self._server.read(self._server.links.all()):
+            for link in page:
+                try:
+                    yield from self._check_bytes(link, on_bytes)
+                    failures = 0
+                except StorageUnavailable as error:
+                    failures += 1
+                    if failures == FAILURES:
+                        raise
+                    yield Finding("unreadable object", link.key, link.ref.uri, str(error), RESTORE)
+
+    def _check_bytes(self, link: Link, on_bytes: Callable[[int], None]) -> Iterator[Finding]:
+        digest = sha256()
+        try:
+            chunks = self._server.storage.open(link.key)
+        except BlobNotFound:
+            return  # told, or gone since
+        with closing(chunks):
+            for chunk in chunks:
+                digest.update(chunk)
+                on_bytes(len(chunk))
+        found = digest.hexdigest()
+        if found != link.digest and self._is_link(link):
+            detail = f"SHA-256 is {found}, not {link.digest}"
+            yield Finding("wrong bytes", link.key, link.ref.uri, detail, RESTORE)
+
+    def _is_link(self, link: Link) -> bool:
+        return link in self._server.run(lambda: self._server.links.of(link.ref))
+
+    def _is_stored(self, key: str) -> bool:
+        return self._size_of(key) is not None
+
+    def _size_of(self, key: str) -> int | None:
+        """Bytes, now; None if it is not there."""
+        try:
+            return self._server.storage.stat(key).size
+        except BlobNotFound:
+            return None
 
 
-def _lacks_link(server: Server, ref: RecordRef) -> bool:
-    """Whether it has an attachment without a link, now."""
-
-    only = [Filter("id", ref.record, COMPARISON.EQ)]
-    rows = server.rows("record", ref.collection_uri, filters=only)
-    attachment = rows[0].get(ATTRIBUTE) if rows else None
-    links = server.run(lambda: server.links.of(ref))
-    return attachment is not None and not any(link.is_of(attachment) for link in links)
+def _may_be_of(link: Link, attachment: Any) -> bool:
+    """Whether only its location can be wrong."""
+    is_same = isinstance(attachment, dict) and attachment.get("hash") == link.digest
+    return link.is_of(attachment) or is_same
 
 
-def _check_objects(server: Server, keys: list[str], known: Keys) -> Iterator[Finding]:
-    has_row = known.find(keys)
-    keys = [key for key in keys if key not in has_row]
-    linked = server.run(lambda: server.links.linked(keys)) if keys else set()
-    for key in keys:
-        # Linked since, or gone since.
-        if key not in linked and _is_stored(server, key):
-            yield Finding("orphan object", key, remedy="kinto-attachment gc")
+def _contradictions(link: Link, value: Any, size: int | None) -> Iterator[Finding]:
+    """Where a record says something else of its file than is true.
 
-
-def _check_bytes(server: Server, link: Link, on_bytes: Callable[[int], None]) -> Iterator[Finding]:
-    digest = sha256()
+    :param size: of the object in bytes; None if there is none.
+    """
     try:
-        chunks = server.storage.open(link.key)
-    except BlobNotFound:
-        return  # told, or gone since
-    with closing(chunks):
-        for chunk in chunks:
-            digest.update(chunk)
-            on_bytes(len(chunk))
-    found = digest.hexdigest()
-    if found != link.digest and _is_link(server, link):
-        detail = f"SHA-256 is {found}, not {link.digest}"
-        yield Finding("wrong bytes", link.key, link.ref.uri, detail, RESTORE)
+        attachment = Attachment.from_json(value)
+    except ValueError:
+        return  # somebody else's attribute
+    if size not in (None, attachment.size):
+        yield _wrong_size(link, size, attachment.size)
+    if attachment.hash != link.digest:
+        detail = f"the record says {attachment.hash}, the link {link.digest}"
+        yield Finding("wrong hash", link.key, link.ref.uri, detail, RESTORE)
+
+
+def _wrong_size(link: Link, size: int | None, expected: int | None) -> Finding:
+    detail = f"{size} bytes, not {expected}"
+    return Finding("wrong size", link.key, link.ref.uri, detail, RESTORE)

@@ -5,7 +5,7 @@ that this server makes and has been there, without a record, for longer than any
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -14,15 +14,19 @@ from typing import Any
 from kinto.core.storage import Filter
 from kinto.core.utils import COMPARISON
 
-from ..errors import SweepRefused
+from ..attached import records_of, rows_of
+from ..blob import RecordRef
+from ..errors import BlobNotFound, NotImported, SweepRefused
 from ..finding import Finding
 from ..guard import ATTRIBUTE
-from ..keys import HEARTBEAT
+from ..keys import HEARTBEAT, ends_of
 from ..links import Link
 from ..releases import Release, Rule
 from ..rows import pages
 from . import Keys, Server
-from .records import records_of, without_record
+
+FEW = 10
+"""Files in no record, of which there may be more than of others: a new server."""
 
 CLAIM_TIME = timedelta(hours=1)
 """How long a claim is believed at least: longer than any upload waits for its storage."""
@@ -36,12 +40,14 @@ def collect(
     force: bool = False,
     offline: bool = False,
 ) -> Iterator[Finding]:
-    """Delete what nobody has; one finding for each object that goes, or would.
+    """Delete what nobody has; a finding ``deleted`` for each object that goes, or would, and
+    ``released`` for each that is found to be nobody's.
 
     :param older_than: what is younger may belong to an upload that is under way.
     :param dry_run: change nothing.
     :param force: also where the storage and the database do not seem to belong together.
     :param offline: no server is running: nothing is under way.
+    :raises NotImported: there are files that only rows of the existing plugin know.
     :raises SweepRefused: they do not seem to belong together. What was written down as released
         is deleted by then.
     """
@@ -51,7 +57,7 @@ def collect(
         before = claims_before = datetime.now(timezone.utc) + timedelta(seconds=1)
     collector = _Collector(server, before, claims_before, dry_run)
     if server.run(server.legacy.exist):
-        raise SweepRefused("There are files of the existing plugin: kinto-attachment import")
+        raise NotImported()
     yield from collector.release_links()
     yield from collector.finish_releases()
     yield from collector.discard_unfinished()
@@ -74,9 +80,9 @@ class _Collector:
         """Links of records that are gone, or have another attachment: nothing makes such."""
         server, old = self._server, int(self._before.timestamp() * 1000)
         for page in server.read(server.links.every()):
-            for link in without_record(server, [link for link in page if link.modified <= old]):
+            for link in _without_record(server, [link for link in page if link.modified <= old]):
                 if self._dry_run or self._release(link):
-                    yield Finding("deleted", link.key, link.ref.uri, "link without record")
+                    yield Finding("released", link.key, link.ref.uri, "link without record")
 
     def _release(self, link: Link) -> bool:
         """Let go of a link, unless its record is written in this moment."""
@@ -90,7 +96,7 @@ class _Collector:
             # Whoever wrote the record had the row of the link too, and is done by now.
             only = [Filter("id", ref.record, COMPARISON.EQ)]
             rows = server.records.list_all("record", ref.collection_uri, filters=only)
-            if rows and link.is_of(rows[0].get(ATTRIBUTE)):
+            if rows and _may_be_of(server, link, rows[0].get(ATTRIBUTE)):
                 raise _Written()
 
         try:
@@ -110,10 +116,13 @@ class _Collector:
                 elif release.rule is Rule.SWEEP and release.modified <= old:
                     yield from self._finish(release, self._delete_doomed)
 
-    def _finish(self, release: Release, delete) -> Iterator[Finding]:
-        for key in delete(list(release.keys)):
+    def _finish(
+        self, release: Release, delete: Callable[[list[str]], tuple[list[str], bool]]
+    ) -> Iterator[Finding]:
+        gone, is_done = delete(list(release.keys))
+        for key in gone:
             yield Finding("deleted", key, detail="released")
-        if not self._dry_run:
+        if is_done and not self._dry_run:
             self._server.run(lambda: self._server.releases.drop(release.id))
 
     def discard_unfinished(self) -> Iterator[Finding]:
@@ -127,13 +136,15 @@ class _Collector:
         with closing(Keys()) as orphans, closing(Keys()) as known:
             for page in self._server.read(self._server.releases.all()):
                 known.add((key, 0) for release in page for key in release.keys)
-            for _, records in records_of(self._server):
+            for page in self._server.read(self._server.pending.all()):
+                known.add((upload.key, 0) for upload in page)
+            for _, records in records_of(self._server.rows):
                 known.add((key, 0) for record in records for key in _keys_of(record))
             linked = yield from self._find_orphans(orphans, known)
             if len(orphans) and not force:
-                self._check_it_is_ours(linked)
+                self._check_it_is_ours(linked, len(orphans))
             for page in pages(orphans):
-                for key in self._delete_doomed([key for key, _ in page]):
+                for key in self._delete_doomed([key for key, _ in page])[0]:
                     yield Finding("deleted", key, detail="in no record")
 
     def _find_orphans(self, orphans: Keys, known: Keys) -> Iterator[Finding]:
@@ -153,7 +164,7 @@ class _Collector:
                     yield Finding("unknown object", stat.key, detail="no name of this server's")
         return linked
 
-    def _check_it_is_ours(self, linked: int) -> None:
+    def _check_it_is_ours(self, linked: int, orphans: int) -> None:
         server = self._server
         if not hasattr(server.records, "client"):
             raise SweepRefused("Kinto's storage is in memory: it knows nothing of what was before.")
@@ -162,31 +173,42 @@ class _Collector:
             raise SweepRefused("No record has a file, but the storage has.")
         if linked * 2 < links:
             raise SweepRefused(f"Of {links} files of records, {linked} are in this storage.")
+        if orphans > max(linked, FEW):
+            raise SweepRefused(f"{orphans} files are in no record, and only {linked} are in one.")
 
-    def _delete_unlinked(self, keys: list[str]) -> list[str]:
-        """Of keys that only one record ever had."""
+    def _delete_unlinked(self, keys: list[str]) -> tuple[list[str], bool]:
+        """Of keys that one record had; those that went, and whether the others are to stay."""
         server = self._server
         linked = server.run(lambda: server.links.linked(keys))
-        gone = [key for key in keys if key not in linked]
+        unlinked = [key for key in keys if key not in linked]
+        gone = [key for key in unlinked if self._is_from_before(key)]
         if not self._dry_run:
             server.storage.delete(gone)
-        return gone
+        return gone, gone == unlinked
 
-    def _delete_doomed(self, keys: list[str]) -> list[str]:
-        """Of keys that somebody may just be storing; see :mod:`kinto_attachment.claims`."""
+    def _is_from_before(self, key: str) -> bool:
+        """A name may be free again by now, and somebody's upload under way."""
+        if self._server.settings.makes_once(key):
+            return True
+        try:
+            return self._server.storage.stat(key).modified <= self._before
+        except BlobNotFound:
+            return True
+
+    def _delete_doomed(self, keys: list[str]) -> tuple[list[str], bool]:
+        """Of keys that somebody may just be storing, see :mod:`kinto_attachment.claims`; those
+        that went. The others are to stay: who stores them now writes down what becomes of them."""
         server = self._server
         doom = None if self._dry_run else server.run(lambda: server.claims.doom(keys))
-        try:
-            # In this order, each with eyes of its own: a claim ends when its link is there.
-            claimed = server.run(lambda: server.claims.claimed(keys, self._claims_since))
-            linked = server.run(lambda: server.links.linked(keys))
-            gone = [key for key in keys if key not in claimed and key not in linked]
-            if not self._dry_run:
-                server.storage.delete(gone)
-        finally:
-            if doom:
-                server.run(lambda: server.claims.spare(doom))
-        return gone
+        # In this order, each with eyes of its own: a claim ends when its link is there.
+        claimed = server.run(lambda: server.claims.claimed(keys, self._claims_since))
+        linked = server.run(lambda: server.links.linked(keys))
+        gone = [key for key in keys if key not in claimed and key not in linked]
+        if doom:
+            # If that fails it may yet be done: the keys stay doomed for a while.
+            server.storage.delete(gone)
+            server.run(lambda: server.claims.spare(doom))
+        return gone, True
 
     def forget(self) -> None:
         """Rows that have had their time: claims of the dead, and what stale writes are told by."""
@@ -197,14 +219,28 @@ class _Collector:
         server.run(lambda: server.links.forget(min(before, int(time.time() * 1000))))
 
 
-def _keys_of(record: dict[str, Any]) -> Iterator[str]:
+def _without_record(server: Server, links: list[Link]) -> list[Link]:
+    """Those links of records whose record is gone, or has another attachment."""
+    links = [link for link in links if isinstance(link.ref, RecordRef)]
+    rows = rows_of(server.rows, [link.ref for link in links])
+    return [link for link in links if not link.is_of(rows.get(link.ref, {}).get(ATTRIBUTE))]
+
+
+def _may_be_of(server: Server, link: Link, attachment: Any) -> bool:
+    """Whether the record has that file: by its location, or, if that is of no file of it, by its
+    hash. A wrong location is to be mended, and no reason to delete anything."""
+    if link.is_of(attachment):
+        return True
+    is_same = isinstance(attachment, dict) and attachment.get("hash") == link.digest
+    return is_same and not any(each.is_of(attachment) for each in server.links.of(link.ref))
+
+
+def _keys_of(record: dict[str, Any]) -> list[str]:
     """The keys that its attachment may have, whatever ``base_url`` was: that nobody linked it is
     no reason to delete it."""
     attachment = record.get(ATTRIBUTE)
     location = attachment.get("location") if isinstance(attachment, dict) else None
-    parts = str(location or "").split("/")
-    for start in range(len(parts)):
-        yield "/".join(parts[start:])
+    return ends_of(str(location or ""))
 
 
 def _is_ours(server: Server, key: str) -> bool:

@@ -6,20 +6,24 @@ from typing import Any
 from kinto.core.storage import Filter
 from kinto.core.utils import COMPARISON
 
+from ..attached import rows_of
 from ..finding import Finding
 from ..guard import ATTRIBUTE
+from ..links import Link
+from ..setting_types import parse_url
 from . import Server
-from .records import records_of
 
 
 def rebase(server: Server, old: str, new: str, *, dry_run: bool = False) -> Iterator[Finding]:
-    """Let every location that begins with ``old`` begin with ``new``. The records get a new
+    """Let every location that is ``old`` and a key be ``new`` and that key. The records get a new
     timestamp, so that clients fetch them; there are no events and no entries in the history.
 
     It may run while the server does, and again.
 
-    :param old: empty for relative locations.
+    :param old: as ``base_url`` is written in an ini file; empty for relative locations.
+    :param new: likewise.
     """
+    old, new = parse_url(old), parse_url(new)
     found = True
     while found:
         # Kinto writes all of a record that it read before: who changed another attribute
@@ -31,42 +35,37 @@ def rebase(server: Server, old: str, new: str, *, dry_run: bool = False) -> Iter
 
 
 def _pass(server: Server, old: str, new: str, dry_run: bool) -> Iterator[Finding]:
-    for collection_uri, page in records_of(server):
-        for record in page:
-            changed = _rebased(record, old, new)
-            if changed and (dry_run or _rewrite(server, collection_uri, record["id"], old, new)):
-                uri = f"{collection_uri}/records/{record['id']}"
-                yield Finding("rewritten", record=uri, detail=changed[ATTRIBUTE]["location"])
+    for page in server.read(server.links.every()):
+        rows = rows_of(server.rows, [link.ref for link in page])
+        for link in page:
+            changed = _rebased(rows.get(link.ref), link.key, old, new)
+            if changed and (dry_run or _rewrite(server, link, old, new)):
+                location = changed[ATTRIBUTE]["location"]
+                yield Finding("rewritten", link.key, link.ref.uri, location)
 
 
-def _rebased(record: dict[str, Any], old: str, new: str) -> dict[str, Any] | None:
+def _rebased(record: dict[str, Any] | None, key: str, old: str, new: str) -> dict[str, Any] | None:
     """The record with its new location; None if that is not to change."""
-    attachment = record.get(ATTRIBUTE)
+    attachment = (record or {}).get(ATTRIBUTE)
     location = attachment.get("location") if isinstance(attachment, dict) else None
-    if not isinstance(location, str) or not location.startswith(old):
-        return None
-    if old == "" and "://" in location:
-        return None  # not relative
-    if location.startswith(new) and new.startswith(old) and new != old:
-        return None  # done before
-    location = new + location.removeprefix(old)
-    if location == attachment["location"]:
+    if location != old + key or old == new:
         return None
     rest = {name: value for name, value in record.items() if name != "last_modified"}
-    return {**rest, ATTRIBUTE: {**attachment, "location": location}}
+    return {**rest, ATTRIBUTE: {**attachment, "location": new + key}}
 
 
-def _rewrite(server: Server, collection_uri: str, record_id: str, old: str, new: str) -> bool:
+def _rewrite(server: Server, link: Link, old: str, new: str) -> bool:
     """Whether it was still to be done."""
+    uri, record_id = link.ref.collection_uri, link.ref.record
 
     def rewrite() -> bool:
-        _lock(server, collection_uri, record_id)
+        _lock(server, uri, record_id)
         only = [Filter("id", record_id, COMPARISON.EQ)]
-        rows = server.records.list_all("record", collection_uri, filters=only)
-        changed = _rebased(rows[0], old, new) if rows else None
+        rows = server.records.list_all("record", uri, filters=only)
+        changed = _rebased(rows[0] if rows else None, link.key, old, new)
         if changed is None:
             return False
-        server.records.update("record", collection_uri, record_id, changed)
+        server.records.update("record", uri, record_id, changed)
         return True
 
     return server.run(rewrite)

@@ -80,9 +80,10 @@ class IStorage(Interface):
         """An iterator of :class:`Stat`, one a blob, in no order; constant memory. ``prefix``
         is text, not a folder: ``a`` also lists ``ab``."""
 
-    def compose(parts, key):
+    def compose(parts, key, label):
         """Store under ``key`` the blobs ``parts`` (a list of keys) one after the other, without
-        moving them through this process where the storage can. The parts remain.
+        moving them through this process where the storage can. The parts remain. ``label``
+        (:class:`~kinto_attachment.blob.Label`) is what the object says of itself.
 
         :raises BlobNotFound: a part is not there; nothing is stored under ``key``.
         :raises BlobExists: as ``put``."""

@@ -14,20 +14,19 @@ from itertools import islice
 from typing import BinaryIO
 from uuid import uuid4
 
-import requests
 from google.cloud.storage import Blob
 from google.cloud.storage.acl import ACL
 from google.oauth2 import service_account
 from zope.interface import implementer
 
-from ..blob import CHUNK, Source
+from ..blob import Label, Source
 from ..errors import BlobExists, BlobNotFound, KeyRefused, SettingError, StorageUnavailable
 from ..keys import check_key
 from ..media_type import DEFAULT_MIMETYPE
 from ..settings import Settings
 from . import IStorage, Stat
 from .base import RemoteStorage, read_spool_dir
-from .gcs_bucket import Bucket, Resumable, translated
+from .gcs_bucket import Bucket, ObjectChunks, Resumable, translated
 
 PART = 8 * 1024 * 1024
 """Bytes of one request: more go in several. A multiple of 256 KiB, as the service wants it."""
@@ -106,16 +105,9 @@ class GoogleCloudStorage(RemoteStorage):
         )
 
     def put(self, key: str, source: Source) -> None:
-        blob = self._new_blob(key, source.mimetype)
-        blob.metadata = {**blob.metadata, "sha256": source.digest}
-        blob.content_disposition = source.disposition
-        acl = None if source.private else self._acl
-        if source.private:
-            blob.cache_control = "private"  # even if all of the bucket is public
-        elif self._cache_control:
-            blob.cache_control = self._cache_control
-        elif source.immutable and (acl or "").startswith("publicRead"):
-            blob.cache_control = "public, max-age=31536000, immutable"
+        blob, acl = self._labelled(key, source.label)
+        if source.digest:
+            blob.metadata = {**blob.metadata, "sha256": source.digest}
         source.file.seek(0)
         if source.size <= PART:
             self._put_small(blob, _read(key, source.file, source.size), acl)
@@ -175,11 +167,11 @@ class GoogleCloudStorage(RemoteStorage):
                     self.delete([stat.key])
                 yield stat.key
 
-    def compose(self, parts: Iterable[str], key: str) -> None:
-        whole = self._new_blob(key)
+    def compose(self, parts: Iterable[str], key: str, label: Label) -> None:
+        whole, acl = self._labelled(key, label)
         names = [check_key(part) for part in parts]
         if not names:
-            self._put_small(whole, b"", self._acl)
+            self._put_small(whole, b"", acl)
             return
         made: list[str] = []
         try:
@@ -189,7 +181,7 @@ class GoogleCloudStorage(RemoteStorage):
                 made += names
                 for group, name in zip(groups, names, strict=True):
                     self._compose(group, self._new_blob(name))
-            self._compose(names, whole, self._acl)
+            self._compose(names, whole, acl)
         finally:
             with suppress(StorageUnavailable):  # they are listed: whoever sweeps finds them
                 self.delete(made)
@@ -222,6 +214,19 @@ class GoogleCloudStorage(RemoteStorage):
         blob.content_type = mimetype
         blob.metadata = {_MARK: uuid4().hex}
         return blob
+
+    def _labelled(self, key: str, label: Label) -> tuple[Blob, str | None]:
+        """A blob that is not stored yet, and the ACL that it is to have."""
+        blob = self._new_blob(key, label.mimetype)
+        blob.content_disposition = label.disposition
+        acl = None if label.private else self._acl
+        if label.private:
+            blob.cache_control = "private"  # even if all of the bucket is public
+        elif self._cache_control:
+            blob.cache_control = self._cache_control
+        elif label.immutable and (acl or "").startswith("publicRead"):
+            blob.cache_control = "public, max-age=31536000, immutable"
+        return blob, acl
 
     def _put_small(self, blob: Blob, content: bytes, acl: str | None) -> None:
         with self._claiming(blob):
@@ -259,7 +264,12 @@ class GoogleCloudStorage(RemoteStorage):
         parameters = {"ifGenerationMatch": 0, "destinationPredefinedAcl": acl}
         body = {
             "sourceObjects": [{"name": name} for name in names],
-            "destination": {"contentType": whole.content_type, "metadata": whole.metadata},
+            "destination": {
+                "contentType": whole.content_type,
+                "contentDisposition": whole.content_disposition,
+                "cacheControl": whole.cache_control,
+                "metadata": whole.metadata,
+            },
         }
         with self._bucket.looking_for(whole.name), self._claiming(whole, missing=BlobNotFound):
             self._bucket.send("POST", url, (200,), params=parameters, json=body).json()
@@ -280,28 +290,6 @@ class GoogleCloudStorage(RemoteStorage):
                 found.reload(**self._bucket.limits)
             if (found.metadata or {}).get(_MARK) != blob.metadata[_MARK]:
                 raise
-
-
-class ObjectChunks(Iterator[bytes]):
-    """Bytes of one answer, whose connection is given back at its end or by :meth:`close`.
-    Without an answer there are none."""
-
-    def __init__(self, key: str, response: requests.Response | None = None, length: int = 0):
-        self._key = key
-        self.length = length
-        self._response = response
-        self._chunks: Iterator[bytes] = iter(())
-        if response is not None:
-            self._chunks = response.raw.stream(CHUNK, decode_content=False)
-
-    def __next__(self) -> bytes:
-        with translated(self._key):
-            return next(self._chunks)
-
-    def close(self) -> None:
-        self._chunks = iter(())
-        if self._response is not None:
-            self._response.close()
 
 
 def _acl(settings: Settings, name: str) -> str | None:

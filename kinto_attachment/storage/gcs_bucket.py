@@ -21,6 +21,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from google.oauth2 import service_account
 from requests.adapters import HTTPAdapter
 
+from ..blob import CHUNK
 from ..errors import BlobExists, BlobNotFound, StorageUnavailable
 from ..keys import check_key
 from .breaker import Breaker
@@ -254,3 +255,25 @@ class Resumable:
             made = {"if_generation_match": stored["generation"], **self._bucket.limits}
             self._bucket.blob(blob.name).delete(**made)
             raise StorageUnavailable(blob.name, "other bytes arrived than were sent")
+
+
+class ObjectChunks(Iterator[bytes]):
+    """Bytes of one answer, whose connection is given back at its end or by :meth:`close`.
+    Without an answer there are none."""
+
+    def __init__(self, key: str, response: requests.Response | None = None, length: int = 0):
+        self._key = key
+        self.length = length
+        self._response = response
+        self._chunks: Iterator[bytes] = iter(())
+        if response is not None:
+            self._chunks = response.raw.stream(CHUNK, decode_content=False)
+
+    def __next__(self) -> bytes:
+        with translated(self._key):
+            return next(self._chunks)
+
+    def close(self) -> None:
+        self._chunks = iter(())
+        if self._response is not None:
+            self._response.close()

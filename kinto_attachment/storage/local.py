@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from zope.interface import implementer
 
-from ..blob import CHUNK, Source
+from ..blob import CHUNK, Label, Source
 from ..errors import BlobExists, BlobNotFound, KeyRefused, SettingError, StorageUnavailable
 from ..keys import check_key
 from ..settings import Settings
@@ -133,8 +133,10 @@ class LocalFileStorage(Storage):
             check_key(folder)
         yield from self._walk(folder, prefix)
 
-    def compose(self, parts: Iterable[str], key: str) -> None:
-        path = self._path(key)
+    def compose(self, parts: Iterable[str], key: str, label: Label) -> None:
+        path, parts = self._path(key), list(parts)
+        if len(parts) == 1 and self._link(self._path(parts[0]), path):
+            return
         with self.spool() as whole:
             for part in parts:
                 for chunk in self.open(part):
@@ -142,6 +144,21 @@ class LocalFileStorage(Storage):
                         whole.write(chunk)
             with _translated(key):
                 self._publish(whole, path)
+
+    def _link(self, part: bytes, path: bytes) -> bool:
+        """Files never change: a second name for one is as good as a copy, where it can be had."""
+        with _translated(os.fsdecode(path)):
+            self._make_folder(os.path.dirname(path))
+            try:
+                os.link(part, path)
+            except FileNotFoundError as error:
+                raise BlobNotFound(os.fsdecode(part)) from error
+            except OSError as error:
+                if error.errno in (*_CANNOT_LINK, errno.EMLINK):
+                    return False
+                raise
+            _sync_folder(os.path.dirname(path))
+        return True
 
     def discard_unfinished(
         self, before: datetime, is_ours: Callable[[str], bool], dry_run: bool = False
@@ -218,9 +235,17 @@ class LocalFileStorage(Storage):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
         _sync_folder(parent)
 
-    def _walk(self, folder: str, prefix: str) -> Iterator[Stat]:
+    def _walk(
+        self, folder: str, prefix: str, above: tuple[tuple[int, int], ...] = ()
+    ) -> Iterator[Stat]:
+        """All below a folder, which may be a link to another place, but not to one above it."""
+        path = os.path.join(self._root, folder.encode("utf-8"))
         try:
-            entries = os.scandir(os.path.join(self._root, folder.encode("utf-8")))
+            place = os.stat(path)
+            if (place.st_dev, place.st_ino) in above:
+                return
+            above = (*above, (place.st_dev, place.st_ino))
+            entries = os.scandir(path)
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
@@ -229,9 +254,9 @@ class LocalFileStorage(Storage):
             for entry in entries:
                 name = os.fsdecode(entry.name)
                 key = f"{folder}/{name}" if folder else name
-                if entry.is_dir(follow_symlinks=False):
+                if entry.is_dir():
                     if key.startswith(prefix) or f"{key}/".startswith(prefix):
-                        yield from self._walk(key, prefix)
+                        yield from self._walk(key, prefix, above)
                 elif key.startswith(prefix) and not name.startswith(_SPOOL_PREFIX):
                     try:
                         yield self.stat(key)

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from zope.interface import implementer
 
-from ..blob import CHUNK, Source
+from ..blob import CHUNK, Label, Source
 from ..errors import BlobExists, BlobNotFound
 from ..keys import check_key
 from ..settings import Settings
@@ -57,7 +57,7 @@ class MemoryFileStorage(Storage):
             if key.startswith(prefix):
                 yield Stat(key, len(data), modified)
 
-    def compose(self, parts: Iterable[str], key: str) -> None:
+    def compose(self, parts: Iterable[str], key: str, label: Label) -> None:
         self._store(key, b"".join(self._get(part)[0] for part in parts))
 
     def _get(self, key: str) -> tuple[bytes, datetime]:

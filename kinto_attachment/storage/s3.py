@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 from zope.interface import implementer
 
-from ..blob import CHUNK, Source
+from ..blob import CHUNK, Label, Source
 from ..errors import BlobNotFound, StorageError, StorageUnavailable
 from ..keys import check_key
 from ..settings import Settings
@@ -143,14 +143,14 @@ class S3FileStorage(RemoteStorage):
 
     def put(self, key: str, source: Source) -> None:
         check_key(key)
-        headers = self._headers(source)
+        headers = self._headers(source.label)
         if source.size > PART:
             self._put_parts(key, read_parts(source), headers)
             return
         body = b"".join(source.chunks())
         if len(body) != source.size:
             raise StorageUnavailable("spool", f"{len(body)} of {source.size} bytes")
-        if self._sends_checksums:
+        if self._sends_checksums and source.digest:
             headers["ChecksumSHA256"] = b64encode(bytes.fromhex(source.digest)).decode()
         with self._call(key):
             self.client.put_object(Bucket=self.bucket_name, Key=key, Body=body, **headers)
@@ -210,10 +210,10 @@ class S3FileStorage(RemoteStorage):
                             self.client.abort_multipart_upload(Bucket=self.bucket_name, **where)
                         yield upload["Key"]
 
-    def compose(self, parts: Iterable[str], key: str) -> None:
+    def compose(self, parts: Iterable[str], key: str, label: Label) -> None:
         check_key(key)
         sizes = [(part, self.stat(part).size) for part in parts]
-        headers = self._acl_header
+        headers = self._headers(label)
         if sum(size for _, size in sizes) == 0:
             with self._call(key):
                 self.client.put_object(Bucket=self.bucket_name, Key=key, Body=b"", **headers)
@@ -241,19 +241,13 @@ class S3FileStorage(RemoteStorage):
     def _sends_checksums(self) -> bool:
         return self._config.request_checksum_calculation != "when_required"
 
-    @property
-    def _acl_header(self) -> dict[str, str]:
-        return {"ACL": self._acl} if self._acl else {}
-
-    def _headers(self, source: Source) -> dict[str, str]:
-        headers = {
-            "ContentType": source.mimetype,
-            "ContentDisposition": source.disposition,
-        }
-        if source.private:
+    def _headers(self, label: Label) -> dict[str, str]:
+        headers = {"ContentType": label.mimetype, "ContentDisposition": label.disposition}
+        if label.private:
             return headers
-        headers |= self._acl_header
-        if source.immutable and self._acl.startswith("public"):
+        if self._acl:
+            headers["ACL"] = self._acl
+        if label.immutable and self._acl.startswith("public"):
             headers["CacheControl"] = "public, max-age=31536000, immutable"
         return headers
 

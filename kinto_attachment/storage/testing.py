@@ -18,7 +18,7 @@ from uuid import uuid4
 import pytest
 from zope.interface.verify import verifyObject
 
-from ..blob import CHUNK, Source
+from ..blob import CHUNK, Label, Source
 from ..errors import BlobExists, BlobNotFound, KeyRefused
 from . import IStorage
 
@@ -30,6 +30,8 @@ BAD_KEYS += ["a/", "k" * 1025, "\ud800"]
 
 GOOD_KEYS = ["a", "A.b-c_d", "folder/sub/photo.jpg", "élan/写真 1.png", "k%2Fx?y=1&z#f+ .txt"]
 GOOD_KEYS += ["n" * 255, "/".join(["d" * 100] * 9)]
+
+LABEL = Label("whole.txt", "text/plain")
 
 
 class StorageTest:
@@ -85,7 +87,7 @@ class StorageTest:
         with pytest.raises(KeyRefused):
             storage.delete([key])
         with pytest.raises(KeyRefused):
-            storage.compose([], key)
+            storage.compose([], key, LABEL)
 
     def test_put_reads_the_source_from_its_start_and_leaves_it_open(self, storage, prefix):
         with storage.spool() as file:
@@ -241,7 +243,7 @@ class StorageTest:
         parts = [f"{prefix}part/{index}" for index in range(len(sizes))]
         for part, content in zip(parts, contents, strict=True):
             self.put(storage, part, content)
-        storage.compose(parts, f"{prefix}whole")
+        storage.compose(parts, f"{prefix}whole", LABEL)
         whole = self.read(storage, f"{prefix}whole")
         assert sha256(whole).digest() == sha256(b"".join(contents)).digest()
         assert self.keys(storage, f"{prefix}part/") == parts
@@ -249,7 +251,7 @@ class StorageTest:
     def test_compose_of_a_missing_part_stores_nothing(self, storage, prefix):
         self.put(storage, f"{prefix}a", b"x")
         with pytest.raises(BlobNotFound):
-            storage.compose([f"{prefix}a", f"{prefix}missing"], f"{prefix}whole")
+            storage.compose([f"{prefix}a", f"{prefix}missing"], f"{prefix}whole", LABEL)
         assert self.keys(storage, prefix) == [f"{prefix}a"]
 
     def test_url_joins_the_base_url(self, storage):

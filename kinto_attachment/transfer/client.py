@@ -44,6 +44,9 @@ SILENT = 10
 CONNECT_TIMEOUT = 10.0
 REDIRECTS = 5
 
+DEFAULT_BUCKET = "default"
+"""What everybody calls a bucket of their own."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -77,7 +80,8 @@ class Client:
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
             raise ValueError(f"{server_url!r} is no URL such as https://kinto.example/v1")
         self._ref = RecordRef(bucket, collection, "")
-        self.url = server_url.rstrip("/") + quote(self._ref.collection_uri)
+        self._server_url = server_url.rstrip("/")
+        self._set_bucket(bucket)
         self._authorization = _authorization(auth)
         self._timeout = (CONNECT_TIMEOUT, timeout)
         self._stopped = threading.Event()
@@ -102,6 +106,8 @@ class Client:
 
         :raises TransferFailed:
         """
+        if self._is_nowhere:
+            return None
         response = self.request("GET", f"{self.url}/records/{quote(ref.record, safe='')}")
         if response.status_code == 404:
             return None
@@ -113,7 +119,7 @@ class Client:
         :raises TransferFailed:
         """
         # Records that are written meanwhile keep their place in this order.
-        query = f"_limit={PAGE}&_sort=id"
+        query = "" if self._is_nowhere else f"_limit={PAGE}&_sort=id"
         while query:
             url = f"{self.url}/records?{query}"
             response = self.persist(lambda url=url: self.request("GET", url))
@@ -121,6 +127,23 @@ class Client:
             yield from (record for record in page or [] if isinstance(record, dict))
             # The server may think that it is called otherwise than we call it.
             query = urlsplit(response.headers.get("Next-Page", "")).query
+
+    def only_look(self) -> None:
+        """Let the server make nothing: it makes the default bucket, and its collections, for
+        whoever looks there. By its own name it is only found.
+
+        :raises TransferFailed:
+        """
+        if self._ref.bucket != DEFAULT_BUCKET:
+            return
+        response = self.persist(lambda: self.request("GET", f"{self._server_url}/"))
+        bucket = (json_of(check(response)).get("user") or {}).get("bucket")
+        if not bucket:
+            return  # somebody unknown, who has none
+        self._set_bucket(bucket)
+        answer = self.persist(lambda: self.request("GET", self.url))
+        # It would be theirs: what they may not see is not there.
+        self._is_nowhere = answer.status_code in (403, 404)
 
     def open(self, url: str, headers: dict[str, str]) -> requests.Response:
         """The answer to a ``GET`` of an attachment, from wherever the server sends us for it; its
@@ -226,7 +249,13 @@ class Client:
         if self._stopped.is_set():
             raise Stopped()
 
+    def _set_bucket(self, bucket: str) -> None:
+        uri = RecordRef(bucket, self._ref.collection, "").collection_uri
+        self.url = self._server_url + quote(uri)
+        self._is_nowhere = False
+
     def start(self) -> None:
+        self._set_bucket(self._ref.bucket)
         self._stopped.clear()
         self._failures = 0
 

@@ -5,6 +5,7 @@ import re
 import sqlite3
 import sys
 import unicodedata
+from collections.abc import Iterator
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,12 +29,14 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,200}")
 
 
 class Places:
-    """Paths below a folder, no two of them the same; those that were given are remembered in a
-    temporary file. ::
+    """Paths below a folder. No two of them are the same, none is a folder of another, and neither
+    is its part file; those that were given are remembered in a temporary file. ::
 
         places = Places()
         places.give("first", "a/b.txt")    # 'a/b.txt'
         places.give("second", "a/b.txt")   # 'a/b-second.txt'
+        places.give("third", "a")          # 'a-third'
+        places.give("fourth", "a/b.txt/c") # 'a-fourth/b.txt/c'
 
     :param windows: whether names have to be those that Windows takes.
     :param fold: whether names that differ in case, or in how accents are written, are the same.
@@ -43,7 +46,7 @@ class Places:
         self._windows, self._fold = windows, fold
         # An empty name is a file that goes with its connection: https://sqlite.org/inmemorydb.html
         self._taken = sqlite3.connect("", check_same_thread=False)
-        self._taken.execute("CREATE TABLE taken (path TEXT PRIMARY KEY) WITHOUT ROWID")
+        self._taken.execute("CREATE TABLE taken (path TEXT PRIMARY KEY, folder) WITHOUT ROWID")
 
     def give(self, record: str, *wanted: Any) -> str:
         """The first of these that is a path below a folder and none of it, or the id of the
@@ -56,7 +59,7 @@ class Places:
             raise ValueError(f"{ascii(record)[:80]} is no id of a record")
         path = wish = next(filter(self._accepts, wanted), None) or self._by_id(record, wanted)
         ids = chain([record], (f"{record}-{number}" for number in count(2)))
-        others = (_with_id(wish, suffix) for suffix in ids)
+        others = chain.from_iterable(_others(wish, suffix) for suffix in ids)
         name = PurePosixPath(wish).name
         # What is not complete must not meet what is.
         if len(name.encode()) > MAX_NAME or name.lower().endswith(PART):
@@ -87,10 +90,35 @@ class Places:
         return f"{record}.{extension}" if extension else record
 
     def _take(self, path: str) -> bool:
+        """Whether it was free."""
         if self._fold:
             path = unicodedata.normalize("NFC", path).casefold()
-        row = self._taken.execute("INSERT OR IGNORE INTO taken VALUES (?)", (path,))
-        return row.rowcount > 0
+        files = [path, path + PART]
+        folders = [str(folder) for folder in PurePosixPath(path).parents][:-1]
+        if any(self._is_folder(name) is not None for name in files):
+            return False
+        if any(self._is_folder(name) is False for name in folders):
+            return False
+        rows = [*((name, False) for name in files), *((name, True) for name in folders)]
+        self._taken.executemany("INSERT OR IGNORE INTO taken VALUES (?, ?)", rows)
+        return True
+
+    def _is_folder(self, path: str) -> bool | None:
+        """None if it is free."""
+        found = self._taken.execute("SELECT folder FROM taken WHERE path = ?", (path,)).fetchone()
+        return bool(found[0]) if found else None
+
+
+def _others(path: str, record: str) -> Iterator[str]:
+    """The path with the id in the name of the file, or of its first folder: that may be a file.
+
+    >>> list(_others("a/b.txt", "1f"))
+    ['a/b-1f.txt', 'a-1f/b.txt']
+    """
+    yield _with_id(path, record)
+    folder, slash, rest = path.partition("/")
+    if slash:
+        yield f"{_with_id(folder, record)}/{rest}"
 
 
 def _with_id(path: str, record: str) -> str:

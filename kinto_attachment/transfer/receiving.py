@@ -47,11 +47,13 @@ def download(
     """
     root = Path(folder).absolute()
     receive = partial(_Receiving, client, root, dry_run, one_at_a_time(on_bytes), overwrite)
-    jobs = failing(lambda: _jobs(client, receive), client.collection_uri)
+    jobs = failing(lambda: _jobs(client, receive, dry_run), client.collection_uri)
     return work(client, jobs, parallel)
 
 
-def _jobs(client: Client, receive: Any) -> Iterator[Job]:
+def _jobs(client: Client, receive: Any, dry_run: bool) -> Iterator[Job]:
+    if dry_run:
+        client.only_look()
     with closing(Places()) as places:
         for record in client.records():
             value = record.get("attachment")

@@ -16,7 +16,7 @@ from ..blob import CHUNK, Digest
 from ..finding import Finding
 from .answers import LATER, TransferFailed, check, json_of
 from .client import Client, Found
-from .crew import Job, OnBytes, attempt, one_at_a_time, work
+from .crew import Job, OnBytes, attempt, failing, one_at_a_time, work
 
 RENAME = "rename it, or name it on its own"
 
@@ -60,10 +60,13 @@ def upload(
         ``failed``. Closing the iterator stops all that is under way.
     """
     count = one_at_a_time(on_bytes)
-    return work(client, _jobs(client, paths, dry_run, count), parallel)
+    jobs = failing(lambda: _jobs(client, paths, dry_run, count), client.collection_uri)
+    return work(client, jobs, parallel)
 
 
 def _jobs(client: Client, paths: Iterable, dry_run: bool, on_bytes: OnBytes) -> Iterator[Job]:
+    if dry_run:
+        client.only_look()
     for found in find_files(paths):
         if isinstance(found, Finding):
             yield partial(_same, found)

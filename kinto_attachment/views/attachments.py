@@ -22,9 +22,10 @@ from ..policy import Policy
 from ..retry import allow_retry
 from ..serving import Download, serve
 from ..transaction import files_of, is_in_batch, restart
+from .answers import NoContent
 from .context import RecordContext
 from .default_bucket import create_parents
-from .schemas import ERRORS, AttachedSchema, FileSchema, NothingSchema, RefusedSchema
+from .schemas import DOWNLOAD, ERRORS, EXPOSED_HEADERS, AttachedSchema, NothingSchema
 
 logger = logging.getLogger(__name__)
 
@@ -42,39 +43,15 @@ attachment = Service(
     path=PATH,
     description="The file of a record",
     factory=RecordContext,
-    cors_headers=(
-        "Accept-Ranges",
-        "Content-Disposition",
-        "Content-Range",
-        "ETag",
-        "Last-Modified",
-        "Location",
-        "Repr-Digest",
-    ),
+    cors_headers=EXPOSED_HEADERS,
 )
-
-
-class NoContent(Response):
-    """A 204 that a batch can take: there, an empty body that is not JSON fails all of it."""
-
-    json = None
-
-    def __init__(self) -> None:
-        super().__init__(status=204, content_type=None)
 
 
 @attachment.get(
     permission=DYNAMIC,
     tags=["Attachments"],
     operation_id="download",
-    response_schemas={
-        "200": FileSchema(description="The file."),
-        "206": FileSchema(description="The ranges of it that were asked for."),
-        "304": NothingSchema(description="The client has it already."),
-        "307": NothingSchema(description="The file is there, for a while."),
-        "416": RefusedSchema(description="The file is shorter."),
-        **ERRORS,
-    },
+    response_schemas=DOWNLOAD,
 )
 def download(request: Request) -> Response:
     """The bytes, whole or in ranges, for who may read the record."""
@@ -180,7 +157,7 @@ def _receive(request: Request, context: RecordContext, policy: Policy) -> Stored
     location = location_of(request, context.ref, blob.key, policy)
     filename, shared = form.file.filename, policy.template.shared
     stored = StoredForm(
-        Link(context.ref, blob.key, blob.digest, shared, filename, blob.mimetype),
+        Link(context.ref, blob.key, blob.digest, shared, filename, blob.mimetype, blob.size),
         Attachment(filename, blob.digest, location, blob.mimetype, blob.size),
         data,
         permissions,

@@ -20,6 +20,11 @@ TABLE: dict[type[errors.AttachmentError], tuple] = {
         ERRORS.CONSTRAINT_VIOLATED,
         "{reason}",
     ),
+    errors.BodyTooLarge: (
+        httpexceptions.HTTPRequestEntityTooLarge,
+        ERRORS.REQUEST_TOO_LARGE,
+        "{reason}",
+    ),
     errors.FieldRefused: (httpexceptions.HTTPBadRequest, POSTED, "{location}: {reason}"),
     errors.Refused: (httpexceptions.HTTPBadRequest, INVALID, "{location}: {reason}"),
     errors.KeyRefused: (

@@ -18,6 +18,21 @@ class AttachedSchema(colander.MappingSchema):
     body = AttachmentSchema()
 
 
+class HashSchema(colander.MappingSchema):
+    body = colander.SchemaNode(colander.String(), description="SHA-256, lowercase hex.")
+
+
+class StatSchema(colander.MappingSchema):
+    """Hashes, as they were asked for."""
+
+    present = colander.SequenceSchema(colander.SchemaNode(colander.String()))
+    missing = colander.SequenceSchema(colander.SchemaNode(colander.String()))
+
+
+class StatAnswerSchema(colander.MappingSchema):
+    body = StatSchema()
+
+
 class RefusedSchema(colander.MappingSchema):
     body = ErrorSchema()
 
@@ -38,3 +53,23 @@ ERRORS = {
     "412": RefusedSchema(description="The record, or file, is another than the header says."),
     "503": RefusedSchema(description="The file storage is unavailable."),
 }
+
+DOWNLOAD = {
+    "200": FileSchema(description="The file."),
+    "206": FileSchema(description="The ranges of it that were asked for."),
+    "304": NothingSchema(description="The client has it already."),
+    "307": NothingSchema(description="The file is there, for a while."),
+    "416": RefusedSchema(description="The file is shorter."),
+    **ERRORS,
+}
+
+EXPOSED_HEADERS = (
+    "Accept-Ranges",
+    "Content-Disposition",
+    "Content-Range",
+    "ETag",
+    "Last-Modified",
+    "Location",
+    "Repr-Digest",
+)
+"""What scripts of other origins may see."""

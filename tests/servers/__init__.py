@@ -1,6 +1,8 @@
 """Real servers for the tests: started on free ports of 127.0.0.1, stopped by their ids."""
 
 import os
+import random
+import re
 import signal
 import socket
 import subprocess
@@ -8,12 +10,25 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+# Below those that connections get, and different ones for each process of a test run.
+_SLICE = 4000
+_WORKER = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0)
+_FIRST = 12000 + _SLICE * (_WORKER % 5)
+_given: set[int] = set()
+
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    """A TCP port of 127.0.0.1 that nobody listens on, and that nobody else is given."""
+    while True:
+        port = _FIRST + random.randrange(_SLICE)
+        try:
+            with socket.socket() as sock:
+                sock.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def is_listening(port: int) -> bool:

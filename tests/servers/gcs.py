@@ -59,6 +59,7 @@ class FakeGCS:
             "attachment.storage": "gcs",
             "attachment.gcloud.bucket_name": bucket,
             "attachment.gcloud.project": "tests",
+            "attachment.gcloud.timeout": "20",  # machines may be busy with other tests
         }
 
     def __enter__(self) -> "FakeGCS":

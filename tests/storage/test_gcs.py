@@ -27,7 +27,7 @@ from kinto_attachment.errors import BlobExists, BlobNotFound, SettingError, Stor
 from kinto_attachment.settings import read_settings
 from kinto_attachment.storage import open_storage
 from kinto_attachment.storage.gcs import COMPOSING, PART
-from kinto_attachment.storage.testing import LARGE, StorageTest
+from kinto_attachment.storage.testing import LABEL, LARGE, StorageTest
 
 from ..servers.gcs import as_the_real_one
 
@@ -184,7 +184,7 @@ class TestObjects:
         storage = make_storage(settings, **more)
         self.put(storage, f"{prefix}a")
         self.put(storage, f"{prefix}b", LARGE)
-        storage.compose([f"{prefix}a", f"{prefix}b"], f"{prefix}c")
+        storage.compose([f"{prefix}a", f"{prefix}b"], f"{prefix}c", LABEL)
         posts = [url for method, url, _ in sent if method == "POST"]
         assert len(posts) == 3
         assert ["redefinedAcl=publicRead" in url for url in posts] == [sends] * 3
@@ -206,7 +206,7 @@ class TestClaims:
     def test_compose_knows_its_own(self, storage, on_send, keys, prefix):
         keys.put(storage, f"{prefix}a", b"x")
         left = lose_answers(on_send, 1, lambda request: "/compose" in request.url)
-        storage.compose([f"{prefix}a"], f"{prefix}b")
+        storage.compose([f"{prefix}a"], f"{prefix}b", LABEL)
         assert left == [0]
         assert keys.read(storage, f"{prefix}b") == b"x"
 
@@ -215,7 +215,7 @@ class TestClaims:
         keys.put(storage, f"{prefix}a", b"x")
         keys.put(storage, f"{prefix}b", b"first")
         with pytest.raises(BlobExists):
-            storage.compose([f"{prefix}a"][:parts], f"{prefix}b")
+            storage.compose([f"{prefix}a"][:parts], f"{prefix}b", LABEL)
         assert keys.read(storage, f"{prefix}b") == b"first"
 
     def test_put_of_a_large_source_to_a_taken_key(self, storage, keys, prefix):
@@ -292,7 +292,7 @@ class TestMany:
         parts = [f"{prefix}part/{index}" for index in range(count)]
         for index, part in enumerate(parts):
             keys.put(storage, part, b"%d," % index)
-        storage.compose(iter(parts), f"{prefix}whole")
+        storage.compose(iter(parts), f"{prefix}whole", LABEL)
         whole = b"".join(b"%d," % index for index in range(count))
         assert keys.read(storage, f"{prefix}whole") == whole
         assert keys.keys(storage, prefix) == sorted([*parts, f"{prefix}whole"])
@@ -303,7 +303,7 @@ class TestMany:
         for part in parts[:-1]:
             keys.put(storage, part, b"x")
         with pytest.raises(BlobNotFound):
-            storage.compose(parts, f"{prefix}whole")
+            storage.compose(parts, f"{prefix}whole", LABEL)
         made = [url for method, url, status in sent if "/compose" in url and status == 200]
         assert len(made) == 1
         assert keys.keys(storage, prefix) == sorted(parts[:-1])
@@ -365,8 +365,8 @@ class TestBuckets:
             yield lambda: storage.stat(f"{prefix}a")
             yield lambda: storage.delete([f"{prefix}a"])
             yield lambda: list(storage.list())
-            yield lambda: storage.compose([], f"{prefix}a")
-            yield lambda: storage.compose([f"{prefix}a"], f"{prefix}b")
+            yield lambda: storage.compose([], f"{prefix}a", LABEL)
+            yield lambda: storage.compose([f"{prefix}a"], f"{prefix}b", LABEL)
 
     @pytest.mark.parametrize("index", range(7))
     def test_a_missing_bucket_is_not_a_missing_blob(self, emulator, prefix, index):
@@ -429,7 +429,9 @@ class TestFaults:
         "stat": lambda storage, file: storage.stat("a"),
         "delete": lambda storage, file: storage.delete(f"{index}" for index in range(100)),
         "list": lambda storage, file: list(storage.list()),
-        "compose": lambda storage, file: storage.compose([f"{index}" for index in range(40)], "a"),
+        "compose": lambda storage, file: storage.compose(
+            [f"{index}" for index in range(40)], "a", LABEL
+        ),
     }
 
     @pytest.fixture

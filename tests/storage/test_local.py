@@ -6,8 +6,8 @@ import stat
 
 import pytest
 
-from kinto_attachment.blob import Source
-from kinto_attachment.errors import BlobNotFound, KeyRefused, StorageUnavailable
+from kinto_attachment.blob import Label, Source
+from kinto_attachment.errors import BlobExists, BlobNotFound, KeyRefused, StorageUnavailable
 from kinto_attachment.storage.local import LocalFileStorage
 from kinto_attachment.storage.testing import StorageTest
 
@@ -174,3 +174,27 @@ def test_many_threads_with_one_name(storage):
     assert len(set(keys)) == 200
     for index, key in enumerate(keys):
         assert b"".join(storage.open(key)) == b"%d" % index
+
+
+def test_a_folder_that_is_somewhere_else(tmp_path):
+    """As an operator makes one when the disk is full; and one that leads back up."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "blog").symlink_to(elsewhere)
+    (root / "again").symlink_to(root)
+    storage = LocalFileStorage(str(root))
+    with storage.spool() as file:
+        file.write(b"x")
+        storage.put("blog/a.txt", Source(file, "a.txt", "text/plain", 1, "00"))
+    assert [stat.key for stat in storage.list()] == ["blog/a.txt"]
+
+
+def test_compose_of_one_part_is_another_name(tmp_path):
+    storage = LocalFileStorage(str(tmp_path))
+    (tmp_path / "part").write_bytes(b"x")
+    storage.compose(["part"], "folder/whole", Label("whole", "text/plain"))
+    assert (tmp_path / "part").stat().st_ino == (tmp_path / "folder" / "whole").stat().st_ino
+    with pytest.raises(BlobExists):
+        storage.compose(["part"], "folder/whole", Label("whole", "text/plain"))
