@@ -190,7 +190,8 @@ def _bury(request: Request, refs: set[RecordRef]) -> set[RecordRef]:
         gone |= {ref for ref in refs if ref.bucket == bucket and ref.collection in missing}
     for uri in {ref.collection_uri for ref in gone}:
         only = [Filter("id", [ref.record for ref in gone], COMPARISON.IN)]
-        storage.delete_all("record", uri, filters=only, with_deleted=False)
+        while storage.delete_all("record", uri, filters=only, with_deleted=False):
+            pass  # not more than so many at once
     return gone
 
 
