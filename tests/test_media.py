@@ -794,3 +794,108 @@ def test_attachments_by_hash_are_other_entries(make_server):
     list(collect(Server.of(site.registry, transaction.manager), timedelta(0), offline=True))
     assert media.get(digest).body == content
     assert len(media.keys(digest)) == 1
+
+
+class TestBackground:
+    @pytest.fixture
+    def media(self, make_server, monkeypatch):
+        monkeypatch.setattr(verify, "IDLE_SECONDS", 0.05)
+        return Media(make_server("local"))
+
+    @pytest.fixture
+    def background(self, media):
+        registry = media.site.registry
+        return verify.Background(
+            lambda: Verifier(registry.attachment_media, lambda: registry.metrics)
+        )
+
+    def wait(self, condition):
+        deadline = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def test_goes_on_after_a_failure(self, media, background, monkeypatch):
+        content, digest = some()
+        media.post(content, digest, query="?verify=false")
+        original, failures = media.site.storage.open, [StorageUnavailable("down"), OSError("odd")]
+
+        def read(*args):
+            if failures:
+                raise failures.pop()
+            return original(*args)
+
+        monkeypatch.setattr(media.site.storage, "open", read)
+        background.wake()
+        self.wait(lambda: media.pending() == [])
+        assert media.get(digest).body == content
+
+    def test_ends_when_there_is_nothing_to_do(self, media, background):
+        for _ in range(3):
+            content, digest = some()
+            media.post(content, digest, query="?verify=false")
+            background.wake()
+            self.wait(lambda: background._thread is None)
+            assert media.get(digest).body == content
+
+    def test_waits_for_what_somebody_else_is_at(self, media, background, monkeypatch):
+        """And takes over when he dies."""
+        content, digest = some()
+        media.post(content, digest, query="?verify=false")
+        store, run = media.site.registry.attachment_media, media.site.in_transaction
+        (upload,) = run(lambda: list(store.pending.all()))
+        assert run(lambda: store.pending.lease(upload, "the late"))
+        background.wake()
+        time.sleep(0.3)
+        media.get(digest, status=404)
+        monkeypatch.setattr(pending, "LEASE_SECONDS", -1)
+        self.wait(lambda: media.pending() == [])
+        assert media.get(digest).body == content
+
+    def test_gives_up_after_a_while(self, media, background, monkeypatch):
+        monkeypatch.setattr(verify, "PATIENCE", 3)
+        content, digest = some()
+        media.post(content, digest, query="?verify=false")
+        media.site.storage.delete(media.pending())
+        background.wake()
+        self.wait(lambda: background._thread is None)
+        assert media.delete(digest).status_int == 204
+
+    def test_a_thread_that_cannot_start(self, media, background, monkeypatch):
+        content, digest = some()
+        media.post(content, digest, query="?verify=false")
+
+        def start(self):
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Thread, "start", start)
+            background.wake()
+        background.wake()
+        self.wait(lambda: media.pending() == [])
+        assert media.get(digest).body == content
+
+    def test_looks_now_and_then(self, media, background, monkeypatch):
+        content, digest = some()
+        media.post(content, digest, query="?verify=false")
+        background.look()
+        self.wait(lambda: background._thread is None)
+        assert media.get(digest).body == content
+        content, digest = some()
+        media.post(content, digest, query="?verify=false")
+        background.look()
+        assert background._thread is None
+        monkeypatch.setattr(verify, "LOOK_SECONDS", 0)
+        background.look()
+        self.wait(lambda: background._thread is None)
+        assert media.get(digest).body == content
+
+    @pytest.mark.parametrize(
+        "settings",
+        [{}, {"kinto.readonly": "true", "kinto.attachment.media.verifier": "thread"}],
+        ids=["none", "readonly"],
+    )
+    def test_is_off(self, make_server, settings):
+        background = make_server("local", **settings).registry.attachment_verifier
+        background.wake()
+        assert background._thread is None

@@ -192,7 +192,7 @@ def make_settings(kinto_settings, file_settings):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("count", [300, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [120, pytest.param(1000, marks=pytest.mark.slow)])
 def test_there_and_back(make_settings, tmp_path, count):
     """Nobody notices; in the end all is well, and everything is there."""
     house = House(make_settings(first="local", s3="seaweedfs", second="local"), tmp_path)
