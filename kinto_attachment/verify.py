@@ -79,14 +79,11 @@ class Verifier:
                 try:
                     finding = self._leased(upload)
                     failures = 0
-                except BlobNotFound:
-                    finding = self._missing(upload)
                 except StorageError as error:
-                    failures += 1
+                    finding = self._problem(upload, error)
+                    failures += finding is not None and not isinstance(error, BlobNotFound)
                     if failures == FAILURES:
                         raise
-                    where = (upload.key, upload.ref.uri)
-                    finding = Finding("unreadable object", *where, str(error), AGAIN)
                 if finding:
                     if not finding.is_problem:
                         self._metrics().count(f"attachments.media.{finding.kind}")
@@ -123,12 +120,15 @@ class Verifier:
         finally:
             _committed(lambda: pending.give_back(upload, self._holder))
 
-    def _missing(self, upload: Pending) -> Finding | None:
-        """No mismatch: it may be the wrong folder, or one that is not mounted. Or it was deleted
+    def _problem(self, upload: Pending, error: StorageError) -> Finding | None:
+        """What is to be said of an upload that cannot be read or moved; nothing, if it was deleted
         meanwhile, or verified by somebody else."""
-        if _committed(lambda: self._media.pending.has(upload)):
+        if not _committed(lambda: self._media.pending.has(upload)):
+            return None
+        if isinstance(error, BlobNotFound):
+            # No mismatch: it may be the wrong folder, or one that is not mounted.
             return Finding("missing object", upload.key, upload.ref.uri, remedy=RESTORE)
-        return None
+        return Finding("unreadable object", upload.key, upload.ref.uri, str(error), AGAIN)
 
     def _verify(self, upload: Pending) -> Finding:
         found = self._hash(upload)
