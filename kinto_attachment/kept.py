@@ -36,12 +36,9 @@ class KeptFiles:
 
     def is_one(self, key: str) -> bool:
         """Whether its name says that it may be one."""
-        settings = self._settings
-        if settings.media.template.makes(key) or settings.pending.template.makes(key):
-            return False
-        return any(
-            policy.keep_old_files and policy.template.makes(key) for policy in settings.policies
-        )
+        settings, makers = self._settings, self._settings.makers(key)
+        of_media = any(policy in (settings.media, settings.pending) for policy in makers)
+        return not of_media and any(policy.keep_old_files for policy in makers)
 
     def adopt(self, page: AbstractContextManager, trial: Any = None) -> Iterator[Finding]:
         """Write down that they are kept: of all objects those that no record has. The storage is

@@ -78,6 +78,11 @@ class Link:
             return self.digest == attachment.get("hash")
         return _is_at(self.key, location)
 
+    def may_be_of(self, attachment: Any) -> bool:
+        """Whether it is of that value, or would be if its location was not wrong."""
+        is_same = isinstance(attachment, dict) and attachment.get("hash") == self.digest
+        return is_same or self.is_of(attachment)
+
     def is_now(self, attachment: dict[str, Any]) -> bool:
         """Whether it is of that value, and not of an older one: the same bytes may have been
         uploaded again, under another name."""

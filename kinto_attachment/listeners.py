@@ -18,6 +18,7 @@ from pyramid.config import Configurator
 from pyramid.events import ApplicationCreated, ContextFound
 from pyramid.request import Request
 
+from .attached import rows_of
 from .blob import Attachment, RecordRef
 from .errors import ReplacedMeanwhile
 from .guard import ATTRIBUTE, check_still_linked, is_trusted_copy
@@ -231,16 +232,8 @@ def _keeps_old(request: Request, ref: RecordRef) -> bool:
 
 def _with_attachment(request: Request, refs: Iterable[RecordRef]) -> set[RecordRef]:
     """Those of these records that are there, and have an attachment, now."""
-    by_collection: dict[str, dict[str, RecordRef]] = {}
-    for ref in refs:
-        by_collection.setdefault(ref.collection_uri, {})[ref.record] = ref
-    found: set[RecordRef] = set()
-    for uri, by_id in by_collection.items():
-        filters = [Filter("id", list(by_id), COMPARISON.IN)]
-        for row in request.registry.storage.list_all("record", uri, filters=filters):
-            if row.get(ATTRIBUTE) is not None:
-                found.add(by_id[row["id"]])
-    return found
+    rows = rows_of(request.registry.storage.list_all, refs)
+    return {ref for ref, row in rows.items() if row.get(ATTRIBUTE) is not None}
 
 
 def _check_nothing_is_lost(request: Request, written: list[RecordRef]) -> None:

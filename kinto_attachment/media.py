@@ -12,14 +12,11 @@ from typing import Any
 from .blob import MediaRef, Source
 from .claims import Claims
 from .files import Files
-from .keys import KeyTemplate
 from .links import Link, Links
 from .pending import Pending, PendingUploads
 from .releases import Releases
 from .settings import PRIVATE_MEDIA, PUBLIC_MEDIA, Settings
 from .storage import IStorage
-
-_TEMPLATES = [KeyTemplate(folder, "{shard}/{hash}") for folder in (PRIVATE_MEDIA, PUBLIC_MEDIA)]
 
 
 class MediaStore:
@@ -127,4 +124,5 @@ def _nobody(digest: str) -> MediaRef:
 
 def _keys_of(digest: str) -> list[str]:
     """Where its bytes may be: whether the store is public may have changed."""
-    return [next(template.keys(_nobody(digest), "", digest)) for template in _TEMPLATES]
+    nobody = _nobody(digest)
+    return [next(template.keys(nobody, "", digest)) for template in (PRIVATE_MEDIA, PUBLIC_MEDIA)]

@@ -89,9 +89,7 @@ class PendingUploads:
 
     def has(self, upload: Pending) -> bool:
         """Whether it is still pending."""
-        only = Filter("id", upload.id, COMPARISON.EQ)
-        parent = f"{PENDING_PARENT}/{upload.id}"
-        return bool(self._storage.list_all(PENDING, parent, filters=[only]))
+        return bool(self._storage.list_all(PENDING, f"{PENDING_PARENT}/{upload.id}"))
 
     def take(self, upload: Pending) -> bool:
         """Take the row away; False if somebody else did. It comes back if this transaction is

@@ -21,9 +21,10 @@ from .setting_table import SETTINGS
 
 PREFIX = "attachment."
 
-PUBLIC_MEDIA, PRIVATE_MEDIA = "_media", "private/_media"
-PENDING_MEDIA = "private/_media-pending"
-"""Folders of the media store: no id in Kinto begins so."""
+PUBLIC_MEDIA = KeyTemplate("_media", "{shard}/{hash}")
+PRIVATE_MEDIA = KeyTemplate("private/_media", "{shard}/{hash}")
+PENDING_MEDIA = KeyTemplate("private/_media-pending", "{uuid}")
+"""Where the media store has its files: no id in Kinto begins like these folders."""
 
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -78,13 +79,16 @@ class Settings(Mapping[str, Any]):
 
     def makes(self, key: str) -> bool:
         """Whether the key is one that this server would give a file today."""
-        policies = (*self._policies.values(), self.media, self.pending)
-        return any(policy.template.makes(key) for policy in policies)
+        return bool(self.makers(key))
 
     def makes_once(self, key: str) -> bool:
         """Whether it would give that key to one file only, and never again."""
-        policies = (*self._policies.values(), self.pending)
-        return any(policy.template.unique and policy.template.makes(key) for policy in policies)
+        return any(policy.template.unique for policy in self.makers(key))
+
+    def makers(self, key: str) -> list[Policy]:
+        """Those by which a file may have been given that key."""
+        policies = (*self.policies, self.media, self.pending)
+        return [policy for policy in policies if policy.template.makes(key)]
 
     @property
     def advertised_url(self) -> str | None:
@@ -122,12 +126,12 @@ class Settings(Mapping[str, Any]):
         old files there."""
         kept = replace(
             self._policies[()],
-            template=KeyTemplate(PUBLIC_MEDIA if is_public else PRIVATE_MEDIA, "{shard}/{hash}"),
+            template=PUBLIC_MEDIA if is_public else PRIVATE_MEDIA,
             keep_old_files=False,
             extensions=frozenset(),
             private=not is_public,
         )
-        return kept, replace(kept, template=KeyTemplate(PENDING_MEDIA, "{uuid}"), private=True)
+        return kept, replace(kept, template=PENDING_MEDIA, private=True)
 
     def _find_storage(self) -> str:
         needed = {"gcs": "gcloud.bucket_name", "s3": "aws.bucket_name", "local": "base_path"}

@@ -43,7 +43,6 @@ LOOK_SECONDS = 60
 STOP_SECONDS = 2
 """How long a process that ends waits for it to give back its lease."""
 
-
 RESTORE = "bring it back, or DELETE /media/{hash}"
 AGAIN = "kinto-attachment verify"
 
@@ -73,8 +72,8 @@ class Verifier:
         :raises StorageUnavailable: nothing can be read.
         """
         self._on_bytes = on_bytes
-        uploads, failures = self._media.pending.all(), 0
-        while page := _committed(lambda: list(islice(uploads, SOME))):
+        failures = 0
+        for page in self._pages():
             for upload in page:
                 try:
                     finding = self._leased(upload)
@@ -103,11 +102,14 @@ class Verifier:
 
     def count(self) -> int:
         """How many are pending, whoever is at them."""
-        uploads, count = self._media.pending.all(), 0
-        while page := _committed(lambda: list(islice(uploads, SOME))):
-            count += len(page)
+        count = sum(len(page) for page in self._pages())
         self._metrics().observe("attachments.media.pending", count)
         return count
+
+    def _pages(self) -> Iterator[list[Pending]]:
+        uploads = self._media.pending.all()
+        while page := _committed(lambda: list(islice(uploads, SOME))):
+            yield page
 
     def _leased(self, upload: Pending) -> Finding | None:
         pending = self._media.pending

@@ -6,11 +6,8 @@ from contextlib import closing
 from hashlib import sha256
 from typing import Any
 
-from kinto.core.storage import Filter
-from kinto.core.utils import COMPARISON
-
 from ..attached import records_of, rows_of
-from ..blob import Attachment, MediaRef, RecordRef
+from ..blob import Attachment, MediaRef, RecordRef, Ref
 from ..errors import BlobNotFound, StorageUnavailable
 from ..finding import Finding
 from ..guard import ATTRIBUTE
@@ -108,13 +105,13 @@ class _Checker:
                 yield from self._check_again(link)
 
     def _check_again(self, link: Link) -> Iterator[Finding]:
-        attachment = (rows_of(self._server.rows, [link.ref]).get(link.ref) or {}).get(ATTRIBUTE)
+        attachment = self._attachment_of(link.ref)
         size = self._size_of(link.key)
         if not self._is_link(link):
             return
         if link.is_of(attachment):
             yield from _contradictions(link, attachment, size)
-        elif _may_be_of(link, attachment):
+        elif link.may_be_of(attachment):
             location = str(attachment.get("location"))
             yield Finding("wrong location", link.key, link.ref.uri, location, REBASE)
         else:
@@ -138,11 +135,13 @@ class _Checker:
 
     def _lacks_link(self, ref: RecordRef) -> bool:
         """Whether it has an attachment that no link is of, now."""
-        only = [Filter("id", ref.record, COMPARISON.EQ)]
-        rows = self._server.rows("record", ref.collection_uri, filters=only)
+        attachment = self._attachment_of(ref)
         links = self._server.run(lambda: self._server.links.of(ref))
-        attachment = rows[0].get(ATTRIBUTE) if rows else None
-        return attachment is not None and not any(_may_be_of(link, attachment) for link in links)
+        return attachment is not None and not any(link.may_be_of(attachment) for link in links)
+
+    def _attachment_of(self, ref: Ref) -> Any:
+        """What the record has, now."""
+        return rows_of(self._server.rows, [ref]).get(ref, {}).get(ATTRIBUTE)
 
     def _check_objects(self, listed: float) -> Iterator[Finding]:
         old_files = self._server.run(self._server.legacy.exist)
@@ -209,12 +208,6 @@ class _Checker:
             return self._server.storage.stat(key).size
         except BlobNotFound:
             return None
-
-
-def _may_be_of(link: Link, attachment: Any) -> bool:
-    """Whether only its location can be wrong."""
-    is_same = isinstance(attachment, dict) and attachment.get("hash") == link.digest
-    return link.is_of(attachment) or is_same
 
 
 def _contradictions(link: Link, value: Any, size: int | None) -> Iterator[Finding]:

@@ -11,9 +11,6 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any
 
-from kinto.core.storage import Filter
-from kinto.core.utils import COMPARISON
-
 from ..attached import records_of, rows_of
 from ..blob import RecordRef
 from ..errors import BlobNotFound, NotImported, SweepRefused
@@ -94,9 +91,8 @@ class _Collector:
             server.links.remove_links([link])
             server.releases.add([link.key], rule)
             # Whoever wrote the record had the row of the link too, and is done by now.
-            only = [Filter("id", ref.record, COMPARISON.EQ)]
-            rows = server.records.list_all("record", ref.collection_uri, filters=only)
-            if rows and _may_be_of(server, link, rows[0].get(ATTRIBUTE)):
+            rows = rows_of(server.records.list_all, [ref])
+            if _is_of(server, link, rows.get(ref, {}).get(ATTRIBUTE)):
                 raise _Written()
 
         try:
@@ -226,13 +222,14 @@ def _without_record(server: Server, links: list[Link]) -> list[Link]:
     return [link for link in links if not link.is_of(rows.get(link.ref, {}).get(ATTRIBUTE))]
 
 
-def _may_be_of(server: Server, link: Link, attachment: Any) -> bool:
+def _is_of(server: Server, link: Link, attachment: Any) -> bool:
     """Whether the record has that file: by its location, or, if that is of no file of it, by its
     hash. A wrong location is to be mended, and no reason to delete anything."""
     if link.is_of(attachment):
         return True
-    is_same = isinstance(attachment, dict) and attachment.get("hash") == link.digest
-    return is_same and not any(each.is_of(attachment) for each in server.links.of(link.ref))
+    return link.may_be_of(attachment) and not any(
+        other.is_of(attachment) for other in server.links.of(link.ref)
+    )
 
 
 def _keys_of(record: dict[str, Any]) -> list[str]:

@@ -158,8 +158,7 @@ class _Wanted:
     @classmethod
     def other(cls, settings: Settings, key: str) -> "_Wanted":
         """It is no longer told whose it was: private, if it may have been."""
-        policies = (*settings.policies, settings.media, settings.pending)
-        makers = [policy for policy in policies if policy.template.makes(key)]
+        makers = settings.makers(key)
         private = any(policy.private for policy in makers or settings.policies)
         return cls(key, immutable=_is_immutable(key, makers), private=private)
 

@@ -3,9 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-from kinto.core.storage import Filter
-from kinto.core.utils import COMPARISON
-
 from ..attached import rows_of
 from ..finding import Finding
 from ..guard import ATTRIBUTE
@@ -60,9 +57,8 @@ def _rewrite(server: Server, link: Link, old: str, new: str) -> bool:
 
     def rewrite() -> bool:
         _lock(server, uri, record_id)
-        only = [Filter("id", record_id, COMPARISON.EQ)]
-        rows = server.records.list_all("record", uri, filters=only)
-        changed = _rebased(rows[0] if rows else None, link.key, old, new)
+        rows = rows_of(server.records.list_all, [link.ref])
+        changed = _rebased(rows.get(link.ref), link.key, old, new)
         if changed is None:
             return False
         server.records.update("record", uri, record_id, changed)
