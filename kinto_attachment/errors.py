@@ -18,7 +18,18 @@
     │   ├── DigestMismatch      the bytes are not those of the hash
     │   ├── NotInBatch          bytes have no place in JSON
     │   ├── MetadataForged      somebody else wrote the ``attachment`` attribute
-    │   └── ReplacedMeanwhile   a record was written with a file that is gone
+    │   ├── ReplacedMeanwhile   a record was written with a file that is gone
+    │   ├── SizeRefused         a size of an image that is not to be had
+    │   └── ImageRefused        no image, or none that is safe to resize
+    ├── ResizeError             an image could not be made, and it may go better next time
+    │   ├── ResizeBusy          too many are being made
+    │   └── WorkerLost          the process that made it ended, or was ended, before it was done
+    ├── ImagingMissing          the extra that resizes images is not installed
+    ├── RemoteError             another server, from which something was to be fetched
+    │   ├── RemoteNotFound      it has no such thing
+    │   ├── RemoteLimited       it was asked too often
+    │   ├── RemoteTimeout       it is too slow
+    │   └── RemoteFailed        it answers nonsense, refuses us, or is where nobody may ask
     ├── SweepRefused            storage and database do not belong together
     ├── NotImported             there are files that only the existing plugin's rows know
     └── StorageError            the place where the bytes are
@@ -147,6 +158,55 @@ class MetadataForged(Refused):
 class ReplacedMeanwhile(Refused):
     def __init__(self) -> None:
         super().__init__("The attachment of this record was replaced meanwhile.")
+
+
+class SizeRefused(Refused):
+    location = "path"
+    field = "size"
+
+
+class ImageRefused(Refused):
+    """The reason is a sentence about the image, for whoever asked for another size of it."""
+
+
+class ResizeError(AttachmentError):
+    """The image may be made if one asks again."""
+
+
+class ResizeBusy(ResizeError):
+    pass
+
+
+class WorkerLost(ResizeError):
+    pass
+
+
+class ImagingMissing(AttachmentError):
+    """``pip install "kinto-attachment[images]"``"""
+
+
+class RemoteError(AttachmentError):
+    """Something about another server; the message says what, without its secrets."""
+
+
+class RemoteNotFound(RemoteError):
+    pass
+
+
+class RemoteLimited(RemoteError):
+    """:param retry_after: seconds, as that server says; None if it does not."""
+
+    def __init__(self, message: str, retry_after: int | None = None):
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RemoteTimeout(RemoteError):
+    pass
+
+
+class RemoteFailed(RemoteError):
+    pass
 
 
 class SweepRefused(AttachmentError):

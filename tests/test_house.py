@@ -14,6 +14,7 @@ FLOORS = [
     {"setting_table"},
     {"settings"},
     {"storage"},
+    {"images", "remote", "unsplash"},
     {"rows", "restart", "transfer"},
     {"links", "releases", "claims", "pending"},
     {"attached", "legacy", "kept"},
