@@ -19,7 +19,7 @@ install: $(INSTALLED)
 
 $(INSTALLED): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[s3,gcs,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[s3,gcs,images,dev]"
 	touch $@
 
 serve: $(INSTALLED)

@@ -1,5 +1,6 @@
 """Files for Kinto: ``kinto.includes = kinto_attachment``."""
 
+from functools import partial
 from importlib.metadata import version
 
 from kinto.core.metrics import watch_execution_time
@@ -21,18 +22,25 @@ def includeme(config: Configurator) -> None:
     from . import guard, listeners
     from .claims import Claims
     from .errors import AttachmentError, SettingError
+    from .files import Files
     from .heartbeat import heartbeat
+    from .imaging import Imaging
     from .kept import KeptFiles
     from .legacy import LegacyRows
+    from .library import Library
     from .links import Links
     from .media import MediaStore
     from .pending import PendingUploads
     from .releases import Releases
     from .settings import read_settings
+    from .shared_cache import SharedCache
     from .storage import IFileStorage, open_storage
     from .storage.pyramid import PyramidStorage
+    from .unclaimed import UnclaimedUploads
+    from .unsplash import open_unsplash
+    from .variants import Variants
     from .verify import Background, Verifier
-    from .views import attachments, default_bucket, media
+    from .views import attachments, default_bucket, images, library, media, uploads
     from .views.errors import error_view
     from .views.media_context import PRINCIPALS
 
@@ -41,6 +49,7 @@ def includeme(config: Configurator) -> None:
     try:
         settings = read_settings(config.get_settings())
         storage = open_storage(settings)
+        registry.attachment_unsplash = open_unsplash(settings)
     except SettingError as error:
         raise ConfigurationError(str(error)) from error
 
@@ -49,13 +58,29 @@ def includeme(config: Configurator) -> None:
     registry.attachment_links = Links(registry.storage)
     registry.attachment_releases = Releases(registry.storage)
     registry.attachment_claims = Claims(registry.storage)
-    registry.attachment_media = MediaStore(
-        settings,
+    registry.attachment_variants = Variants(registry.storage)
+    registry.attachment_unclaimed = UnclaimedUploads(registry.storage)
+    registry.attachment_files = partial(
+        Files,
         storage,
         registry.attachment_links,
         registry.attachment_releases,
         registry.attachment_claims,
+        registry.attachment_variants,
+    )
+    registry.attachment_media = MediaStore(
+        settings,
+        storage,
+        registry.attachment_links,
         PendingUploads(registry.storage),
+        registry.attachment_files,
+    )
+    registry.attachment_imaging = Imaging(
+        settings, storage, registry.attachment_variants, registry.attachment_files
+    )
+    bucket = settings["library.bucket"]
+    registry.attachment_library = (
+        Library(bucket, settings["library.collection"]) if bucket else None
     )
     is_readonly = asbool(config.get_settings().get("readonly"))
     registry.attachment_verifier = Background(
@@ -85,13 +110,27 @@ def includeme(config: Configurator) -> None:
         under=EXCVIEW,
         over="kinto.core.events.notify_resource_events_before",
     )
+    registry.attachment_cache = SharedCache(
+        settings["images.cache_seconds"], settings["images.negotiate"]
+    )
+    if settings["images.cache_seconds"]:
+        over = ("pyramid_tm.tm_tween_factory", EXCVIEW)
+        config.add_tween("kinto_attachment.shared_cache.tween_factory", over=over)
     # Not an exception view only: a batch looks for the view of an error among all views.
     config.add_view(error_view, context=AttachmentError, permission=NO_PERMISSION_REQUIRED)
-    attachments.attachment.path_info = "^/"
+    of_records = (attachments.attachment, images.attachment_image)
+    for service in of_records:
+        service.path_info = "^/"
     if default_bucket.is_enabled(config):
-        attachments.attachment.path_info = rf"^/v\d+(?!{default_bucket.ALIAS})"
+        for service in of_records:
+            service.path_info = rf"^/v\d+(?!{default_bucket.ALIAS})"
         default_bucket.install(config)
-    for service in (attachments.attachment, media.media, media.media_stat, media.medium):
+    doors = [*of_records, *media.SERVICES]
+    if registry.attachment_library:
+        doors += [*library.SERVICES, *images.SERVICES]
+    if registry.attachment_library and registry.attachment_unsplash:
+        doors.append(uploads.unsplash)
+    for service in doors:
         config.add_cornice_service(service)
 
     registry.heartbeats["attachments"] = heartbeat(storage)

@@ -11,6 +11,9 @@ from urllib.parse import quote, unquote
 from .errors import FilenameRefused
 from .media_type import is_media
 
+ATTRIBUTE = "attachment"
+"""Of a record that has a file."""
+
 CHUNK = 256 * 1024
 """Bytes a read or write. 16 KiB costs 1.7 times the CPU; larger ones only memory."""
 
@@ -209,7 +212,26 @@ class MediaRef:
         return f"/media/{quote(self.owner, safe=':')}/{self.digest}"
 
 
-Ref = RecordRef | MediaRef
+@dataclass(frozen=True)
+class UploadRef:
+    """A file that came for the media library, and that no record has yet.
+
+    >>> UploadRef("38e4e0f8").uri
+    '/uploads/38e4e0f8'
+    """
+
+    id: str
+
+    @property
+    def path(self) -> tuple[str, str, str]:
+        return ("~upload~", "unclaimed", self.id)
+
+    @property
+    def uri(self) -> str:
+        return f"/uploads/{self.id}"
+
+
+Ref = RecordRef | MediaRef | UploadRef
 """Who has a blob."""
 
 
@@ -222,6 +244,8 @@ def read_ref(uri: str) -> Ref:
     _, kind, *parts = uri.split("/")
     if kind == "media":
         return MediaRef(unquote(parts[0]), parts[1])
+    if kind == "uploads":
+        return UploadRef(parts[0])
     return RecordRef(parts[0], parts[2], parts[4])
 
 

@@ -25,6 +25,7 @@ from .finding import Finding
 from .maintenance import Keys, Server
 from .maintenance.fsck import check
 from .maintenance.gc import collect
+from .maintenance.library import create
 from .maintenance.migrate import copy
 from .maintenance.rebase import rebase
 from .settings import read_settings
@@ -81,7 +82,11 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _server(options: argparse.Namespace) -> Server:
-    """The server of the ini file, set up but not started."""
+    return Server.of(_registry(options), transaction.manager)
+
+
+def _registry(options: argparse.Namespace) -> Any:
+    """That of the server of the ini file, set up but not started."""
     from pyramid.paster import bootstrap
 
     _read_ini("--ini", options.ini)
@@ -91,7 +96,7 @@ def _server(options: argparse.Namespace) -> Server:
         env = bootstrap(options.ini, options={"command": options.command})
     if not hasattr(env["registry"], "attachment_storage"):
         raise SettingError("kinto.includes", f"kinto_attachment is not included in {options.ini}")
-    return Server.of(env["registry"], transaction.manager)
+    return env["registry"]
 
 
 def _fsck(options: argparse.Namespace, on_bytes: OnBytes) -> Iterator[Finding]:
@@ -131,6 +136,18 @@ def _import(options: argparse.Namespace, on_bytes: OnBytes) -> Iterator[Finding]
         return
     with closing(Keys()) as trial:
         yield from server.legacy.adopt(transaction_manager=manager, trial=trial)
+
+
+def _library(options: argparse.Namespace, on_bytes: OnBytes) -> Iterator[Finding]:
+    registry = _registry(options)
+    return create(
+        Server.of(registry, transaction.manager),
+        registry.attachment_library,
+        registry.permission,
+        editors=options.editors,
+        readers=options.readers,
+        dry_run=options.dry_run,
+    )
 
 
 def _upload(options: argparse.Namespace, on_bytes: OnBytes) -> Iterator[Finding]:
@@ -232,6 +249,17 @@ def _parser() -> argparse.ArgumentParser:
     rewrite.add_argument("--to", dest="new", required=True, metavar="URL", help="what it is now")
 
     command("import", _import, "Adopt the files of the existing plugin, version 8 and before.")
+
+    library = command("library", _library, "Create the media library, or bring it up to date.")
+    library.add_argument("what", choices=["init"], help="the only thing that is to be done")
+    for name, may in (("editors", "upload, describe and delete"), ("readers", "see")):
+        library.add_argument(
+            f"--{name}",
+            action="append",
+            default=[],
+            metavar="PRINCIPAL",
+            help=f"who may {may} all of it; may be given again",
+        )
 
     sends = command("upload", _upload, "Attach files to records, over HTTP.", ini=False)
     sends.add_argument("files", nargs="+", metavar="FILE", help="files and folders")

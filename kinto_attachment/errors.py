@@ -91,8 +91,8 @@ class MalformedForm(Refused):
 
 
 class AttachmentMissing(Refused):
-    def __init__(self) -> None:
-        super().__init__("Attachment missing.")
+    def __init__(self, field: str = "attachment") -> None:
+        super().__init__(f"{field.capitalize()} missing.", field)
 
 
 class FieldRefused(Refused):

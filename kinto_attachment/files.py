@@ -25,6 +25,7 @@ from .links import Link, Links
 from .releases import Releases, Rule
 from .restart import begin_again
 from .storage import IStorage
+from .variants import Variants
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class Files:
         links: Links,
         releases: Releases,
         claims: Claims,
+        variants: Variants,
         transaction_manager: Any,
     ):
         self.transaction_manager = transaction_manager
@@ -52,6 +54,7 @@ class Files:
         self._links = links
         self._releases = releases
         self._claims = claims
+        self._variants = variants
         self._claimed: list[Claim] = []
         self._transaction: Any = None
         self._created: list[str] = []
@@ -209,6 +212,13 @@ class Files:
         self.release(removed, keep_old)
         return bool(removed)
 
+    def move(self, before: Link, link: Link) -> None:
+        """Give a record the blob that an upload has. To be called by who took the upload, which
+        nobody else can have done."""
+        self._links.remove(before.ref)
+        self.undo(lambda: self._links.add(before))
+        self.link(link, keep_old=False, shown=lambda: None)
+
     def release(self, keys: Iterable[tuple[str, bool]], keep_old: bool) -> None:
         """Write down, in this transaction, that these ``(key, shared)`` lost their link."""
         by_rule: dict[Rule, list[str]] = {}
@@ -302,9 +312,13 @@ class Files:
         with self.transaction_manager:
             release = self._releases.get(release_id)
             linked = self._links.linked(release.keys) if release else set()
+            gone = [key for key in release.keys if key not in linked] if release else []
+            variants = self._variants.of(gone)
         if release is None:
             return
         # No connection is held while the storage works.
-        self._storage.delete([key for key in release.keys if key not in linked])
+        self._storage.delete([*gone, *(variant.key for variant in variants)])
         with self.transaction_manager:
+            if variants:
+                self._variants.drop(variants)
             self._releases.drop(release_id)

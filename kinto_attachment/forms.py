@@ -187,8 +187,11 @@ class FormReader:
     def _start_file(self, part: MultipartSegment) -> Callable[[bytes], None]:
         if self._file:
             raise FieldRefused(f"Only one {self._file_field} is allowed.", self._file_field)
-        filename = accept_filename(_filename(part))
-        self._check_filename(filename)
+        try:
+            filename = accept_filename(_filename(part))
+            self._check_filename(filename)
+        except FilenameRefused as error:
+            raise FilenameRefused(error.reason, self._file_field) from error
         self._file = Received(self._spool(), filename, part.content_type)
         return self._write_file
 
@@ -208,7 +211,7 @@ class FormReader:
         if self._file and self._max_size and self._file.digest.size > self._max_size:
             raise TooLarge(self._file.digest.size, self._max_size)
         if not self._file:
-            raise AttachmentMissing()
+            raise AttachmentMissing(self._file_field)
         self._refuse_unknown()
         with spooling():
             self._file.file.flush()

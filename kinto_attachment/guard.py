@@ -15,11 +15,10 @@ from typing import Any
 from kinto.views.records import Record
 from pyramid.request import Request
 
-from .blob import RecordRef
+from . import content
+from .blob import ATTRIBUTE, RecordRef
 from .errors import MetadataForged, ReplacedMeanwhile
 from .transaction import files_of
-
-ATTRIBUTE = "attachment"
 
 
 def is_trusted_copy(request: Request | None) -> bool:
@@ -83,10 +82,20 @@ def install() -> None:
 
     @wraps(process_object)
     def guarded_process_object(self, new, old=None):
+        registry = self.request.registry
+        if not hasattr(registry, "attachment_settings"):
+            return process_object(self, new, old)
+        ref = RecordRef(self.bucket_id, self.collection_id, str(new.get("id", "")))
+        library = registry.attachment_library
+        in_library = (
+            library is not None and library.holds(ref) and not is_trusted_copy(self.request)
+        )
+        # Before Kinto compares it with the schema, and after.
+        upload = content.prepare(self.request, ref, new, old) if in_library else None
         processed = process_object(self, new, old)
-        if hasattr(self.request.registry, "attachment_settings"):
-            ref = RecordRef(self.bucket_id, self.collection_id, str(new.get("id", "")))
-            check(self.request, ref, processed, old or {})
+        if upload:
+            content.claim(self.request, ref, upload)
+        check(self.request, ref, processed, old or {})
         return processed
 
     @wraps(apply_changes)

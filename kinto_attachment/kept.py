@@ -37,7 +37,7 @@ class KeptFiles:
     def is_one(self, key: str) -> bool:
         """Whether its name says that it may be one."""
         settings, makers = self._settings, self._settings.makers(key)
-        of_media = any(policy in (settings.media, settings.pending) for policy in makers)
+        of_media = any(policy in settings.apart for policy in makers)
         return not of_media and any(policy.keep_old_files for policy in makers)
 
     def adopt(self, page: AbstractContextManager, trial: Any = None) -> Iterator[Finding]:

@@ -85,10 +85,10 @@ class KeyTemplate:
             pattern = f"{folder}/{pattern}"
         self.text = pattern
         fields = set(_placeholders(pattern))
-        self.shared = "hash" in fields
-        """Whether two files may have one key: only when they have the same bytes."""
         self.unique = "uuid" in fields
         """Whether no two files ever have one key."""
+        self.shared = "hash" in fields and not self.unique
+        """Whether two files may have one key: only when they have the same bytes."""
         parts = (
             re.escape(literal) + (_VALUES.get(name, "[^/]+") if name else "")
             for literal, name, _, _ in string.Formatter().parse(pattern)

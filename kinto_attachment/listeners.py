@@ -19,9 +19,9 @@ from pyramid.events import ApplicationCreated, ContextFound
 from pyramid.request import Request
 
 from .attached import rows_of
-from .blob import Attachment, RecordRef
+from .blob import ATTRIBUTE, Attachment, RecordRef
 from .errors import ReplacedMeanwhile
-from .guard import ATTRIBUTE, check_still_linked, is_trusted_copy
+from .guard import check_still_linked, is_trusted_copy
 from .legacy import LEFT_BEHIND
 from .links import Link
 from .locations import find_key, key_in
@@ -152,6 +152,8 @@ def _all_keys(request: Request) -> Iterator[tuple[Rule, str]]:
             yield release.rule, key
     for upload in registry.attachment_media.pending.all():
         yield Rule.DELETE, upload.key
+    for variant in registry.attachment_variants.all():
+        yield Rule.DELETE, variant.key
 
 
 def _ref(event: ResourceChanged, record: str) -> RecordRef:

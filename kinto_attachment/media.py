@@ -6,15 +6,13 @@ that of a record, and nothing else: there is no other row, storage, or rule of d
 Every method works within the caller's transaction.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .blob import MediaRef, Source
-from .claims import Claims
 from .files import Files
 from .links import Link, Links
 from .pending import Pending, PendingUploads
-from .releases import Releases
 from .settings import PRIVATE_MEDIA, PUBLIC_MEDIA, Settings
 from .storage import IStorage
 
@@ -22,6 +20,7 @@ from .storage import IStorage
 class MediaStore:
     """
     :param pending: what is not verified yet.
+    :param files: what a transaction does to files, by its manager; for who has no request.
     """
 
     def __init__(
@@ -29,20 +28,14 @@ class MediaStore:
         settings: Settings,
         storage: IStorage,
         links: Links,
-        releases: Releases,
-        claims: Claims,
         pending: PendingUploads,
+        files: Callable[[Any], Files],
     ):
         self.settings = settings
         self.storage = storage
         self.pending = pending
+        self.files = files
         self._links = links
-        self._releases = releases
-        self._claims = claims
-
-    def files(self, transaction_manager: Any) -> Files:
-        """What a transaction does to files, for who has no request."""
-        return Files(self.storage, self._links, self._releases, self._claims, transaction_manager)
 
     def store(self, files: Files, source: Source) -> str:
         """Make bytes durable, whose hash is known, and that nobody has yet; their key. To be

@@ -15,10 +15,9 @@ from pyramid import httpexceptions
 from pyramid.request import Request
 from pyramid.response import Response
 
-from .blob import Attachment, Blob, RecordRef
+from .blob import ATTRIBUTE, Attachment, Blob, RecordRef
 from .errors import BlobNotFound
 from .files import Files
-from .guard import ATTRIBUTE
 from .links import Link
 from .locations import key_in
 from .media_type import DEFAULT_MIMETYPE, accept_mimetype
@@ -53,7 +52,7 @@ def attach(
         for _ in legacy.adopt(link.ref.bucket, link.ref.collection, link.ref.record):
             pass  # what it finds is the link of the file that is about to be replaced
     files = files_of(request)
-    _undo_by_hand(request, files, link.ref)
+    undo_by_hand(request, files, link.ref)
     files.expect(link.ref, attachment.location)
     response = _create_or_update(request, link.ref, body, exists)
     files.link(link, keep_old, lambda: attachment_of(request, link.ref))
@@ -64,7 +63,7 @@ def detach(request: Request, ref: RecordRef) -> Response:
     """Remove the attribute from the record; the listeners let go of the bytes."""
     # RFC 7396: null removes the key. A plain PATCH would store the null.
     body = {"data": {ATTRIBUTE: None}}
-    _undo_by_hand(request, files_of(request), ref)
+    undo_by_hand(request, files_of(request), ref)
     return _invoke(request, "PATCH", ref, body, {"Content-Type": "application/merge-patch+json"})
 
 
@@ -99,16 +98,20 @@ def _invoke(
     body: dict[str, Any],
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """Have Kinto do it, in the same transaction.
-
-    :raises HTTPException: for every answer that is not a success; a returned one would be
-        committed.
-    """
+    """Have Kinto do it; see :func:`invoke`."""
     defaults = {"Accept": "application/json", "Content-Type": "application/json"}
     subrequest = build_request(request, {"method": method, "path": ref.uri, "body": body})
     for name in ("Transfer-Encoding", "Expect", "Response-Behavior"):
         subrequest.headers.pop(name, None)
     subrequest.headers.update({**defaults, **(headers or {})})
+    return invoke(request, subrequest)
+
+
+def invoke(request: Request, subrequest: Request) -> Response:
+    """What Kinto answers to it, in the same transaction.
+
+    :raises HTTPException: for every refusal: a returned one would be committed.
+    """
     response = request.invoke_subrequest(subrequest, use_tweens=False)
     if response.status_code >= 400:
         error = http_error(httpexceptions.status_map[response.status_code](), **response.json)
@@ -176,7 +179,7 @@ def _unlinked_key(request: Request, ref: RecordRef, attachment: dict[str, Any]) 
     return key
 
 
-def _undo_by_hand(request: Request, files: Files, ref: RecordRef) -> None:
+def undo_by_hand(request: Request, files: Files, ref: RecordRef) -> None:
     """Remember the record as it is, for a Kinto storage that does not roll back."""
     registry = request.registry
     if registry.attachment_links.rolls_back:

@@ -30,6 +30,37 @@ def parse_size(value: Any) -> int:
     return int(text)
 
 
+def parse_count(value: Any) -> int:
+    text = parse_text(value)
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ValueError(f"{text!r} is not a number above 0")
+    return int(text)
+
+
+def parse_quality(value: Any) -> int:
+    quality = parse_count(value)
+    if quality > 100:
+        raise ValueError(f"{quality} is not a quality of 1 to 100")
+    return quality
+
+
+def parse_sizes(value: Any) -> frozenset[tuple[int, int]]:
+    """``320x0 640x0, 100x100``"""
+    sizes = re.split(r"[\s,]+", parse_text(value))
+    for size in filter(None, sizes):
+        if not re.fullmatch(r"[0-9]{1,5}x[0-9]{1,5}", size):
+            raise ValueError(f"{size!r} is not a size of the form 320x0")
+    return frozenset(tuple(map(int, size.split("x"))) for size in sizes if size)
+
+
+def parse_id(value: Any) -> str:
+    """The id of a bucket or collection."""
+    text = parse_text(value)
+    if text and not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_-]*", text):
+        raise ValueError(f"{text!r} is no id of a bucket or collection")
+    return text
+
+
 def parse_whole_seconds(value: Any) -> int:
     text = parse_text(value)
     if not (text.isascii() and text.isdigit() and 0 < int(text) <= 7 * 24 * 3600):

@@ -13,7 +13,7 @@ from typing import Any
 
 from pyramid.settings import aslist
 
-from .blob import MediaRef, Ref
+from .blob import MediaRef, Ref, UploadRef
 from .errors import SettingError
 from .keys import KeyTemplate
 from .policy import Policy
@@ -25,6 +25,9 @@ PUBLIC_MEDIA = KeyTemplate("_media", "{shard}/{hash}")
 PRIVATE_MEDIA = KeyTemplate("private/_media", "{shard}/{hash}")
 PENDING_MEDIA = KeyTemplate("private/_media-pending", "{uuid}")
 """Where the media store has its files: no id in Kinto begins like these folders."""
+
+VARIANTS = KeyTemplate("private/_variants", "{shard}/{hash}/{uuid}")
+"""Other sizes of images, below the hash of the image that they are of."""
 
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -50,6 +53,8 @@ class Settings(Mapping[str, Any]):
             ids: self._make_policy(ids, resources) for ids in ((), *sorted(resources))
         }
         self.media, self.pending = self._media_policies(is_public)
+        self.variants = replace(self.pending, template=VARIANTS, max_size=0)
+        self.apart = (self.media, self.pending, self.variants)
         self.storage = self._find_storage()
 
     def __getitem__(self, name: str) -> Any:
@@ -75,6 +80,8 @@ class Settings(Mapping[str, Any]):
         """What applies to whoever has a blob."""
         if isinstance(ref, MediaRef):
             return self.media
+        if isinstance(ref, UploadRef):
+            return self.policy(self["library.bucket"], self["library.collection"])
         return self.policy(ref.bucket, ref.collection)
 
     def makes(self, key: str) -> bool:
@@ -87,7 +94,7 @@ class Settings(Mapping[str, Any]):
 
     def makers(self, key: str) -> list[Policy]:
         """Those by which a file may have been given that key."""
-        policies = (*self.policies, self.media, self.pending)
+        policies = (*self.policies, *self.apart)
         return [policy for policy in policies if policy.template.makes(key)]
 
     @property
@@ -109,8 +116,8 @@ class Settings(Mapping[str, Any]):
                 template = KeyTemplate(f"private/{values['folder'].lstrip('/')}", pattern)
         except SettingError as error:
             raise SettingError(f"{PREFIX}{where}{error.key}", error.reason) from error
-        if re.match("(private/)?_media", template.text):
-            raise SettingError(f"{PREFIX}{where}folder", "is that of the media store")
+        if re.match("(private/)?_(media|variants)", template.text):
+            raise SettingError(f"{PREFIX}{where}folder", "is that of the media store, or of images")
         return Policy(
             template=template,
             keep_old_files=values["keep_old_files"],

@@ -1,9 +1,14 @@
 """Files joined to Kinto's transaction, and a connection given back while bytes move."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from pyramid.request import Request
 
 from .files import Files
 from .restart import begin_again
+
+Item = TypeVar("Item")
 
 _BOUND = "attachment.files"
 
@@ -15,14 +20,7 @@ def files_of(request: Request) -> Files:
     """
     files = request.bound_data.get(_BOUND)
     if files is None:
-        registry = request.registry
-        files = Files(
-            registry.attachment_storage,
-            registry.attachment_links,
-            registry.attachment_releases,
-            registry.attachment_claims,
-            request.tm,
-        )
+        files = request.registry.attachment_files(request.tm)
         request.bound_data[_BOUND] = files
         outermost(request).add_finished_callback(lambda request: files.settle())
     files.join()
@@ -55,3 +53,11 @@ def restart(request: Request, *, carry_hooks: bool = True) -> None:
     for name in ("resource_events", "buckets", "collections"):
         request.bound_data.pop(name, None)
     begin_again(request.tm, request.bound_data.get(_BOUND), carry_hooks)
+
+
+def apart(request: Request, call: Callable[[], Item]) -> Item:
+    """What it returns, called while the request has no transaction; it may have one of its own.
+
+    Legal before anything was written.
+    """
+    return begin_again(request.tm, request.bound_data.get(_BOUND), between=call)

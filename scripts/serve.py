@@ -15,6 +15,7 @@ from pathlib import Path
 
 import kinto
 import psutil
+import transaction
 from gunicorn.app.base import BaseApplication
 from kinto.core.scripts import migrate
 from pyramid.paster import get_appsettings, setup_logging
@@ -23,6 +24,8 @@ from webob.exc import HTTPNotFound
 from webob.static import DirectoryApp
 
 from kinto_attachment.blob import content_disposition
+from kinto_attachment.maintenance import Server
+from kinto_attachment.maintenance.library import create
 from kinto_attachment.media_type import DEFAULT_MIMETYPE, is_media
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,6 +39,8 @@ Attach a file to a record:
 
   curl -u alice:secret -F "attachment=Hello world;filename=hello.txt;type=text/plain" \
 {url}/v1/buckets/default/collections/docs/records/hello/attachment
+
+Its media library is {url}/v1/content/_media
 
 Ctrl-C stops it. Records and files stay in {var}
 """
@@ -94,7 +99,16 @@ def make_application(database: str, url: str):
     }
     application = kinto.main({}, **settings)
     migrate({"registry": application.registry})
+    make_library(application.registry)
     return Files(application, folder)
+
+
+def make_library(registry) -> None:
+    """``kinto-attachment library init``: everybody who has a name may fill it, all may see it."""
+    who = {"editors": ["system.Authenticated"], "readers": ["system.Everyone"]}
+    server = Server.of(registry, transaction.manager)
+    for _ in create(server, registry.attachment_library, registry.permission, **who):
+        pass
 
 
 def start_postgresql(folder: Path):

@@ -64,6 +64,7 @@ class Site:
 
     def close(self) -> None:
         """Close the connections to the database; of a site that no other test needs."""
+        self.registry.attachment_imaging.close()
         for backend in (self.registry.storage, self.registry.permission):
             if hasattr(backend, "client"):
                 backend.client.session_factory.session_factory.kw["bind"].dispose()

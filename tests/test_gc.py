@@ -154,10 +154,7 @@ def test_a_name_that_is_taken_again(make, monkeypatch):
 
 
 def settle(site, release_id):
-    claims = site.registry.attachment_claims
-    Files(site.storage, site.links, site.releases, claims, transaction.manager)._settle_release(
-        release_id
-    )
+    site.registry.attachment_files(transaction.manager)._settle_release(release_id)
 
 
 def test_released_names_go_when_they_are_old(make, monkeypatch):

@@ -20,6 +20,7 @@ from kinto_attachment.settings import SETTINGS, read_settings
 
 from .servers import Process, free_port
 from .servers.wsgi import BIN
+from .shelf import decoded, jpeg
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.rst").read_text()
@@ -110,6 +111,7 @@ def server(tmp_path_factory):
 def here(server, tmp_path):
     """A folder with a picture, where the examples are run."""
     (tmp_path / "background.jpg").write_bytes(os.urandom(100_000))
+    (tmp_path / "photo.jpg").write_bytes(jpeg(120, 80))
     record = f"{server.url}/v1/buckets/default/collections/assets/records/c2ce1975"
     requests.delete(record, auth=("alice", "secret"), timeout=60)
     return tmp_path
@@ -147,6 +149,9 @@ def test_make_serve_prints_a_line_that_works(server):
 def test_command(server, here, example):
     if example.startswith("curl") and not shutil.which("curl"):
         pytest.skip("curl is not installed")
+    if "uploaded.json" in example:
+        check_library(server, here, example)
+        return
     if "/v1/media" in example:
         check_media(server, here, example)
         return
@@ -167,6 +172,18 @@ def test_command(server, here, example):
         assert attachment(server)["hash"] in output
 
 
+def check_library(server, here, example):
+    """The second step needs the first."""
+    first, second = (each for each in examples("bash") if "uploaded.json" in each)
+    for command in dict.fromkeys((first, example)):
+        command = command.replace(SERVER, server.url).replace("curl ", "curl -sS --fail ")
+        output = run(["bash", "-c", command], here)
+    uploaded = json.loads((here / "uploaded.json").read_text())
+    assert (uploaded["width"], uploaded["height"]) == (120, 80)
+    if example == second:
+        assert json.loads(output)["data"]["id"] == uploaded["id"]
+
+
 def check_media(server, here, example):
     content = (here / "background.jpg").read_bytes()
     command = example.replace(SERVER, server.url).replace(
@@ -181,7 +198,10 @@ def check_media(server, here, example):
 
 @pytest.mark.parametrize("example", [code for code in examples("python") if SERVER in code])
 def test_python(server, here, example):
-    run([sys.executable, "-c", example.replace(SERVER, server.url)], here)
+    run([sys.executable, "-c", example.replace("127.0.0.1:8888", server.url[7:])], here)
+    if "/image/" in example:
+        assert decoded((here / "copy.jpg").read_bytes()).size == (120, 80)
+        return
     if "kinto_http" in example:
         assert attachment(server) is None
     elif "/v1/media" not in example:
@@ -214,10 +234,15 @@ def test_javascript(server, here, example):
 
 
 def test_json_is_what_is_answered(server, here):
-    (example,) = examples("json")
-    assert set(json.loads(example)) == {
+    attached, uploaded = map(json.loads, examples("json"))
+    assert set(attached) == {
         "filename", "hash", "location", "mimetype", "size",
     }  # fmt: skip
+    form = {"file": (here / "photo.jpg").open("rb")}
+    answer = requests.post(
+        f"{server.url}/v1/media", files=form, auth=("alice", "secret"), timeout=9
+    )
+    assert answer.json().keys() == uploaded.keys()
 
 
 def test_extras_are_there():

@@ -19,6 +19,8 @@ from ..releases import Releases
 from ..rows import PAGE
 from ..settings import Settings
 from ..storage import IStorage
+from ..unclaimed import UnclaimedUploads
+from ..variants import Variants
 
 Item = TypeVar("Item")
 
@@ -41,6 +43,8 @@ class Server:
     links: Links
     releases: Releases
     claims: Claims
+    variants: Variants
+    unclaimed: UnclaimedUploads
     media: MediaStore
     legacy: LegacyRows
     transaction_manager: Any
@@ -56,6 +60,8 @@ class Server:
             registry.attachment_links,
             registry.attachment_releases,
             registry.attachment_claims,
+            registry.attachment_variants,
+            registry.attachment_unclaimed,
             registry.attachment_media,
             registry.attachment_legacy,
             transaction_manager,
@@ -66,6 +72,16 @@ class Server:
     def pending(self) -> PendingUploads:
         """What the media store has not verified yet."""
         return self.media.pending
+
+    def kept_keys(self) -> Iterator[list[str]]:
+        """Pages of the keys of what has a row, but no link: what nobody has verified yet, other
+        sizes of images, and what was let go. Some come twice."""
+        for page in self.read(self.pending.all()):
+            yield [upload.key for upload in page]
+        for page in self.read(self.variants.all()):
+            yield [variant.key for variant in page]
+        for page in self.read(self.releases.all()):
+            yield [key for release in page for key in release.keys]
 
     def run(self, call: Callable[[], Item]) -> Item:
         """What it returns, called in a transaction of its own."""

@@ -7,10 +7,9 @@ from hashlib import sha256
 from typing import Any
 
 from ..attached import records_of, rows_of
-from ..blob import Attachment, MediaRef, RecordRef, Ref
+from ..blob import ATTRIBUTE, Attachment, RecordRef, Ref
 from ..errors import BlobNotFound, StorageUnavailable
 from ..finding import Finding
-from ..guard import ATTRIBUTE
 from ..links import Link
 from ..rows import pages
 from . import Keys, Server
@@ -68,10 +67,9 @@ class _Checker:
         for page in pages(server.storage.list()):
             self._objects.add((stat.key, stat.size) for stat in page)
         listed = time.monotonic()
-        for page in server.read(server.releases.all()):
-            self._known.add((key, 0) for release in page for key in release.keys)
+        for keys in server.kept_keys():
+            self._known.add((key, 0) for key in keys)
         for page in server.read(server.pending.all()):
-            self._known.add((upload.key, 0) for upload in page)
             there = self._objects.find([upload.key for upload in page])
             lost = [u for u in page if u.key not in there and not self._is_stored(u.key)]
             for upload in server.run(lambda lost=lost: list(filter(server.pending.has, lost))):
@@ -90,7 +88,7 @@ class _Checker:
             if link.key not in there and not self._is_stored(link.key) and self._is_link(link):
                 yield Finding("missing object", link.key, link.ref.uri, remedy=RESTORE)
             size = there.get(link.key, link.size)
-            if isinstance(link.ref, MediaRef):
+            if not isinstance(link.ref, RecordRef):
                 # Nothing else is ever stored under such a key.
                 if size != link.size:
                     yield _wrong_size(link, size, link.size)

@@ -12,14 +12,15 @@ from functools import partial
 from typing import Any
 
 from ..attached import records_of, rows_of
-from ..blob import RecordRef
+from ..blob import ATTRIBUTE, RecordRef
 from ..errors import BlobNotFound, NotImported, SweepRefused
 from ..finding import Finding
-from ..guard import ATTRIBUTE
 from ..keys import HEARTBEAT, ends_of
 from ..links import Link
 from ..releases import Release, Rule
 from ..rows import pages
+from ..unclaimed import Unclaimed
+from ..variants import Variant
 from . import Keys, Server
 
 FEW = 10
@@ -56,7 +57,9 @@ def collect(
     if server.run(server.legacy.exist):
         raise NotImported()
     yield from collector.release_links()
+    yield from collector.expire_uploads()
     yield from collector.finish_releases()
+    yield from collector.drop_variants()
     yield from collector.discard_unfinished()
     yield from collector.sweep(force)
     collector.forget()
@@ -101,6 +104,51 @@ class _Collector:
             return False
         return True
 
+    def expire_uploads(self) -> Iterator[Finding]:
+        """What came for the media library, and became no object of it."""
+        server = self._server
+        old = (time.time() - server.settings["library.unclaimed_ttl"]) * 1000
+        for page in server.read(server.unclaimed.all()):
+            for upload in page:
+                if upload.modified < old and (self._dry_run or self._expire(upload)):
+                    yield Finding("expired", "", upload.ref.uri, upload.facts["fileName"])
+
+    def _expire(self, upload: Unclaimed) -> bool:
+        """Let go of an upload, unless somebody claims it in this moment."""
+        server = self._server
+
+        def expire() -> bool:
+            taken = server.unclaimed.take(upload)
+            for key, shared in server.links.remove(upload.ref) if taken else ():
+                server.releases.add([key], Rule.SWEEP if shared else Rule.DELETE)
+            return taken
+
+        return server.run(expire)
+
+    def drop_variants(self) -> Iterator[Finding]:
+        """Other sizes of images that nobody has any more: they were made when it was deleted."""
+        server, old = self._server, int(self._before.timestamp() * 1000)
+        for page in server.read(server.variants.all()):
+            originals = {variant.original for variant in page}
+            linked = server.run(lambda originals=originals: server.links.linked(originals))
+            gone = [each for each in page if each.original not in linked and each.modified <= old]
+            if gone and not self._dry_run:
+                self._delete_variants(gone)
+            for variant in gone:
+                yield Finding("deleted", variant.key, detail="of an image that is gone")
+
+    def _delete(self, keys: list[str]) -> None:
+        """Delete files, and other sizes of them."""
+        server = self._server
+        self._delete_variants(server.run(lambda: server.variants.of(keys)))
+        server.storage.delete(keys)
+
+    def _delete_variants(self, variants: list[Variant]) -> None:
+        server = self._server
+        if variants:
+            server.storage.delete([variant.key for variant in variants])
+            server.run(lambda: server.variants.drop(variants))
+
     def finish_releases(self) -> Iterator[Finding]:
         """What a transaction wrote down, and a process did not live to do."""
         server = self._server
@@ -130,10 +178,8 @@ class _Collector:
     def sweep(self, force: bool) -> Iterator[Finding]:
         """What no row knows: a process died between storing and writing its record."""
         with closing(Keys()) as orphans, closing(Keys()) as known:
-            for page in self._server.read(self._server.releases.all()):
-                known.add((key, 0) for release in page for key in release.keys)
-            for page in self._server.read(self._server.pending.all()):
-                known.add((upload.key, 0) for upload in page)
+            for keys in self._server.kept_keys():
+                known.add((key, 0) for key in keys)
             for _, records in records_of(self._server.rows):
                 known.add((key, 0) for record in records for key in _keys_of(record))
             linked = yield from self._find_orphans(orphans, known)
@@ -179,7 +225,7 @@ class _Collector:
         unlinked = [key for key in keys if key not in linked]
         gone = [key for key in unlinked if self._is_from_before(key)]
         if not self._dry_run:
-            server.storage.delete(gone)
+            self._delete(gone)
         return gone, gone == unlinked
 
     def _is_from_before(self, key: str) -> bool:
@@ -202,7 +248,7 @@ class _Collector:
         gone = [key for key in keys if key not in claimed and key not in linked]
         if doom:
             # If that fails it may yet be done: the keys stay doomed for a while.
-            server.storage.delete(gone)
+            self._delete(gone)
             server.run(lambda: server.claims.spare(doom))
         return gone, True
 

@@ -15,10 +15,9 @@ from typing import Any
 from uuid import uuid4
 
 from ..attached import records_of, rows_of
-from ..blob import Attachment, RecordRef, Source
+from ..blob import ATTRIBUTE, Attachment, RecordRef, Source
 from ..errors import BlobExists, BlobNotFound, NotImported, SettingError
 from ..finding import Finding
-from ..guard import ATTRIBUTE
 from ..keys import HEARTBEAT
 from ..links import Link
 from ..media_type import DEFAULT_MIMETYPE, accept_mimetype

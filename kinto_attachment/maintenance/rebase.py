@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..attached import rows_of
+from ..blob import ATTRIBUTE
 from ..finding import Finding
-from ..guard import ATTRIBUTE
 from ..links import Link
 from ..setting_types import parse_url
 from . import Server

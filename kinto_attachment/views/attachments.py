@@ -1,6 +1,5 @@
 """The first door: one file on one record."""
 
-import logging
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -11,29 +10,23 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from .. import records
-from ..blob import Attachment, Blob, RecordRef
+from ..blob import ATTRIBUTE, Attachment, RecordRef
 from ..body import Body
-from ..errors import BlobDamaged, BlobNotFound, NotInBatch, StorageUnavailable, TooLarge
-from ..forms import MAX_OVERHEAD, FormReader, Received, read_boundary
-from ..guard import ATTRIBUTE
+from ..errors import FieldRefused, NotInBatch, TooLarge
+from ..forms import MAX_OVERHEAD, FormReader, read_boundary
 from ..links import Link
-from ..locations import location_of
 from ..policy import Policy
 from ..retry import allow_retry
 from ..serving import Download, serve
-from ..transaction import files_of, is_in_batch, restart
+from ..storing import store
+from ..transaction import is_in_batch, restart
 from .answers import NoContent
 from .context import RecordContext
 from .default_bucket import create_parents
 from .schemas import DOWNLOAD, ERRORS, EXPOSED_HEADERS, AttachedSchema, NothingSchema
 
-logger = logging.getLogger(__name__)
-
 STORED = "attachment.stored"
 """In ``bound_data``: what is left of the body, for when the request is tried again."""
-
-ATTEMPTS = 5
-"""Replacements of a file while one tries to open it."""
 
 PATH = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"
 
@@ -58,17 +51,7 @@ def download(request: Request) -> Response:
     context: RecordContext = request.context
     if is_in_batch(request):
         raise NotInBatch()
-    record = context.find_record()
-    for _ in range(ATTEMPTS):
-        try:
-            return _serve(request, context, record)
-        except (BlobNotFound, BlobDamaged) as error:
-            # The file was replaced since, or is lost.
-            before, record = record, context.find_record()
-            if record == before:
-                logger.error("The attachment of %s is lost: %s", context.ref.uri, error)
-                raise
-    raise StorageUnavailable(context.ref.uri, "replaced again and again")
+    return context.serve(lambda record: _serve(request, context, record))
 
 
 @attachment.post(
@@ -87,6 +70,8 @@ def upload(request: Request) -> dict[str, Any]:
     context: RecordContext = request.context
     policy = request.registry.attachment_settings.policy(context.ref.bucket, context.ref.collection)
     context.check_preconditions()
+    if context.current_object is not None:
+        _check_not_in_library(request, context.ref)
     # When this is tried again, the bytes are there.
     stored = request.bound_data.get((STORED, context.ref)) or _receive(request, context, policy)
     if context.is_default_bucket:
@@ -119,6 +104,7 @@ def remove(request: Request) -> Response:
     context.check_preconditions()
     if context.current_object.get(ATTRIBUTE) is None:
         raise context.not_found()
+    _check_not_in_library(request, context.ref)
     allow_retry(request)
     response = NoContent()
     _describe_record(request, response, records.detach(request, context.ref))
@@ -153,18 +139,21 @@ def _receive(request: Request, context: RecordContext, policy: Policy) -> Stored
         context.body.close()
     with closing(form.file):
         data, permissions = form.json_object("data"), form.json_object("permissions")
-        blob = _store(request, context.ref, form.file, policy)
-    location = location_of(request, context.ref, blob.key, policy)
-    filename, shared = form.file.filename, policy.template.shared
-    stored = StoredForm(
-        Link(context.ref, blob.key, blob.digest, shared, filename, blob.mimetype, blob.size),
-        Attachment(filename, blob.digest, location, blob.mimetype, blob.size),
-        data,
-        permissions,
-    )
-    request.bound_data[STORED, context.ref] = stored
+        stored = store(request, context.ref, form.file, policy)
+    data = {**(data or {}), **stored.facts} or data
+    form_stored = StoredForm(stored.link, stored.attachment, data, permissions)
+    request.bound_data[STORED, context.ref] = form_stored
     allow_retry(request)
-    return stored
+    return form_stored
+
+
+def _check_not_in_library(request: Request, ref: RecordRef) -> None:
+    """
+    :raises FieldRefused: it is, where an object is its file.
+    """
+    library = request.registry.attachment_library
+    if library is not None and library.holds(ref):
+        raise FieldRefused("stays as long as its object: make another object", ATTRIBUTE)
 
 
 def _check_declared_size(body: Body, policy: Policy) -> None:
@@ -172,19 +161,6 @@ def _check_declared_size(body: Body, policy: Policy) -> None:
     declared = (body.length or 0) - MAX_OVERHEAD
     if policy.max_size and declared > policy.max_size:
         raise TooLarge(body.length, policy.max_size)
-
-
-def _store(request: Request, ref: RecordRef, received: Received, policy: Policy) -> Blob:
-    """Make the bytes durable under a key."""
-    storage, template = request.registry.attachment_storage, policy.template
-    source = policy.source(
-        received.file, received.filename, received.declared_type, received.digest
-    )
-    keys = template.keys(ref, source.filename, source.digest)
-    if not (storage.exclusive or template.unique or template.shared):
-        next(keys)  # the plain name might overwrite another's file
-    key = files_of(request).put(keys, source, template)
-    return Blob(key, source.digest, source.size, source.mimetype)
 
 
 def _serve(request: Request, context: RecordContext, record: dict[str, Any]) -> Response:
@@ -203,14 +179,14 @@ def _serve(request: Request, context: RecordContext, record: dict[str, Any]) -> 
             blob,
             attachment.filename,
             modified // 1000,
-            _cache_control(request),
+            cache_control(request),
             saved=flag not in ("no", "false", "0"),
             dated=dated,
         ),
     )
 
 
-def _cache_control(request: Request) -> str:
+def cache_control(request: Request) -> str:
     """As Kinto has it for the record, but that a file may be kept, and asked for again."""
     if request.prefixed_userid is not None:
         return "private, no-cache"

@@ -1,5 +1,7 @@
 """Who may do what to the attachment of the record in the URL: as with the record itself."""
 
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import colander
@@ -9,10 +11,17 @@ from kinto.core.resource.schema import HeaderSchema
 from kinto.views import object_exists_or_404, raise_404_if_invalid_id
 from pyramid import httpexceptions
 from pyramid.request import Request
+from pyramid.response import Response
 
 from ..blob import RecordRef
 from ..body import Body
+from ..errors import BlobDamaged, BlobNotFound, StorageUnavailable
 from ..records import read_record
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 5
+"""Replacements of a file while one tries to open it."""
 
 DEFAULT_BUCKET = "attachment.default_bucket"
 """In ``bound_data``: the bucket that may yet have to be created."""
@@ -63,6 +72,23 @@ class RecordContext(RouteFactory):
             self._check_id()
             raise self.not_found()
         return self.current_object
+
+    def serve(self, answer: Callable[[dict[str, Any]], Response]) -> Response:
+        """What is answered to the record as it is now, for who may read it.
+
+        :param answer: is called again if the file was replaced before it could be opened.
+        :raises BlobNotFound: the file is lost; or ``BlobDamaged``.
+        """
+        record = self.find_record()
+        for _ in range(ATTEMPTS):
+            try:
+                return answer(record)
+            except (BlobNotFound, BlobDamaged) as error:
+                before, record = record, self.find_record()
+                if record == before:
+                    logger.error("The attachment of %s is lost: %s", self.ref.uri, error)
+                    raise
+        raise StorageUnavailable(self.ref.uri, "replaced again and again")
 
     def check_permission(self, principals, bound_perms) -> bool:
         return self._bucket_to_create or super().check_permission(principals, bound_perms)

@@ -27,6 +27,32 @@ TABLE: dict[type[errors.AttachmentError], tuple] = {
     ),
     errors.FieldRefused: (httpexceptions.HTTPBadRequest, POSTED, "{location}: {reason}"),
     errors.Refused: (httpexceptions.HTTPBadRequest, INVALID, "{location}: {reason}"),
+    errors.ImagingMissing: (
+        httpexceptions.HTTPNotImplemented,
+        ERRORS.UNDEFINED,
+        "This server does not resize images: pip install 'kinto-attachment[images]'",
+    ),
+    errors.ResizeError: (
+        httpexceptions.HTTPServiceUnavailable,
+        ERRORS.BACKEND,
+        "The image cannot be made now, please retry later.",
+    ),
+    errors.RemoteNotFound: (
+        httpexceptions.HTTPNotFound,
+        ERRORS.MISSING_RESOURCE,
+        "There is no such photo.",
+    ),
+    errors.RemoteLimited: (
+        httpexceptions.HTTPTooManyRequests,
+        ERRORS.BACKEND,
+        "The other server was asked too often, please retry later.",
+    ),
+    errors.RemoteTimeout: (
+        httpexceptions.HTTPGatewayTimeout,
+        ERRORS.BACKEND,
+        "The other server does not answer in time.",
+    ),
+    errors.RemoteFailed: (httpexceptions.HTTPBadGateway, ERRORS.BACKEND, "{reason}"),
     errors.KeyRefused: (
         httpexceptions.HTTPBadRequest,
         INVALID,
@@ -60,8 +86,10 @@ def error_view(error: errors.AttachmentError, request: Request) -> Response:
         details = [{"location": error.location, "name": error.field, "description": error.reason}]
         # Kinto's title for a refused field.
         title = "Invalid parameters" if errno is INVALID and error.location == "body" else None
+    elif isinstance(error, errors.RemoteError):
+        message = wording.format(reason=error)
     response = http_error(status(), errno=errno, error=title, message=message, details=details)
-    if response.status_code == 503:
-        seconds = request.registry.settings["retry_after_seconds"]
-        response.headers["Retry-After"] = str(seconds)
+    if response.status_code in (429, 503):
+        usual = request.registry.settings["retry_after_seconds"]
+        response.headers["Retry-After"] = str(getattr(error, "retry_after", None) or usual)
     return reapply_cors(request, response)

@@ -24,6 +24,7 @@ from ..retry import allow_retry
 from ..serving import Download, serve
 from ..transaction import files_of, is_in_batch, restart
 from .answers import NoContent
+from .library_context import UploadContext
 from .media_context import MediaContext
 from .media_request import claimed_digest, declared_type, flag, read_question
 from .schemas import (
@@ -35,12 +36,23 @@ from .schemas import (
     RefusedSchema,
     StatAnswerSchema,
 )
+from .uploads import upload
 
 STORED = "attachment.media"
 """In ``bound_data``: what is left of the body, for when the request is tried again."""
 
+
+def _context(request: Request) -> MediaContext | UploadContext:
+    """A form is for the media library, if there is one; every other body is a medium."""
+    is_form = request.headers.get("Content-Type", "").lower().startswith("multipart/")
+    to_library = is_form and request.method == "POST" and "hash" not in request.matchdict
+    if to_library and request.registry.attachment_library:
+        return UploadContext(request)
+    return MediaContext(request)
+
+
 _DOOR: dict[str, Any] = {
-    "factory": MediaContext,
+    "factory": _context,
     "cors_headers": EXPOSED_HEADERS,
 }
 
@@ -48,6 +60,7 @@ media = Service(name="media", path="/media", description="Media by their hash", 
 # Before the next one, which would take it for a hash.
 media_stat = Service(name="media-stat", path="/media/stat", description="Which media are", **_DOOR)
 medium = Service(name="medium", path="/media/{hash}", description="One of them", **_DOOR)
+SERVICES = (media, media_stat, medium)
 
 _STORE: dict[str, Any] = {
     "permission": DYNAMIC,
@@ -76,8 +89,11 @@ class StoredBody:
 @media.post(operation_id="store_media", **_STORE)
 @medium.post(operation_id="store_media_by_hash", **_STORE)
 @medium.put(operation_id="put_media", **_STORE)
-def store(request: Request) -> Response:
-    """Store the body; the answer is its SHA-256."""
+def store(request: Request) -> Response | dict[str, Any]:
+    """Store the body; the answer is its SHA-256. A form is for the media library, where the answer
+    is what there is to know of the file."""
+    if isinstance(request.context, UploadContext):
+        return upload(request)
     if is_in_batch(request):
         raise NotInBatch()
     store: MediaStore = request.registry.attachment_media

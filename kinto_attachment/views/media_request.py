@@ -92,7 +92,9 @@ def declared_type(request: Request) -> str | None:
     declared = request.headers.get("Content-Type", "")
     if declared.lower().startswith("multipart/"):
         raise FieldRefused(
-            "A form is no media: send the bytes as they are.", "Content-Type", "header"
+            "A form is no media: send the bytes as they are; or there is no media library here.",
+            "Content-Type",
+            "header",
         )
     return None if declared.startswith("application/x-www-form-urlencoded") else declared
 

@@ -33,6 +33,26 @@ class StatAnswerSchema(colander.MappingSchema):
     body = StatSchema()
 
 
+class FileFactsSchema(colander.MappingSchema):
+    """What a ``_media`` object says of its file."""
+
+    id = colander.SchemaNode(colander.String())
+    extension = colander.SchemaNode(colander.String(), description="Without its dot.")
+    fileName = colander.SchemaNode(colander.String())
+    mimeType = colander.SchemaNode(colander.String(), description="By the bytes.")
+    size = colander.SchemaNode(colander.Integer(), description="Bytes.")
+    type = colander.SchemaNode(colander.String(), description="image or file.")
+    source = colander.SchemaNode(colander.String(), description="disk or unsplash.")
+    externalId = colander.SchemaNode(colander.String(), description="Id at Unsplash.")
+    url = colander.SchemaNode(colander.String(), description="Below the version.")
+    height = colander.SchemaNode(colander.Integer(), description="Pixels; 0 of a file.")
+    width = colander.SchemaNode(colander.Integer(), description="Pixels; 0 of a file.")
+
+
+class UploadedSchema(colander.MappingSchema):
+    body = FileFactsSchema()
+
+
 class RefusedSchema(colander.MappingSchema):
     body = ErrorSchema()
 

@@ -1,0 +1,101 @@
+"""What may be written in the media library, by whichever door.
+
+Its records say what their files are, so the server alone writes that: an object is made of an
+upload, and describes it for as long as it lives. What a write leaves out of it stays.
+"""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from pyramid.request import Request
+
+from .blob import ATTRIBUTE, RecordRef
+from .errors import FieldRefused, MetadataForged
+from .library import FACTS, REQUIRED, check
+from .records import undo_by_hand
+from .transaction import files_of
+from .unclaimed import Unclaimed
+
+
+def prepare(
+    request: Request, ref: RecordRef, new: dict[str, Any], old: dict[str, Any] | None
+) -> Unclaimed | None:
+    """Judge an object of the library that is about to be stored, and complete what it leaves out.
+
+    :returns: the upload that it is made of, for :func:`claim`, if it is a new one.
+    :raises FieldRefused: it says something else of its file than is true, or there is no file.
+    """
+    upload = None
+    attachment = new.get(ATTRIBUTE)
+    location = attachment.get("location") if isinstance(attachment, dict) else None
+    if old:
+        _complete(new, old)
+    elif not files_of(request).expects(ref, location):
+        # Else it comes together with its file, from the server itself.
+        upload = _find(request, ref)
+        _complete_from(new, upload)
+    check(new)
+    return upload
+
+
+def _complete(new: dict[str, Any], old: dict[str, Any]) -> None:
+    for name in (*FACTS, ATTRIBUTE):
+        if name in old:
+            new.setdefault(name, old[name])
+        if name is not ATTRIBUTE and not _is_same(new.get(name), old.get(name)):
+            raise FieldRefused("is what the file is, and stays", name)
+    if new.get(ATTRIBUTE) is None and old.get(ATTRIBUTE) is not None:
+        raise FieldRefused("stays as long as its object: delete that", ATTRIBUTE)
+
+
+def _complete_from(new: dict[str, Any], upload: Unclaimed) -> None:
+    for name in FACTS:
+        if name in new and not _is_same(new[name], upload.facts[name]):
+            reason = f"of this upload it is {upload.facts[name]!r}, not {str(new[name])[:100]!r}"
+            raise FieldRefused(reason, name)
+    if new.get(ATTRIBUTE, upload.attachment) != upload.attachment:
+        raise MetadataForged()
+    # What is required has to be said.
+    optional = {name: upload.facts[name] for name in FACTS if name not in REQUIRED}
+    for name, value in {**upload.defaults, **optional, ATTRIBUTE: upload.attachment}.items():
+        new.setdefault(name, value)
+
+
+def _find(request: Request, ref: RecordRef) -> Unclaimed:
+    upload = request.registry.attachment_unclaimed.get(ref.record)
+    if upload is None or upload.owner != owner_of(request) or _has_expired(request, upload):
+        raise FieldRefused("no upload of yours has it, or it was claimed, or has expired", "id")
+    return upload
+
+
+def claim(request: Request, ref: RecordRef, upload: Unclaimed) -> None:
+    """The upload becomes the file of the record that is about to be written.
+
+    :raises FieldRefused: it just became another's. Nothing was written by then: in a batch, it
+        would stay.
+    """
+    uploads, links = request.registry.attachment_unclaimed, request.registry.attachment_links
+    files = files_of(request)
+    undo_by_hand(request, files, ref)
+    before = links.of(upload.ref)
+    if not (before and uploads.take(upload)):
+        raise FieldRefused("somebody else has just claimed it", "id")
+    files.undo(lambda: uploads.add(upload))
+    files.expect(ref, upload.attachment["location"])
+    files.move(before[0], replace(before[0], ref=ref))
+
+
+def owner_of(request: Request) -> str:
+    """Whose uploads are meant; nobody in particular is somebody too."""
+    return request.prefixed_userid or "system.Everyone"
+
+
+def _has_expired(request: Request, upload: Unclaimed) -> bool:
+    ttl = request.registry.attachment_settings["library.unclaimed_ttl"]
+    return upload.modified / 1000 + ttl < time.time()
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """As JSON: to Python, 1 and true are equal."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)

@@ -1,0 +1,188 @@
+"""AVIF and HEIF before anything is decoded (ISO/IEC 23008-12; AV1 in it: AV1-AVIF 1.1)."""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from .reader import read_at, size_of
+
+MAX_META = 1024 * 1024
+"""Bytes of metadata. A grid of 25 megapixels in tiles of 512 has some 10 KB."""
+
+MAX_ENTRIES = 65536
+"""Boxes, items and extents that are looked at."""
+
+
+class Malformed(ValueError):
+    """The boxes are no such file."""
+
+
+@dataclass
+class Item:
+    """One coded image, or how to put several together."""
+
+    kind: bytes = b""
+    stored: bool = False
+    # Of its first bytes: an offset in the file, or in ``idat``.
+    offset: int = -1
+    in_idat: bool = False
+    size: tuple[int, int] = (0, 0)
+    angle: int = 0
+
+
+@dataclass
+class Items:
+    """What a file says of its images: by their ids, and which one is shown."""
+
+    primary: int = 0
+    idat: bytes = b""
+    items: dict[int, Item] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> Item:
+        return self.item(self.primary)
+
+    def item(self, number: int) -> Item:
+        if len(self.items) > MAX_ENTRIES:
+            raise Malformed("too many items")
+        return self.items.setdefault(number, Item())
+
+
+def read_items(file: BinaryIO) -> Items:
+    """
+    :raises Malformed: there is no metadata where it belongs, or it makes no sense.
+    """
+    start, end = _find_meta(file)
+    meta = read_at(file, start, end - start)
+    if len(meta) < end - start:
+        raise Malformed("the metadata is cut off")
+    found = Items()
+    properties: list[tuple[bytes, bytes]] = []
+    associations: dict[int, list[int]] = {}
+    try:
+        for kind, payload in _boxes(meta[4:]):
+            if kind == b"pitm":
+                found.primary = int.from_bytes(payload[4 : 6 if payload[0] == 0 else 8], "big")
+            elif kind == b"iinf":
+                _read_kinds(payload, found)
+            elif kind == b"iloc":
+                _read_locations(payload, found)
+            elif kind == b"idat":
+                found.idat = payload
+            elif kind == b"iprp":
+                _read_properties(payload, properties, associations)
+    except (struct.error, IndexError) as error:
+        raise Malformed("a box ends too early") from error
+    for number, indexes in associations.items():
+        for index in indexes:
+            if 1 <= index <= len(properties):
+                _apply(found.item(number), *properties[index - 1])
+    return found
+
+
+def _find_meta(file: BinaryIO) -> tuple[int, int]:
+    """From where to where the payload of the box ``meta`` is."""
+    end, offset = size_of(file), 0
+    for _ in range(64):
+        header = read_at(file, offset, 16)
+        if len(header) < 8:
+            break
+        size, kind = struct.unpack_from(">I4s", header)
+        start = 8
+        if size == 1 and len(header) == 16:
+            (size,) = struct.unpack_from(">Q", header, 8)
+            start = 16
+        size = size or end - offset
+        if size < start or offset + size > end:
+            break
+        if kind == b"meta":
+            if size > MAX_META:
+                raise Malformed("too much metadata")
+            return offset + start, offset + size
+        offset += size
+    raise Malformed("no metadata")
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kinds and payloads of the boxes one after the other in these bytes."""
+    offset = 0
+    for _ in range(MAX_ENTRIES):
+        if offset + 8 > len(data):
+            return
+        size, kind = struct.unpack_from(">I4s", data, offset)
+        if size == 0:
+            size = len(data) - offset
+        if size < 8 or offset + size > len(data):
+            raise Malformed("a box is larger than what it is in")
+        yield kind, data[offset + 8 : offset + size]
+        offset += size
+    raise Malformed("too many boxes")
+
+
+def _read_kinds(payload: bytes, found: Items) -> None:
+    for kind, entry in _boxes(payload[6 if payload[0] == 0 else 8 :]):
+        if kind == b"infe" and entry[0] in (2, 3):
+            wide = 2 if entry[0] == 2 else 4
+            number = int.from_bytes(entry[4 : 4 + wide], "big")
+            found.item(number).kind = entry[6 + wide : 10 + wide]
+
+
+def _read_locations(payload: bytes, found: Items) -> None:
+    version, widths = payload[0], payload[4:6]
+    offset_width, length_width = widths[0] >> 4, widths[0] & 15
+    base_width, index_width = widths[1] >> 4, (widths[1] & 15 if version else 0)
+    wide = 2 if version < 2 else 4
+    cursor = 6
+
+    def take(width: int) -> int:
+        nonlocal cursor
+        cursor += width
+        if cursor > len(payload):
+            raise Malformed("a location is cut off")
+        return int.from_bytes(payload[cursor - width : cursor], "big")
+
+    for _ in range(take(wide)):
+        item = found.item(take(wide))
+        method = take(2) & 15 if version else 0
+        take(2)
+        base, extents = take(base_width), take(2)
+        each = index_width + offset_width + length_width
+        if extents:
+            take(index_width)
+            item.offset = base + take(offset_width)
+            take(length_width)
+        cursor += each * max(extents - 1, 0)
+        item.stored, item.in_idat = extents > 0, method == 1
+
+
+def _read_properties(
+    payload: bytes, properties: list[tuple[bytes, bytes]], associations: dict[int, list[int]]
+) -> None:
+    for kind, inside in _boxes(payload):
+        if kind == b"ipco":
+            properties.extend(_boxes(inside))
+        elif kind == b"ipma":
+            wide = 2 if inside[0] == 0 else 4
+            width = 2 if inside[3] & 1 else 1
+            (count,) = struct.unpack_from(">I", inside, 4)
+            cursor = 8
+            for _ in range(min(count, MAX_ENTRIES)):
+                number = int.from_bytes(inside[cursor : cursor + wide], "big")
+                cursor += wide
+                of = inside[cursor]
+                cursor += 1
+                indexes = inside[cursor : cursor + of * width]
+                cursor += of * width
+                associations[number] = [
+                    int.from_bytes(indexes[at : at + width], "big") & (0x7FFF >> 8 * (2 - width))
+                    for at in range(0, len(indexes), width)
+                ]
+
+
+def _apply(item: Item, kind: bytes, payload: bytes) -> None:
+    if kind == b"ispe" and len(payload) >= 12:
+        width, height = struct.unpack_from(">II", payload, 4)
+        item.size = (width, height)
+    elif kind == b"irot" and payload:
+        item.angle = (payload[0] & 3) * 90

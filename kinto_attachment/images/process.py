@@ -1,0 +1,120 @@
+"""One worker process, as its parent has it."""
+
+import json
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from ..errors import ImagingMissing, WorkerLost
+from .interpreter import environment, find_interpreter
+
+_LINE = 64 * 1024
+# As ``python -m kinto_attachment.images.worker``, without what the package itself imports: Kinto
+# takes half a second and 45 MB, and each server process has a worker.
+_PACKAGE = Path(__file__).parent.parent
+_START = f"""
+import sys, types
+package = sys.modules["{_PACKAGE.name}"] = types.ModuleType("{_PACKAGE.name}")
+package.__path__ = [{str(_PACKAGE)!r}]
+from {_PACKAGE.name}.images.worker import main
+main()
+"""
+
+
+class NotTaken(Exception):
+    """The process had ended before it was given anything to do."""
+
+
+class Ended(WorkerLost):
+    """It ended by itself, or somebody else ended it."""
+
+
+class Process:
+    """
+    :param memory: bytes of address space it may have.
+    :param timeout: seconds it may take to start.
+    :raises WorkerLost: it did not start.
+    :raises ImagingMissing: it cannot.
+    """
+
+    def __init__(self, memory: int, timeout: float) -> None:
+        self._channel, theirs = socket.socketpair()
+        self._received = b""
+        arguments = [str(theirs.fileno()), str(os.getpid()), str(memory)]
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    [find_interpreter(), "-c", _START, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    env=environment(),
+                    cwd="/",
+                )
+        except BaseException:
+            self._channel.close()
+            raise
+        try:
+            answer = self._answer(time.monotonic() + timeout)
+            if "missing" in answer:
+                raise ImagingMissing(answer["missing"])
+        except BaseException:
+            self.end()
+            raise
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def ask(self, job: dict[str, Any], descriptors: list[int], timeout: float) -> dict[str, Any]:
+        """Its answer to a job.
+
+        :param descriptors: of open files it gets with the job.
+        :param timeout: seconds it may take.
+        :raises NotTaken: it is dead.
+        :raises WorkerLost: it died over it, or the time is up; it is of no use then.
+        """
+        if self._process.poll() is not None:
+            raise NotTaken
+        deadline = time.monotonic() + timeout
+        line = json.dumps(job).encode() + b"\n"
+        try:
+            socket.send_fds(self._channel, [line], descriptors)
+        except OSError as error:
+            raise NotTaken from error
+        try:
+            self._answer(deadline)  # it has the job
+        except Ended as error:
+            raise NotTaken from error
+        return self._answer(deadline)
+
+    def _answer(self, deadline: float) -> dict[str, Any]:
+        while b"\n" not in self._received:
+            left = deadline - time.monotonic()
+            try:
+                self._channel.settimeout(max(left, 0.001))
+                received = self._channel.recv(_LINE)
+            except TimeoutError as error:
+                raise WorkerLost("The image took too long to resize.") from error
+            except OSError:
+                received = b""  # closed, from either side
+            if not received:
+                raise Ended("The process that resized the image ended.")
+            self._received += received
+        self._channel.settimeout(None)
+        line, _, self._received = self._received.partition(b"\n")
+        return json.loads(line)
+
+    def end(self) -> None:
+        """Kill it, and leave nothing of it behind."""
+        self._process.kill()
+        self._process.wait()
+        self._channel.close()
+
+    def forget(self) -> None:
+        """It belongs to the process that this one was forked from."""
+        self._channel.close()
+        self._process.returncode = 0  # so that nobody waits for it

@@ -1,0 +1,81 @@
+"""A file that was received becomes a blob, and what its record will say of it."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pyramid.request import Request
+
+from .blob import Attachment, RecordRef, Source
+from .forms import Received
+from .images.picture import Picture, read_picture
+from .library import DISK, facts_of
+from .links import Link
+from .locations import location_of
+from .media_type import DEFAULT_MIMETYPE, HEAD, contradicts
+from .policy import Policy
+from .transaction import files_of
+
+
+@dataclass(frozen=True)
+class Stored:
+    """
+    :param link: by which the record, or an upload, has the blob.
+    :param attachment: the value of the attribute.
+    :param facts: what a ``_media`` object says besides; of other records nothing.
+    """
+
+    link: Link
+    attachment: Attachment
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def store(
+    request: Request,
+    ref: RecordRef,
+    received: Received,
+    policy: Policy,
+    origin: str = DISK,
+    external_id: str = "",
+) -> Stored:
+    """Make the bytes durable under a key.
+
+    :param ref: the record that they are for.
+    :param policy: that of its collection.
+    :param origin: where they come from, and their id there; only the media library says so.
+    :raises ContentRefused: the bytes contradict their type.
+    :raises StorageUnavailable:
+    """
+    registry = request.registry
+    library, storage, template = (
+        registry.attachment_library,
+        registry.attachment_storage,
+        policy.template,
+    )
+    in_library = library is not None and library.holds(ref)
+    picture = read_picture(received.file) if in_library else None
+    declared = picture.mimetype if picture else received.declared_type
+    source = policy.source(received.file, received.filename, declared, received.digest)
+    if in_library:
+        source = _judged(source, picture)
+    keys = template.keys(ref, source.filename, source.digest)
+    if not (storage.exclusive or template.unique or template.shared):
+        next(keys)  # the plain name might overwrite another's file
+    key = files_of(request).put(keys, source, template)
+    location = location_of(request, ref, key, policy)
+    named = (source.filename, source.mimetype, source.size)
+    filename, mimetype, size = named
+    facts = facts_of(ref.record, *named, picture, origin, external_id) if in_library else {}
+    return Stored(
+        Link(ref, key, source.digest, template.shared, *named),
+        Attachment(filename, source.digest, location, mimetype, size),
+        facts,
+    )
+
+
+def _judged(source: Source, picture: Picture | None) -> Source:
+    """What calls itself an image and begins as none is none."""
+    if picture is None and source.mimetype.startswith("image/"):
+        source.file.seek(0)
+        if contradicts(source.mimetype, source.file.read(HEAD)):
+            return replace(source, mimetype=DEFAULT_MIMETYPE)
+    return source

@@ -1,0 +1,234 @@
+"""Files of the media library by their ids, and images at any size."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from kinto.core import Service
+from kinto.core.authorization import DYNAMIC
+from pyramid.request import Request
+from pyramid.response import Response
+
+from .. import records
+from ..blob import Attachment, Blob
+from ..errors import BlobDamaged, BlobNotFound, FieldRefused, ImageRefused, NotInBatch
+from ..images import Output, Picture, Plan, Size, Trim
+from ..imaging import Imaging
+from ..library import trim_of
+from ..serving import Download, serve
+from ..transaction import apart, is_in_batch, restart
+from ..variants import Variant
+from .attachments import PATH, cache_control
+from .context import RecordContext
+from .library_context import ObjectContext
+from .schemas import DOWNLOAD, EXPOSED_HEADERS, RefusedSchema
+
+ORIGINAL = Size(0, 0)
+
+FORMATS = ("webp", "avif", "jpeg", "png")
+"""What may be asked for."""
+
+_EXTENSIONS = {"jpeg": "jpg"}
+_IMAGE = {
+    "permission": DYNAMIC,
+    "response_schemas": {
+        **DOWNLOAD,
+        "501": RefusedSchema(description="This server does not resize images."),
+    },
+}
+_LIBRARY: dict[str, Any] = {**_IMAGE, "tags": ["Media library"]}
+_FILE = "{id:[A-Za-z0-9][A-Za-z0-9_-]*}"
+_EXTENSION = "{extension:[A-Za-z0-9]+}"
+_SIZE = "{size:[0-9]+x[0-9]+}"
+
+
+def _service(name: str, path: str, description: str) -> Service:
+    factory, headers = ObjectContext, (*EXPOSED_HEADERS, "Vary")
+    return Service(
+        name=name, path=path, description=description, factory=factory, cors_headers=headers
+    )
+
+
+attachment_image = Service(
+    name="attachment-image",
+    path=f"{PATH}/{_SIZE}",
+    description="The image of a record at another size",
+    factory=RecordContext,
+    cors_headers=EXPOSED_HEADERS,
+)
+original = _service("original", f"/original/{_FILE}.{_EXTENSION}", "A file as it came")
+image = _service("image", f"/image/{_SIZE}/{_FILE}.{_EXTENSION}", "An image at another size")
+named_image = _service(
+    "named-image", f"/image/{_SIZE}/{_FILE}/{{name}}.{_EXTENSION}", "The same, with any name"
+)
+image_variant = _service(
+    "image-variant",
+    f"/image/{_SIZE}/{_FILE}/{{name}}.{_EXTENSION}/variant/{{variant}}",
+    "A part of an image that has a name",
+)
+SERVICES = (original, image, named_image, image_variant)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """
+    :param trim: the part of the image, if not all of it.
+    :param format: one of :data:`FORMATS`, or None for that of the image.
+    """
+
+    size: Size
+    trim: Trim | None
+    format: str | None
+    cache_control: str
+
+
+@attachment_image.get(tags=["Attachments"], operation_id="get_attachment_image", **_IMAGE)
+def get_attachment_image(request: Request) -> Response:
+    """The image that is attached, at that size."""
+    return _answer(request, lambda record: (None, cache_control(request)))
+
+
+@original.get(operation_id="get_original", **_LIBRARY)
+@image.get(operation_id="get_image", **_LIBRARY)
+@named_image.get(operation_id="get_named_image", **_LIBRARY)
+def get_image(request: Request) -> Response:
+    """A file of the library; an image at any size."""
+    return _answer(request, lambda record: (None, _audience(request, "immutable")))
+
+
+@image_variant.get(operation_id="get_image_variant", **_LIBRARY)
+def get_variant(request: Request) -> Response:
+    """A part of an image, as an editor has cut it out."""
+
+    def find(record: dict[str, Any]) -> tuple[Trim, str]:
+        trim = trim_of(record, request.matchdict["variant"])
+        if trim is None:
+            raise request.context.not_found()
+        return trim, _audience(request, "")  # it may be cut in another way tomorrow
+
+    return _answer(request, find)
+
+
+def _answer(
+    request: Request, find: Callable[[dict[str, Any]], tuple[Trim | None, str]]
+) -> Response:
+    """
+    :param find: what part of the image is meant, and how long the answer may be kept.
+    """
+    if is_in_batch(request):
+        raise NotInBatch()
+    context: RecordContext = request.context
+    size = Size.parse(request.matchdict.get("size", "0x0"))
+    imaging: Imaging = request.registry.attachment_imaging
+    imaging.check_size(size)
+    format = _format(request)
+
+    def answer(record: dict[str, Any]) -> Response:
+        extension = request.matchdict.get("extension")
+        found = records.attached(request, context.ref, record)
+        if found is None or not _is_extension(extension, record):
+            raise context.not_found()
+        trim, kept = find(record)
+        wanted = Wanted(size, trim, format, kept)
+        response = _serve(request, *found, wanted)
+        if imaging.negotiates:
+            response.vary = ["Accept"]
+        return response
+
+    return context.serve(answer)
+
+
+def _is_extension(extension: str | None, record: dict[str, Any]) -> bool:
+    """Whether the URL has that of the object; a record has none."""
+    return extension is None or extension.lower() == record.get("extension")
+
+
+def _serve(
+    request: Request, attachment: Attachment, blob: Blob, modified: int, wanted: Wanted
+) -> Response:
+    imaging: Imaging = request.registry.attachment_imaging
+    is_whole = wanted.size == ORIGINAL and wanted.trim is None and wanted.format is None
+    picture = None if is_whole else imaging.known(blob)
+    if picture is None:
+        restart(request)  # no connection to the database is held while bytes move
+        picture = None if is_whole else imaging.picture_of(blob)
+    if is_whole or (picture and picture.format == "svg"):
+        seconds, kept = modified // 1000, wanted.cache_control
+        return _send(request, Download(blob, attachment.filename, seconds, kept))
+    if picture is None or not picture.resizable:
+        raise ImageRefused(f"It is of type {blob.mimetype}, which has one size: 0x0.", "size")
+    plan = imaging.plan(picture, wanted.size, wanted.trim)
+    output = imaging.output(wanted.format or _negotiated(request, imaging, picture))
+    return _serve_variant(request, attachment.filename, blob, picture, plan, output, wanted)
+
+
+def _serve_variant(
+    request: Request,
+    filename: str,
+    blob: Blob,
+    picture: Picture,
+    plan: Plan,
+    output: Output,
+    wanted: Wanted,
+) -> Response:
+    imaging: Imaging = request.registry.attachment_imaging
+
+    def make() -> Variant:
+        return apart(request, lambda: imaging.make(request.tm, blob, picture, plan, output))
+
+    found = imaging.find(blob.key, plan, output)
+    restart(request)  # no connection to the database is held while bytes move
+    variant = found or make()
+    try:
+        return _send(request, _download(filename, variant, output, wanted))
+    except (BlobNotFound, BlobDamaged):
+        # No loss: it is made again.
+        apart(request, lambda: imaging.forget(request.tm, variant))
+    return _send(request, _download(filename, make(), output, wanted))
+
+
+def _send(request: Request, download: Download) -> Response:
+    response = serve(request, download)
+    request.registry.attachment_cache.put(request, download)
+    return response
+
+
+def _download(filename: str, variant: Variant, output: Output, wanted: Wanted) -> Download:
+    blob = Blob(variant.key, variant.digest, variant.size, variant.mimetype)
+    extension = _EXTENSIONS.get(output.format, output.format)
+    name = f"{PurePath(filename).stem}-{variant.width}x{variant.height}.{extension}"
+    seconds = variant.modified // 1000
+    # Which of several was here in that second, nobody knows.
+    return Download(blob, name, seconds, wanted.cache_control, dated=False)
+
+
+def _format(request: Request) -> str | None:
+    """
+    :raises FieldRefused: nobody makes that.
+    """
+    format = request.GET.get("format")
+    if format is not None and format not in FORMATS:
+        reason = f"{format[:100]!r} is none of {', '.join(FORMATS)}"
+        raise FieldRefused(reason, "format", "querystring")
+    return format
+
+
+def _negotiated(request: Request, imaging: Imaging, picture: Picture) -> str:
+    """That of the image, or what the client would rather have and the server may choose."""
+    if not imaging.negotiates:
+        return picture.format
+    # All accept */*, and few of them AVIF.
+    accepted = {str(each[0]).lower() for each in request.accept.parsed or () if each[1]}
+    moves = picture.format == "gif"  # maybe, and AVIF would stop it
+    for format in ("webp",) if moves else ("avif", "webp"):
+        if f"image/{format}" in accepted:
+            return format
+    return picture.format
+
+
+def _audience(request: Request, extension: str) -> str:
+    """An object is its file as long as it lives; who may see it may change."""
+    if request.prefixed_userid is not None:
+        return "private, no-cache"
+    return f"public, max-age=31536000, {extension}" if extension else "public, no-cache"

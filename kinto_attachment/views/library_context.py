@@ -1,0 +1,58 @@
+"""Who may do what in the media library: what Kinto lets him do in its collection."""
+
+from kinto.authorization import RouteFactory
+from kinto.core.errors import ERRORS, http_error
+from kinto.views import object_exists_or_404
+from pyramid import httpexceptions
+from pyramid.request import Request
+
+from ..body import Body
+from ..library import Library
+from .context import RecordContext
+
+
+class UploadContext(RouteFactory):
+    """Who may create records in the library may send files to it.
+
+    :raises HTTPNotFound: there is no such collection yet.
+    """
+
+    def __init__(self, request: Request):
+        super().__init__(request)
+        library = library_of(request)
+        self.resource_name = "record"
+        self.required_permission = "create"
+        self.permission_object_id = f"{library.uri}/records"
+        self.body = Body(request.environ)
+        request.add_finished_callback(lambda request: self.body.close())
+        check_library(request, library)
+
+
+class ObjectContext(RecordContext):
+    """One object of the library: the record that has its id."""
+
+    def __init__(self, request: Request):
+        library = library_of(request)
+        request.matchdict.update(bucket_id=library.bucket, collection_id=library.collection)
+        super().__init__(request)
+
+
+def library_of(request: Request) -> Library:
+    return request.registry.attachment_library
+
+
+def check_library(request: Request, library: Library) -> None:
+    """
+    :raises HTTPNotFound: nobody has made it yet.
+    """
+    try:
+        object_exists_or_404(
+            request, "collection", library.collection, f"/buckets/{library.bucket}"
+        )
+    except httpexceptions.HTTPNotFound:
+        raise http_error(
+            httpexceptions.HTTPNotFound(),
+            errno=ERRORS.MISSING_RESOURCE,
+            message="There is no media library yet: kinto-attachment library init",
+            details={"id": library.collection, "resource_name": "collection"},
+        ) from None
