@@ -138,6 +138,14 @@ def includeme(config: Configurator) -> None:
         lambda event: watch_execution_time(registry.metrics, storage, prefix="backend"),
         ApplicationCreated,
     )
+    if registry.attachment_library:
+        config.add_api_capability(
+            "media_library",
+            description="Describe files, and have images at any size",
+            url="https://github.com/Kinto/kinto-attachment/",
+            bucket=registry.attachment_library.bucket,
+            collection=registry.attachment_library.collection,
+        )
     base_url = settings.advertised_url
     config.add_api_capability(
         "attachments",

@@ -3,44 +3,29 @@
 No request here, and no transaction is held while bytes move or pixels are computed.
 """
 
-import fcntl
-import os
-import tempfile
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from hashlib import sha256
-from io import BytesIO
-from pathlib import Path
 from typing import Any, BinaryIO
 
-from .blob import Blob, Digest, MediaRef, Source
+from .blob import CHUNK, Blob, Digest, MediaRef, Source
 from .errors import (
     BlobNotFound,
     ImageRefused,
-    ResizeBusy,
     SizeRefused,
     StorageUnavailable,
 )
 from .files import Files
-from .images import Limits, Output, Picture, Plan, Size, Trim, Workers, plan, read_picture
+from .host_lock import only_one
+from .images import Limits, Output, Picture, Plan, Size, Trim, Workers, plan
+from .pictures import Pictures
 from .settings import VARIANTS, Settings
 from .storage import IStorage
 from .variants import Variant, Variants
 
 PIPELINE = 1
 """To be counted up when the same request gives other pixels."""
-
-HEAD = 256 * 1024
-"""Bytes in which nearly every image tells its size."""
-
-PICTURES = 10_000
-"""Images whose size a process remembers."""
-
-LOCKS = 1024
-"""Files by which processes tell each other what they are making."""
 
 ENOUGH = 2
 """A variant with so many times the pixels, in each direction, is as good as the original."""
@@ -62,7 +47,7 @@ class Imaging:
         self._storage = storage
         self._variants = variants
         self._files = files
-        self._pictures: OrderedDict[str, Picture | None] = OrderedDict()
+        self.pictures = Pictures(storage)
         self._workers = Workers(
             count=settings["images.workers"],
             queue=settings["images.queue"],
@@ -75,29 +60,6 @@ class Imaging:
     def negotiates(self) -> bool:
         """Whether ``Accept`` decides on the format."""
         return self._settings["images.negotiate"]
-
-    def known(self, blob: Blob) -> Picture | None:
-        """What :meth:`picture_of` found, if it was asked lately."""
-        return self._pictures.get(blob.digest)
-
-    def picture_of(self, blob: Blob) -> Picture | None:
-        """What image a blob is; None if it is none. Bytes of one hash are one image for ever.
-
-        :raises BlobNotFound:
-        """
-        if blob.digest not in self._pictures:
-            self._pictures[blob.digest] = self._read(blob)
-            while len(self._pictures) > PICTURES:
-                self._pictures.popitem(last=False)
-        return self._pictures[blob.digest]
-
-    def _read(self, blob: Blob) -> Picture | None:
-        with closing(self._storage.open(blob.key, 0, min(blob.size, HEAD))) as chunks:
-            picture = read_picture(BytesIO(b"".join(chunks)))
-        if picture is None and blob.size > HEAD:
-            with self._open(blob) as file:
-                picture = read_picture(file)
-        return picture
 
     def check_size(self, size: Size) -> None:
         """
@@ -137,7 +99,7 @@ class Imaging:
         :raises BlobNotFound: the image is gone.
         """
         name = _name(wanted, output)
-        with _only_one(f"{blob.key} {name}", self._settings["images.timeout"]):
+        with only_one(f"{blob.key} {name}", self._settings["images.timeout"]):
             with transaction_manager:
                 found = self._variants.find(blob.key, name)
                 others = [] if found else self._variants.of([blob.key])
@@ -146,7 +108,7 @@ class Imaging:
             with self._storage.spool() as spool:
                 self._resize(blob, picture, wanted, output, others, spool)
                 source = _source(spool, output)
-                made = self._keep(transaction_manager, blob, name, source, wanted)
+                made = self._keep(transaction_manager, blob, name, source, wanted, others)
             if made:
                 return made
             with transaction_manager:
@@ -211,10 +173,21 @@ class Imaging:
                 yield spool
 
     def _keep(
-        self, transaction_manager: Any, blob: Blob, name: str, source: Source, wanted: Plan
+        self,
+        transaction_manager: Any,
+        blob: Blob,
+        name: str,
+        source: Source,
+        wanted: Plan,
+        others: list[Variant],
     ) -> Variant | None:
-        """Store it; None if another server was quicker."""
+        """Store it, in the place of the oldest if there are very many; None if another server was
+        quicker."""
         files = self._files(transaction_manager)
+        most = self._settings["images.max_variants"]
+        outdated = sorted(others, key=lambda other: other.modified)[
+            : max(0, len(others) + 1 - most)
+        ]
         try:
             with files.transaction():
                 keys = VARIANTS.keys(MediaRef("", blob.digest), "", blob.digest)
@@ -223,6 +196,8 @@ class Imaging:
                 variant = Variant(blob.key, name, *facts, wanted.width, wanted.height)
                 if not self._variants.add(variant):
                     raise _Quicker
+                self._variants.drop(outdated)
+                files.release([(other.key, False) for other in outdated], keep_old=False)
         except _Quicker:
             return None
         return replace(variant, modified=int(time.time() * 1000))
@@ -251,7 +226,7 @@ def _name(wanted: Plan, output: Output) -> str:
 def _source(file: BinaryIO, output: Output) -> Source:
     digest = Digest()
     file.seek(0)
-    while chunk := file.read(HEAD):
+    while chunk := file.read(CHUNK):
         digest.update(chunk)
     name = f"image.{output.format}"
     return Source(file, name, output.mimetype, digest.size, digest.hexdigest(), True, True)
@@ -290,34 +265,3 @@ def _from_variant(variant: Variant, picture: Picture, wanted: Plan) -> tuple[Blo
     )
     blob = Blob(variant.key, variant.digest, variant.size, variant.mimetype)
     return blob, Picture(picture.format, variant.width, variant.height), part
-
-
-@contextmanager
-def _only_one(name: str, seconds: float) -> Iterator[None]:
-    """One thread of all processes of this host makes what has that name, for others to find. It
-    only saves work: on another host the same may be made.
-
-    :raises ResizeBusy: somebody has been at it for so long.
-    """
-    digest = sha256(name.encode()).digest()
-    path = _lock_folder() / str(int.from_bytes(digest[:4], "big") % LOCKS)
-    deadline = time.monotonic() + seconds
-    with path.open("ab") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise ResizeBusy("The same image is being made.") from None
-                time.sleep(0.02)
-        yield
-
-
-def _lock_folder() -> Path:
-    """That of this user: who else may write there could keep all images from being made."""
-    folder = Path(tempfile.gettempdir()) / f"kinto-attachment-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise ResizeBusy(f"{folder} is somebody else's.")
-    return folder

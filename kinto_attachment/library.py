@@ -222,8 +222,8 @@ def _input(each: Property) -> dict[str, Any]:
 def metadata() -> dict[str, Any]:
     """The attributes of the collection, by which Kinto Admin shows and edits it.
 
-    Nothing is required in its schema: a form would ask an editor for what the server is going to
-    say. :func:`check` requires it.
+    Its schema neither requires nor forbids a property: the form would ask an editor for what the
+    server is going to say, and stumble over the ``id`` of a record. :func:`check` does both.
     """
     read_only = {each.name: {"ui:readonly": True} for each in PROPERTIES if each.is_fact}
     return {
@@ -231,7 +231,6 @@ def metadata() -> dict[str, Any]:
             "type": "object",
             "title": LABEL,
             "properties": {**_SCHEMAS, "attachment": {"type": "object"}},
-            "additionalProperties": False,
         },
         "uiSchema": {
             "ui:order": [*(each.name for each in PROPERTIES), "*"],

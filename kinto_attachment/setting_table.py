@@ -184,6 +184,12 @@ SETTINGS: tuple[Setting, ...] = (
         "Or those whose width and height are multiples of this; 0 is no limit.",
     ),
     Setting("images.max_side", parse_count, "4096", "Largest width or height of what is made."),
+    Setting(
+        "images.max_variants",
+        parse_count,
+        "200",
+        "Sizes that are kept of one image; the oldest makes room for another.",
+    ),
     Setting("images.max_pixels", parse_count, "50000000", "Largest image that is resized."),
     Setting("images.max_bytes", parse_count, "104857600", "Largest file that is resized."),
     Setting("images.jpeg_quality", parse_quality, "80", "Of JPEG."),

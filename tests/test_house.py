@@ -18,7 +18,7 @@ FLOORS = [
     {"rows", "restart", "transfer"},
     {"links", "releases", "claims", "pending", "unclaimed", "variants"},
     {"attached", "legacy", "kept"},
-    {"files", "migrations"},
+    {"files", "migrations", "pictures", "host_lock"},
     {"media", "imaging", "library"},
     {"verify"},
     {"transaction"},

@@ -17,6 +17,12 @@ def api():
         yield server
 
 
+@pytest.fixture(params=["local", "seaweedfs"])
+def files(request):
+    """Nothing here depends on more of the storage than the other suites check on each."""
+    return request.param
+
+
 @pytest.fixture
 def shelf(make_site, kinto, files, api):
     site = make_site(kinto, files, **_settings(api))

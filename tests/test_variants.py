@@ -114,6 +114,17 @@ class TestSize:
         data = quick.add(jpeg(120, 80, orientation=6))
         assert size_of(quick.get(f"image/40x0/{data['id']}.jpg").body) == (40, 60)
 
+    def test_is_told_by_what_is_anywhere_in_the_file(self, make_site, files):
+        """WebP says at its end how a photo has to be turned."""
+        shelf = Shelf(make_site("memory", files, **settings(BUCKET, **ANY)))
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        content = encoded(photo(1600, 1200), "WEBP", quality=100, exif=exif)
+        assert len(content) > 512 * 1024
+        data = shelf.add(content, "a.webp")
+        assert (data["width"], data["height"]) == (1200, 1600)
+        assert size_of(shelf.get(f"image/300x0/{data['id']}.webp").body) == (300, 400)
+
     @pytest.mark.parametrize("asked", ["320x0", "0x200", "200x200", "300x100"])
     def test_looks_as_pillow_makes_it(self, quick, asked):
         content = encoded(photo(800, 600), "JPEG", quality=95)
@@ -328,6 +339,19 @@ class TestVariant:
         shelf.http.delete(f"/content/_media/{data['id']}", headers=ALICE)
         list(collect(shelf.server, offline=True))
         assert shelf.keys == []
+
+    def test_oldest_of_very_many_makes_room(self, own, resizes):
+        shelf = own(**{"kinto.attachment.images.max_variants": "3"})
+        data = shelf.add()
+        for width in (10, 20, 30, 40, 50):
+            shelf.get(f"image/{width}x0/{data['id']}.jpg")
+        assert len(shelf.keys) == 4
+        assert list(check(shelf.server)) == []
+        for width in (30, 40, 50):
+            shelf.get(f"image/{width}x0/{data['id']}.jpg")
+        assert len(resizes) == 5
+        assert shelf.get(f"image/10x0/{data['id']}.jpg").body
+        assert len(resizes) == 6
 
     def test_that_is_lost_is_made_again(self, shelf, resizes):
         data = shelf.add()

@@ -149,10 +149,10 @@ def _serve(
 ) -> Response:
     imaging: Imaging = request.registry.attachment_imaging
     is_whole = wanted.size == ORIGINAL and wanted.trim is None and wanted.format is None
-    picture = None if is_whole else imaging.known(blob)
+    picture = None if is_whole else imaging.pictures.known(blob)
     if picture is None:
         restart(request)  # no connection to the database is held while bytes move
-        picture = None if is_whole else imaging.picture_of(blob)
+        picture = None if is_whole else imaging.pictures.of(blob)
     if is_whole or (picture and picture.format == "svg"):
         seconds, kept = modified // 1000, wanted.cache_control
         return _send(request, Download(blob, attachment.filename, seconds, kept))
