@@ -21,6 +21,7 @@ import requests
 from kinto_attachment.cli import main
 
 from .servers.wsgi import BIN, INI, Gunicorn
+from .shelf import Shelf
 from .site import SETTINGS, Site
 
 
@@ -217,6 +218,48 @@ class TestRebase:
         assert location.startswith(new)
         assert line.startswith(f"rewritten: {record.uri} ")
         assert line.endswith(f" {location}")
+
+
+class TestLibrary:
+    @pytest.fixture
+    def ini(self, site, settings, tmp_path):
+        return write_ini(
+            tmp_path / "library.ini", {**settings, "kinto.attachment.library.bucket": "site"}
+        )
+
+    WHO = ("--editors", "system.Authenticated", "--readers", "system.Everyone")
+
+    def test_init(self, ini, settings):
+        uri = "/buckets/site/collections/media"
+        status, lines, said = shell("library", "init", "--ini", ini, *self.WHO)
+        assert (status, lines) == (
+            0,
+            [
+                "created: /buckets/site",
+                f"created: {uri}",
+                f"allowed: {uri} write system.Authenticated",
+                f"allowed: {uri} read system.Everyone",
+            ],
+        )
+        assert shell("library", "init", "--ini", ini)[:2] == (0, [])
+        site = Site(**settings, **{"kinto.attachment.library.bucket": "site"})
+        assert Shelf(site, (), ()).upload()["type"] == "image"
+        site.close()
+
+    def test_dry_run(self, ini, settings):
+        status, lines, said = shell("library", "init", "--dry-run", "--json", "--ini", ini)
+        assert status == 0
+        assert [json.loads(line)["kind"] for line in lines] == ["created", "created"]
+        assert shell("library", "init", "--ini", ini)[1] == [
+            "created: /buckets/site",
+            "created: /buckets/site/collections/media",
+        ]
+
+    def test_without_setting(self, settings, tmp_path):
+        without = write_ini(tmp_path / "without.ini", settings)
+        status, lines, said = shell("library", "init", "--ini", without)
+        assert status == 2
+        assert "library.bucket" in said
 
 
 class TestImport:
