@@ -21,6 +21,7 @@ _VALUES = {
     "shard": "[0-9a-f]{2}",
     "extension": r"(?:\.[A-Za-z0-9]{1,16})?",
 }
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]")
 # Of a name that was taken.
 _SUFFIX = re.compile(r"-[0-9a-f]{8}(?=(?:\.[^/]*)?$)")
 
@@ -42,7 +43,7 @@ def check_key(key: str) -> str:
         raise KeyRefused(key[:80], f"{size} bytes where 1 to {MAX_KEY} are allowed")
     if any(segment in ("", ".", "..") for segment in key.split("/")):
         raise KeyRefused(key, "not a relative path")
-    if "\\" in key or any(ord(char) < 32 or ord(char) == 127 for char in key):
+    if _UNSAFE.search(key):
         raise KeyRefused(ascii(key), "backslash or control character")
     return key
 

@@ -7,7 +7,7 @@ variants of it. That bytes are missing is no loss: they can be made again.
 ==================  =================================  ===================  ====================
 resource_name       parent_id                          id                   data
 ==================  =================================  ===================  ====================
-attachment-variant  /attachment-variants/{name}-{...}  key of the original  ``key``, ``hash``,
+attachment-variant  /attachment-variants/{name}-{...}  key of the original  ``key``, ``digest``,
                                                                             ``size``,
                                                                             ``mimetype``,
                                                                             ``width``,
