@@ -27,13 +27,13 @@ def includeme(config: Configurator) -> None:
     from .imaging import Imaging
     from .kept import KeptFiles
     from .legacy import LegacyRows
-    from .library import Library
+    from .library import open_library
     from .links import Links
     from .media import MediaStore
     from .pending import PendingUploads
     from .releases import Releases
     from .settings import read_settings
-    from .shared_cache import SharedCache
+    from .shared_cache import SharedCache, execution_policy
     from .storage import IFileStorage, open_storage
     from .storage.pyramid import PyramidStorage
     from .unclaimed import UnclaimedUploads
@@ -50,6 +50,7 @@ def includeme(config: Configurator) -> None:
         settings = read_settings(config.get_settings())
         storage = open_storage(settings)
         registry.attachment_unsplash = open_unsplash(settings)
+        registry.attachment_library = open_library(settings)
     except SettingError as error:
         raise ConfigurationError(str(error)) from error
 
@@ -75,14 +76,14 @@ def includeme(config: Configurator) -> None:
         PendingUploads(registry.storage),
         registry.attachment_files,
     )
+    is_readonly = asbool(config.get_settings().get("readonly"))
     registry.attachment_imaging = Imaging(
-        settings, storage, registry.attachment_variants, registry.attachment_files
-    )
-    bucket = settings["library.bucket"]
-    registry.attachment_library = (
-        Library(bucket, settings["library.collection"]) if bucket else None
+        settings, storage, registry.attachment_variants, registry.attachment_files, is_readonly
     )
     is_readonly = asbool(config.get_settings().get("readonly"))
+    registry.attachment_imaging = Imaging(
+        settings, storage, registry.attachment_variants, registry.attachment_files, is_readonly
+    )
     registry.attachment_verifier = Background(
         lambda: Verifier(registry.attachment_media, lambda: registry.metrics),
         enabled=settings["media.verifier"] == "thread" and not is_readonly,
@@ -111,24 +112,23 @@ def includeme(config: Configurator) -> None:
         over="kinto.core.events.notify_resource_events_before",
     )
     registry.attachment_cache = SharedCache(
-        settings["images.cache_seconds"], settings["images.negotiate"]
+        settings["images.cache_seconds"], registry.attachment_imaging.varies
     )
     if settings["images.cache_seconds"]:
-        over = ("pyramid_tm.tm_tween_factory", EXCVIEW)
-        config.add_tween("kinto_attachment.shared_cache.tween_factory", over=over)
+        config.set_execution_policy(execution_policy)
     # Not an exception view only: a batch looks for the view of an error among all views.
     config.add_view(error_view, context=AttachmentError, permission=NO_PERMISSION_REQUIRED)
     of_records = (attachments.attachment, images.attachment_image)
-    for service in of_records:
-        service.path_info = "^/"
-    if default_bucket.is_enabled(config):
-        for service in of_records:
-            service.path_info = rf"^/v\d+(?!{default_bucket.ALIAS})"
+    is_aliased = default_bucket.is_enabled(config)
+    where = rf"^/v\d+(?!{default_bucket.ALIAS})" if is_aliased else "^/"
+    attachments.attachment.path_info = where
+    images.attachment_image.path_info = rf"{where}.*/\d+x\d+$"
+    if is_aliased:
         default_bucket.install(config)
     doors = [*of_records, *media.SERVICES]
     if registry.attachment_library:
         doors += [*library.SERVICES, *images.SERVICES]
-    if registry.attachment_library and registry.attachment_unsplash:
+    if registry.attachment_library and registry.attachment_unsplash and not is_readonly:
         doors.append(uploads.unsplash)
     for service in doors:
         config.add_cornice_service(service)

@@ -145,6 +145,7 @@ def _library(options: argparse.Namespace, on_bytes: OnBytes) -> Iterator[Finding
         registry.attachment_library,
         registry.permission,
         editors=options.editors,
+        authors=options.authors,
         readers=options.readers,
         dry_run=options.dry_run,
     )
@@ -252,13 +253,17 @@ def _parser() -> argparse.ArgumentParser:
 
     library = command("library", _library, "Create the media library, or bring it up to date.")
     library.add_argument("what", choices=["init"], help="the only thing that is to be done")
-    for name, may in (("editors", "upload, describe and delete"), ("readers", "see")):
+    for name, may in (
+        ("editors", "write all of it, and delete it"),
+        ("authors", "upload files, and write their own"),
+        ("readers", "see all of it"),
+    ):
         library.add_argument(
             f"--{name}",
             action="append",
             default=[],
             metavar="PRINCIPAL",
-            help=f"who may {may} all of it; may be given again",
+            help=f"who may {may}; may be given again",
         )
 
     sends = command("upload", _upload, "Attach files to records, over HTTP.", ini=False)

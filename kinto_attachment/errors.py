@@ -168,6 +168,9 @@ class SizeRefused(Refused):
 class ImageRefused(Refused):
     """The reason is a sentence about the image, for whoever asked for another size of it."""
 
+    location = "path"
+    field = "size"
+
 
 class ResizeError(AttachmentError):
     """The image may be made if one asks again."""

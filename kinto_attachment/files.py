@@ -62,7 +62,7 @@ class Files:
         self._released: list[str] = []
         self._undo: list[Callable[[], None]] = []
         self._voted = False
-        self._expected: dict[RecordRef, str] = {}
+        self._expected: dict[RecordRef, dict[str, Any]] = {}
         # For settle():
         self._to_delete: list[str] = []
         self._to_sweep: list[str] = []
@@ -171,12 +171,12 @@ class Files:
 
         return begin_again(self.transaction_manager, self, between=committed)
 
-    def expect(self, ref: RecordRef, location: str) -> None:
-        """This transaction is about to write that location on the record."""
-        self._expected[ref] = location
+    def expect(self, ref: RecordRef, attachment: dict[str, Any]) -> None:
+        """This transaction is about to write that attachment on the record."""
+        self._expected[ref] = attachment
 
-    def expects(self, ref: RecordRef, location: str | None) -> bool:
-        return location is not None and self._expected.get(ref) == location
+    def expects(self, ref: RecordRef, attachment: Any) -> bool:
+        return attachment is not None and self._expected.get(ref) == attachment
 
     def link(self, link: Link, keep_old: bool, shown: Callable[[], Any]) -> None:
         """Give the blob to the record, and let go what it had before.

@@ -7,7 +7,6 @@ is no way to plug in there, so :func:`install` wraps the two methods, once in a 
 without this plugin are not touched.
 """
 
-import json
 from copy import deepcopy
 from functools import wraps
 from typing import Any
@@ -42,17 +41,11 @@ def check(request: Request, ref: RecordRef, new: dict[str, Any], old: dict[str, 
     attachment = new.get(ATTRIBUTE)
     if attachment is None or is_trusted_copy(request):
         return
-    if _is_same(attachment, old.get(ATTRIBUTE)):
+    if content.is_same(attachment, old.get(ATTRIBUTE)):
         _check_now(request, ref, attachment)
         return
-    location = attachment.get("location") if isinstance(attachment, dict) else None
-    if not files_of(request).expects(ref, location):
+    if not files_of(request).expects(ref, attachment):
         raise MetadataForged()
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    """As JSON: to Python, 1 and true are equal."""
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def _check_now(request: Request, ref: RecordRef, attachment: Any) -> None:
@@ -95,6 +88,7 @@ def install() -> None:
         processed = process_object(self, new, old)
         if upload:
             content.claim(self.request, ref, upload)
+            return processed
         check(self.request, ref, processed, old or {})
         return processed
 

@@ -1,6 +1,7 @@
 """One at a time on this host, whichever process it is in."""
 
 import fcntl
+import logging
 import os
 import tempfile
 import time
@@ -10,6 +11,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from .errors import ResizeBusy
+
+logger = logging.getLogger(__name__)
 
 LOCKS = 1024
 """Files by which processes tell each other what they are at."""
@@ -23,9 +26,14 @@ def only_one(name: str, seconds: float) -> Iterator[None]:
     :raises ResizeBusy: somebody has been at it for so long.
     """
     digest = sha256(name.encode()).digest()
-    path = _lock_folder() / str(int.from_bytes(digest[:4], "big") % LOCKS)
     deadline = time.monotonic() + seconds
-    with path.open("ab") as file:
+    try:
+        file = (_lock_folder() / str(int.from_bytes(digest[:4], "big") % LOCKS)).open("ab")
+    except OSError as error:
+        logger.warning("Nothing can be locked on this host: %s", error)
+        yield
+        return
+    with file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -42,5 +50,5 @@ def _lock_folder() -> Path:
     folder = Path(tempfile.gettempdir()) / f"kinto-attachment-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise ResizeBusy(f"{folder} is somebody else's.")
+        raise PermissionError(f"{folder} is somebody else's")
     return folder

@@ -3,6 +3,7 @@
 No request here, and no transaction is held while bytes move or pixels are computed.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -13,16 +14,19 @@ from .blob import CHUNK, Blob, Digest, MediaRef, Source
 from .errors import (
     BlobNotFound,
     ImageRefused,
+    ResizeBusy,
     SizeRefused,
     StorageUnavailable,
 )
 from .files import Files
 from .host_lock import only_one
-from .images import Limits, Output, Picture, Plan, Size, Trim, Workers, plan
+from .images import Limits, Output, Picture, Plan, Size, Trim, Turn, Workers, plan
 from .pictures import Pictures
 from .settings import VARIANTS, Settings
 from .storage import IStorage
 from .variants import Variant, Variants
+
+logger = logging.getLogger(__name__)
 
 PIPELINE = 1
 """To be counted up when the same request gives other pixels."""
@@ -34,6 +38,7 @@ ENOUGH = 2
 class Imaging:
     """
     :param files: what a transaction does to files, by its manager.
+    :param readonly: nothing is made, as it could not be kept.
     """
 
     def __init__(
@@ -42,11 +47,13 @@ class Imaging:
         storage: IStorage,
         variants: Variants,
         files: Callable[[Any], Files],
+        readonly: bool = False,
     ):
         self._settings = settings
         self._storage = storage
         self._variants = variants
         self._files = files
+        self._readonly = readonly
         self.pictures = Pictures(storage)
         self._workers = Workers(
             count=settings["images.workers"],
@@ -55,6 +62,11 @@ class Imaging:
             memory=settings["images.memory"],
             limits=_limits(settings),
         )
+
+    @property
+    def varies(self) -> tuple[str, ...]:
+        """Headers that an answer depends on. Other origins get more of them."""
+        return ("Accept", "Origin") if self.negotiates else ("Origin",)
 
     @property
     def negotiates(self) -> bool:
@@ -83,9 +95,12 @@ class Imaging:
         """
         return Output(format, self._settings.get(f"images.{format}_quality"))
 
-    def find(self, original: str, wanted: Plan, output: Output) -> Variant | None:
-        """The variant, if it was made before."""
-        return self._variants.find(original, _name(wanted, output))
+    def find(self, blob: Blob, wanted: Plan, output: Output) -> Variant | None:
+        """The variant, if it was made before.
+
+        :param blob: the original.
+        """
+        return self._variants.find(blob.key, _name(blob, wanted, output))
 
     def make(
         self, transaction_manager: Any, blob: Blob, picture: Picture, wanted: Plan, output: Output
@@ -98,17 +113,21 @@ class Imaging:
         :raises WorkerLost: it took too long, or too much memory.
         :raises BlobNotFound: the image is gone.
         """
-        name = _name(wanted, output)
-        with only_one(f"{blob.key} {name}", self._settings["images.timeout"]):
+        if self._readonly:
+            raise ResizeBusy("This server is read-only, and nobody has made that size yet.")
+        name = _name(blob, wanted, output)
+        # Who makes it waits as long for his turn, and then as long for the image.
+        with only_one(f"{blob.key} {name}", 2 * self._settings["images.timeout"]):
             with transaction_manager:
-                found = self._variants.find(blob.key, name)
-                others = [] if found else self._variants.of([blob.key])
-            if found:
-                return found
-            with self._storage.spool() as spool:
-                self._resize(blob, picture, wanted, output, others, spool)
+                others = self._variants.of([blob.key])
+            for found in others:
+                if found.name == name:
+                    return found
+            with self._workers.turn() as turn, self._storage.spool() as spool:
+                direct = self._resize(turn, blob, picture, wanted, output, others, spool)
                 source = _source(spool, output)
-                made = self._keep(transaction_manager, blob, name, source, wanted, others)
+                facts = (wanted.width, wanted.height, direct)
+                made = self._keep(transaction_manager, blob, name, source, facts, others)
             if made:
                 return made
             with transaction_manager:
@@ -127,30 +146,39 @@ class Imaging:
 
     def _resize(
         self,
+        turn: Turn,
         blob: Blob,
         picture: Picture,
         wanted: Plan,
         output: Output,
         others: list[Variant],
         into: BinaryIO,
-    ) -> None:
-        """From a smaller variant where that makes no difference, or from the image itself."""
-        for variant in _large_enough(others, picture, wanted):
+    ) -> bool:
+        """From a smaller variant where that makes no difference, or from the image itself; whether
+        it was that."""
+        kept = self.output(picture.format)
+        for variant in _large_enough(others, blob, picture, wanted, kept):
             try:
-                self._resize_from(*_from_variant(variant, picture, wanted), output, into)
-            except (BlobNotFound, ImageRefused):
-                into.seek(0)
-                into.truncate()
+                self._resize_from(turn, *_from_variant(variant, picture, wanted), output, into)
+            except (BlobNotFound, ImageRefused) as error:
+                logger.info("Not made of %s: %s", variant.key, error)
             else:
-                return
-        self._resize_from(blob, picture, wanted, output, into)
+                return False
+        self._resize_from(turn, blob, picture, wanted, output, into)
+        return True
 
     def _resize_from(
-        self, blob: Blob, picture: Picture, wanted: Plan, output: Output, into: BinaryIO
+        self,
+        turn: Turn,
+        blob: Blob,
+        picture: Picture,
+        wanted: Plan,
+        output: Output,
+        into: BinaryIO,
     ) -> None:
         with self._open(blob) as file:
             try:
-                self._workers.resize(file, picture, wanted, output, into)
+                turn.resize(file, picture, wanted, output, into)
             except OSError as error:
                 raise StorageUnavailable("spool", str(error)) from error
 
@@ -178,7 +206,7 @@ class Imaging:
         blob: Blob,
         name: str,
         source: Source,
-        wanted: Plan,
+        facts: tuple[int, int, bool],
         others: list[Variant],
     ) -> Variant | None:
         """Store it, in the place of the oldest if there are very many; None if another server was
@@ -192,8 +220,8 @@ class Imaging:
             with files.transaction():
                 keys = VARIANTS.keys(MediaRef("", blob.digest), "", blob.digest)
                 key = files.put(keys, source, VARIANTS)
-                facts = (key, source.digest, source.size, source.mimetype)
-                variant = Variant(blob.key, name, *facts, wanted.width, wanted.height)
+                bytes_ = (key, source.digest, source.size, source.mimetype)
+                variant = Variant(blob.key, name, *bytes_, *facts)
                 if not self._variants.add(variant):
                     raise _Quicker
                 self._variants.drop(outdated)
@@ -217,10 +245,19 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _name(wanted: Plan, output: Output) -> str:
+def _name(blob: Blob, wanted: Plan, output: Output) -> str:
     """The same for all requests that give the same pixels."""
     crop = f"{wanted.left}.{wanted.top}.{wanted.crop_width}.{wanted.crop_height}"
-    return f"{PIPELINE}-{wanted.width}x{wanted.height}-{crop}-{output.format}{output.q or ''}"
+    return f"{_of(blob)}{wanted.width}x{wanted.height}-{crop}-{_as(output)}"
+
+
+def _of(blob: Blob) -> str:
+    """How names of its variants begin."""
+    return f"{PIPELINE}-{blob.digest[:16]}-"
+
+
+def _as(output: Output) -> str:
+    return f"{output.format}{output.q or ''}"
 
 
 def _source(file: BinaryIO, output: Output) -> Source:
@@ -232,17 +269,20 @@ def _source(file: BinaryIO, output: Output) -> Source:
     return Source(file, name, output.mimetype, digest.size, digest.hexdigest(), True, True)
 
 
-def _large_enough(variants: list[Variant], picture: Picture, wanted: Plan) -> list[Variant]:
-    """Those of the whole image that have all the pixels that are wanted, the smallest first."""
+def _large_enough(
+    variants: list[Variant], blob: Blob, picture: Picture, wanted: Plan, kept: Output
+) -> list[Variant]:
+    """Those of the whole image that are as good, and have all the pixels that are wanted; the
+    smallest first."""
     if picture.format not in ("jpeg", "png"):
         return []  # they may be animated
-    whole = f"-0.0.{picture.width}.{picture.height}-"
+    as_good = f"-0.0.{picture.width}.{picture.height}-{_as(kept)}"
     found = [
         variant
         for variant in variants
-        if whole in variant.name
-        and variant.name.startswith(f"{PIPELINE}-")
-        and variant.mimetype == picture.mimetype
+        if variant.direct
+        and variant.name.startswith(_of(blob))
+        and variant.name.endswith(as_good)
         # How large the whole image would be if the part of it has the size that is wanted.
         and variant.width * wanted.crop_width >= ENOUGH * wanted.width * picture.width
         and variant.height * wanted.crop_height >= ENOUGH * wanted.height * picture.height

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 from jsonschema import Draft7Validator
 
 from .blob import RecordRef, Ref, extension_of
-from .errors import FieldRefused
+from .errors import FieldRefused, SettingError
 from .images.geometry import Trim
 from .images.picture import Picture
+from .settings import PREFIX, Settings
 
 NAME = "_media"
 LABEL = "Media"
@@ -112,6 +113,17 @@ class Library:
         return isinstance(ref, RecordRef) and ref.path[:2] == (self.bucket, self.collection)
 
 
+def open_library(settings: Settings) -> Library | None:
+    """The library that the settings ask for, if they do.
+
+    :raises SettingError: they do not say where it is.
+    """
+    bucket, collection = settings["library.bucket"], settings["library.collection"]
+    if bucket and not collection:
+        raise SettingError(f"{PREFIX}library.collection", "a library needs a collection")
+    return Library(bucket, collection) if bucket else None
+
+
 def facts_of(
     object_id: str,
     filename: str,
@@ -153,10 +165,10 @@ def check(data: Mapping[str, Any]) -> None:
             raise FieldRefused("is required", name)
     for name in data:
         if name not in _SCHEMAS and name not in _KINTOS_OWN:
-            raise FieldRefused(f"a {NAME} object has no {name!r}", name)
+            raise FieldRefused(f"a {NAME} object has no such property", name[:200])
     error = next(_VALIDATOR.iter_errors(data), None)
     if error:
-        raise FieldRefused(error.message, ".".join(map(str, error.absolute_path)))
+        raise FieldRefused(error.message[:200], ".".join(map(str, error.absolute_path)))
     seen = set()
     for number, variant in enumerate(data.get("variants", ())):
         if variant["name"] in seen:
@@ -169,7 +181,8 @@ def _check_trim(data: Mapping[str, Any], trim: Mapping[str, int], field: str) ->
     if data["type"] != IMAGE:
         raise FieldRefused("only images have variants", field)
     inside = (
-        trim["width"] > 0
+        all(type(side) is int for side in trim.values())  # to JSON Schema, 60.0 is an integer
+        and trim["width"] > 0
         and trim["height"] > 0
         and trim["left"] + trim["width"] <= data.get("width", 0)
         and trim["top"] + trim["height"] <= data.get("height", 0)

@@ -162,8 +162,12 @@ class Links:
     def linked(self, keys: Iterable[str], like: Ref | None = None) -> set[str]:
         """Those of the keys (any number) that anybody has, or anybody in the bucket or the media
         store that ``like`` is in."""
+        return set(self.digests(keys, like))
+
+    def digests(self, keys: Iterable[str], like: Ref | None = None) -> dict[str, str]:
+        """The same, each with the SHA-256 of its bytes."""
         parent = _parent(like, 1) if like else LINKS_PARENT
-        found: set[str] = set()
+        found: dict[str, str] = {}
         for page in pages(keys):
             left = set(page)
             while left:
@@ -171,9 +175,9 @@ class Links:
                 filters = [Filter("id", ids, COMPARISON.IN)]
                 rows = self._storage.list_all(LINK, f"{parent}/*", filters=filters, limit=len(ids))
                 # Many may have the same one: of the others there was none among so few rows.
-                seen = {_split(row["id"])[0] for row in rows}
+                seen = {_split(row["id"])[0]: row["hash"] for row in rows}
                 found |= seen
-                left = left - seen if seen else set()
+                left = left - seen.keys() if seen else set()
         return found
 
     def remove(self, ref: Ref) -> list[tuple[str, bool]]:

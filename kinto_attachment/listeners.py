@@ -72,8 +72,7 @@ def on_record_written(event: ResourceChanged) -> None:
             continue
         if not isinstance(attachment, dict):
             continue  # from before this plugin
-        location = attachment.get("location")
-        if files_of(event.request).expects(ref, location):
+        if files_of(event.request).expects(ref, attachment):
             continue  # linked where it was written
         if is_trusted_copy(event.request) and attachment != before:
             _link_copy(event.request, ref, attachment)

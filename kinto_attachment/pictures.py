@@ -7,6 +7,7 @@ from io import BufferedReader, RawIOBase
 from typing import Any
 
 from .blob import Blob
+from .errors import BlobDamaged
 from .images import Picture, read_picture
 from .storage import IStorage
 
@@ -18,27 +19,29 @@ PICTURES = 10_000
 
 
 class Pictures:
-    """What the blobs of a storage are. Bytes of one hash are one image for ever: a process looks
+    """What the blobs of a storage are. That of a key and a hash stays what it is: a process looks
     once."""
 
     def __init__(self, storage: IStorage):
         self._storage = storage
-        self._known: OrderedDict[str, Picture | None] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], Picture | None] = OrderedDict()
 
     def known(self, blob: Blob) -> Picture | None:
         """What :meth:`of` found, if it was asked lately."""
-        return self._known.get(blob.digest)
+        return self._known.get((blob.key, blob.digest))
 
     def of(self, blob: Blob) -> Picture | None:
         """What image a blob is; None if it is none.
 
         :raises BlobNotFound:
+        :raises BlobDamaged: it is shorter than it was.
         """
-        if blob.digest in self._known:
-            return self._known.get(blob.digest)
+        if (blob.key, blob.digest) in self._known:
+            return self.known(blob)
         # Only what is needed of it: the size is at the beginning, but not all of what matters.
         with BufferedReader(_Stored(self._storage, blob), HEAD) as reader:
-            picture = self._known[blob.digest] = read_picture(reader)
+            picture = read_picture(reader)
+        self._known[blob.key, blob.digest] = picture
         while len(self._known) > PICTURES:
             self._known.popitem(last=False)
         return picture
@@ -69,6 +72,8 @@ class _Stored(RawIOBase):
             return 0
         with closing(self._storage.open(self._blob.key, self._at, end)) as chunks:
             found = b"".join(chunks)
+        if len(found) < end - self._at:
+            raise BlobDamaged(self._blob.key, f"it ends before its {self._blob.size} bytes")
         buffer[: len(found)] = found
         self._at += len(found)
         return len(found)

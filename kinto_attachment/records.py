@@ -53,7 +53,7 @@ def attach(
             pass  # what it finds is the link of the file that is about to be replaced
     files = files_of(request)
     undo_by_hand(request, files, link.ref)
-    files.expect(link.ref, attachment.location)
+    files.expect(link.ref, attachment.to_json())
     response = _create_or_update(request, link.ref, body, exists)
     files.link(link, keep_old, lambda: attachment_of(request, link.ref))
     return response

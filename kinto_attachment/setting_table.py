@@ -8,9 +8,12 @@ from .setting_types import (
     parse_count,
     parse_endpoint,
     parse_extensions,
+    parse_few,
     parse_flag,
     parse_id,
+    parse_memory,
     parse_mimetypes,
+    parse_number,
     parse_path,
     parse_port,
     parse_quality,
@@ -179,7 +182,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "images.step",
-        parse_size,
+        parse_number,
         "0",
         "Or those whose width and height are multiples of this; 0 is no limit.",
     ),
@@ -203,17 +206,18 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "images.cache_seconds",
-        parse_size,
+        parse_number,
         "0",
         "Seconds that a process remembers which files of the library everybody may see: they are "
-        "served several times faster, and for as long after they were deleted.",
+        "served several times faster, and for as long after they were deleted, or "
+        "hidden.",
     ),
     Setting(
-        "images.workers", parse_count, "1", "Images made at the same time, by each server process."
+        "images.workers", parse_few, "1", "Images made at the same time, by each server process."
     ),
-    Setting("images.queue", parse_size, "16", "How many may wait for that; others get a 503."),
+    Setting("images.queue", parse_number, "16", "How many may wait for that; others get a 503."),
     Setting("images.timeout", parse_seconds, "10", "Seconds that one image may take."),
-    Setting("images.memory", parse_count, "1610612736", "Bytes of address space it may take."),
+    Setting("images.memory", parse_memory, "1610612736", "Bytes of address space it may take."),
     Setting(
         "spool_dir",
         parse_text,

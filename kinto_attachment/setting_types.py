@@ -37,6 +37,29 @@ def parse_count(value: Any) -> int:
     return int(text)
 
 
+def parse_number(value: Any) -> int:
+    text = parse_text(value) or "0"
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def parse_few(value: Any) -> int:
+    """Of processes."""
+    count = parse_count(value)
+    if count > 64:
+        raise ValueError(f"{count} is not a number of 1 to 64")
+    return count
+
+
+def parse_memory(value: Any) -> int:
+    """Of a process that can do anything at all."""
+    size = parse_size(value)
+    if size < 512 * 1024 * 1024:
+        raise ValueError(f"{size} bytes are less than the 536870912 that are needed")
+    return size
+
+
 def parse_quality(value: Any) -> int:
     quality = parse_count(value)
     if quality > 100:
@@ -56,7 +79,7 @@ def parse_sizes(value: Any) -> frozenset[tuple[int, int]]:
 def parse_id(value: Any) -> str:
     """The id of a bucket or collection."""
     text = parse_text(value)
-    if text and not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_-]*", text):
+    if text == "default" or (text and not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_-]*", text)):
         raise ValueError(f"{text!r} is no id of a bucket or collection")
     return text
 

@@ -7,69 +7,68 @@ where a file is and what is told of it is remembered, not its bytes.
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from typing import Any
 
 from pyramid.httpexceptions import HTTPException
-from pyramid.registry import Registry
 from pyramid.request import Request
 from pyramid.response import Response
+from pyramid.router import default_execution_policy
 
 from .errors import AttachmentError
-from .serving import Download, serve
+from .serving import Download, preferred_formats, serve
 
 SIZE = 10_000
 """Answers that are remembered."""
+
+LONGEST = 300
+"""Characters of a URL that is."""
 
 
 class SharedCache:
     """
     :param seconds: how long something is remembered; 0 for not at all.
-    :param varies: whether answers depend on ``Accept``.
+    :param varies: headers that answers depend on.
     """
 
-    def __init__(self, seconds: float, varies: bool):
+    def __init__(self, seconds: float, varies: tuple[str, ...]):
         self._seconds = seconds
         self._varies = varies
-        self._known: OrderedDict[tuple[str, str], tuple[float, Download]] = OrderedDict()
-
-    def get(self, request: Request) -> Download | None:
-        if not _is_anybodys(request):
-            return None
-        until, download = self._known.get(self._key(request), (0.0, None))
-        return download if time.monotonic() < until else None
+        self._known: OrderedDict[tuple, tuple[float, Download]] = OrderedDict()
 
     def put(self, request: Request, download: Download) -> None:
         """Remember it, if it is public and immutable."""
         kept = download.cache_control
-        if self._seconds and "public" in kept and "immutable" in kept and _is_anybodys(request):
+        is_everybodys = "public" in kept and "immutable" in kept and _is_anybodys(request)
+        if self._seconds and is_everybodys and len(request.path_qs) <= LONGEST:
             self._known[self._key(request)] = (time.monotonic() + self._seconds, download)
             while len(self._known) > SIZE:
                 self._known.popitem(last=False)
 
     def answer(self, request: Request) -> Response | None:
         """The answer, if it is remembered. Everything unusual is left to the usual way."""
-        download = self.get(request)
-        if download is None:
+        key = self._key(request) if _is_anybodys(request) else None
+        until, download = self._known.get(key, (0.0, None))
+        if download is None or time.monotonic() > until:
             return None
         try:
             response = serve(request, download)
-        except (AttachmentError, HTTPException):
-            return None
-        if self._varies:
-            response.vary = ["Accept"]
+            self._known.move_to_end(key)
+        except (AttachmentError, HTTPException, KeyError):
+            return None  # KeyError: another thread has just made room
+        response.vary = self._varies
         return response
 
-    def _key(self, request: Request) -> tuple[str, str]:
-        return request.path_qs, request.headers.get("Accept", "") if self._varies else ""
+    def _key(self, request: Request) -> tuple:
+        return request.path_qs, preferred_formats(request) if "Accept" in self._varies else None
 
 
-def tween_factory(handler: Callable, registry: Registry) -> Callable[[Request], Response]:
-    """Around everything else that Kinto does for a request."""
-
-    def tween(request: Request) -> Response:
-        return registry.attachment_cache.answer(request) or handler(request)
-
-    return tween
+def execution_policy(environ: dict[str, Any], router: Any) -> Response:
+    """Before everything that Kinto does for a request, its log and metrics too
+    (``pyramid.interfaces.IExecutionPolicy``)."""
+    request = router.request_factory(environ)
+    request.registry = router.registry
+    answer = router.registry.attachment_cache.answer(request)
+    return answer or default_execution_policy(environ, router)
 
 
 def _is_anybodys(request: Request) -> bool:

@@ -62,8 +62,7 @@ def store(
         next(keys)  # the plain name might overwrite another's file
     key = files_of(request).put(keys, source, template)
     location = location_of(request, ref, key, policy)
-    named = (source.filename, source.mimetype, source.size)
-    filename, mimetype, size = named
+    filename, mimetype, size = named = (source.filename, source.mimetype, source.size)
     facts = facts_of(ref.record, *named, picture, origin, external_id) if in_library else {}
     return Stored(
         Link(ref, key, source.digest, template.shared, *named),

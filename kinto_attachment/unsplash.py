@@ -13,8 +13,6 @@ from .errors import RemoteFailed, RemoteLimited, RemoteNotFound, SettingError
 from .remote import Answer, Fetched, Origin, fetch, get_json, retry_after
 from .settings import PREFIX, Settings
 
-API_URL = "https://api.unsplash.com"
-
 # The address of a photo's page ends in its slug: words and the id, which has 11 characters.
 _SLUG = re.compile(r"[A-Za-z0-9_-]{1,255}-([A-Za-z0-9_-]{11})")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -26,7 +24,7 @@ _MAX_SIDE = 1_000_000
 class Photo:
     """What Unsplash knows of a photo.
 
-    :param author: their name, and ``author_url`` the page of their photos.
+    :param author: their name.
     :param description: as the author has it; empty if not at all, as ``alt`` may be.
     :param width: pixels, as ``height``, of the image at ``url``.
     :param download_location: where the API wants to be told that it is used.
@@ -35,7 +33,6 @@ class Photo:
 
     id: str
     author: str
-    author_url: str
     description: str
     alt: str
     width: int
@@ -51,7 +48,6 @@ class Photo:
         return cls(
             id=_text(data, "id"),
             author=_text(data, "user", "name"),
-            author_url=_url(data, "user", "links", "html"),
             description=_text(data, "description", optional=True),
             alt=_text(data, "alt_description", optional=True),
             width=_pixels(data, "width"),
@@ -63,7 +59,7 @@ class Photo:
 
 class Unsplash:
     """
-    :param api_url: :data:`API_URL`. Its origin is asked wherever it is, every other host only on
+    :param api_url: of the API. Its origin is asked wherever it is, every other host only on
         the public Internet.
     :param key: the access key of an application. It is sent to that origin and nowhere else.
     :param max_size: bytes of an image; 0 for any.

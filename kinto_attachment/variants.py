@@ -1,8 +1,9 @@
 """Other sizes of an image: made once, kept, and gone with it.
 
-A variant is a file of its own, below a key that is given once; a row says which one it is. The row
-has the key of the original for its id, so that the primary key, which begins with the id, finds all
-variants of it. That bytes are missing is no loss: they can be made again.
+A variant is a file of its own, below a key that is given once and has the hash of its original in
+it; a row says which one it is. The row has the key of the original for its id, so that the primary
+key, which begins with the id, finds all variants of it; its name has the hash too, as a key may be
+given to other bytes. That those of a variant are missing is no loss: they can be made again.
 
 ==================  =================================  ===================  ====================
 resource_name       parent_id                          id                   data
@@ -11,7 +12,8 @@ attachment-variant  /attachment-variants/{name}-{...}  key of the original  ``ke
                                                                             ``size``,
                                                                             ``mimetype``,
                                                                             ``width``,
-                                                                            ``height``, ``name``
+                                                                            ``height``, ``name``,
+                                                            ``direct``
 ==================  =================================  ===================  ====================
 
 Kinto's timestamps are unique in a parent: a few digits of a digest of the original keep those of
@@ -40,6 +42,7 @@ class Variant:
     :param name: what it is: letters, digits, ``-`` and ``.`` only.
     :param key: where its bytes are.
     :param digest: SHA-256 of them, lowercase hex.
+    :param direct: whether it was made of the original, and not of another variant.
     :param size: bytes.
     :param width: in pixels, as ``height``.
     :param modified: since when, in milliseconds since 1970; 0 before it is written.
@@ -53,6 +56,7 @@ class Variant:
     mimetype: str
     width: int
     height: int
+    direct: bool = True
     modified: int = field(default=0, compare=False)
 
 
@@ -110,15 +114,19 @@ class Variants:
         """Keyset paging, by what no two rows have both."""
         order = [Sort("id", 1), Sort("key", 1)]
         start, after = [], []
-        while rows := self._storage.list_all(
-            VARIANT,
-            f"{VARIANTS_PARENT}/*",
-            filters=[*filters, *start],
-            sorting=order,
-            pagination_rules=after,
-            limit=PAGE,
-        ):
-            yield rows
+        while True:
+            rows = self._storage.list_all(
+                VARIANT,
+                f"{VARIANTS_PARENT}/*",
+                filters=[*filters, *start],
+                sorting=order,
+                pagination_rules=after,
+                limit=PAGE,
+            )
+            if rows:
+                yield rows
+            if len(rows) < PAGE:
+                return
             last, key = rows[-1]["id"], rows[-1]["key"]
             # Says nothing new, but PostgreSQL does not see that the rules begin there.
             start = [Filter("id", last, COMPARISON.MIN)]

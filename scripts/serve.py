@@ -105,7 +105,11 @@ def make_application(database: str, url: str):
 
 def make_library(registry) -> None:
     """``kinto-attachment library init``: everybody who has a name may fill it, all may see it."""
-    who = {"editors": ["system.Authenticated"], "readers": ["system.Everyone"]}
+    who = {
+        "editors": [],
+        "authors": ["system.Authenticated"],
+        "readers": ["system.Everyone"],
+    }
     server = Server.of(registry, transaction.manager)
     for _ in create(server, registry.attachment_library, registry.permission, **who):
         pass

@@ -10,8 +10,6 @@ from kinto_attachment.maintenance.library import create
 
 from .site import ALICE, Site
 
-PUBLIC = {"editors": ["system.Authenticated"], "readers": ["system.Everyone"]}
-
 
 def settings(bucket: str, **more: str) -> dict[str, str]:
     """Of a site with a library in that bucket."""
@@ -53,6 +51,7 @@ class Shelf:
                 self.library,
                 site.registry.permission,
                 editors=list(editors),
+                authors=[],
                 readers=list(readers),
             )
         )

@@ -123,7 +123,8 @@ def test_no_descriptors_leak(crew):
         make(workers)
         with pytest.raises(ImageRefused):
             make(workers, SMALL[:5000])
-    assert (psutil.Process().num_fds(), worker.num_fds()) == (ours, theirs)
+    assert psutil.Process().num_fds() <= ours
+    assert worker.num_fds() <= theirs
     workers.close()
     assert psutil.Process().num_fds() < ours
 

@@ -4,9 +4,11 @@ import json
 import threading
 from datetime import timedelta
 from hashlib import sha256
+from uuid import uuid4
 
 import pytest
 import transaction
+from openapi_spec_validator import OpenAPIV2SpecValidator
 from PIL import Image
 
 from kinto_attachment import library
@@ -15,7 +17,7 @@ from kinto_attachment.maintenance.fsck import check
 from kinto_attachment.maintenance.gc import collect
 
 from .shelf import Shelf, encoded, jpeg, settings
-from .site import ALICE, BOB
+from .site import ALICE, BOB, Site
 
 TEXT = b"a text, and nothing else\n"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="30" height="20"><rect/></svg>'
@@ -258,6 +260,36 @@ class TestObject:
         assert facts["id"] in shelf.waiting
         shelf.describe(facts)
 
+    def test_cannot_be_forged_in_a_batch(self, make_site, kinto):
+        """What a claim has written is not what the next operation may write."""
+        by_hash = {
+            "kinto.attachment.randomize": "false",
+            "kinto.attachment.filename_pattern": "{hash}{extension}",
+        }
+        shelf = Shelf(make_site(kinto, **settings("site", **by_hash)))
+        victim, facts = shelf.add(jpeg(300, 200)), shelf.upload(jpeg(90, 60))
+        uri = f"{shelf.library.uri}/records/{facts['id']}"
+        forged = {
+            "hash": victim["attachment"]["hash"],
+            "mimetype": "text/html",
+            "filename": "evil.html",
+            "size": facts["size"],
+            "location": "https://cdn.example/files/site/media/"
+            + sha256(jpeg(90, 60)).hexdigest()
+            + ".jpg",
+        }
+        false = {**facts, "width": 9999, "fileName": "other.exe", "attachment": forged}
+        requests = [
+            {"method": "POST", "path": "/content/_media", "body": facts},
+            {"method": "PATCH", "path": uri, "body": {"data": {"attachment": forged}}},
+            {"method": "DELETE", "path": uri},
+            {"method": "PUT", "path": uri, "body": {"data": false}},
+        ]
+        answers = shelf.http.post_json("/batch", {"requests": requests}, headers=ALICE)
+        statuses = [answer["status"] for answer in answers.json["responses"]]
+        assert statuses == [201, 400, 200, 400]
+        assert shelf.get(f"image/150x0/{victim['id']}.jpg").content_type == "image/jpeg"
+
     @pytest.mark.parametrize("name", sorted(FACTS - {"id"}))
     def test_that_contradicts_its_upload_is_refused(self, shelf, name):
         facts = shelf.upload()
@@ -408,8 +440,7 @@ class TestDescription:
 
     def test_file_may_come_as_an_attachment(self, shelf):
         """As Kinto Admin sends it."""
-        uri = f"{shelf.library.uri}/records/c2ce1975-0000-4000-8000-000000000000"
-        shelf.http.delete(uri, headers=ALICE, status="*")
+        uri = f"{shelf.library.uri}/records/{uuid4()}"
         told = json.dumps({"alt": "red", "fileName": "", "size": 0})
         mimetype, body = shelf.http.encode_multipart(
             [("data", told)], [("attachment", "photo.jpg", jpeg())]
@@ -435,6 +466,7 @@ class TestVariants:
             [{"name": "a", "trim": {**TRIM, "top": 41}}],
             [{"name": "a", "trim": {**TRIM, "top": -1}}],
             [{"name": "a", "trim": {**TRIM, "height": 0}}],
+            [{"name": "a", "trim": {**TRIM, "height": 40.0}}],
             [{"name": "a", "trim": {**TRIM, "angle": 1}}],
             [{"name": "a/b", "trim": TRIM}],
             [{"name": "a"}],
@@ -574,6 +606,45 @@ def age(shelf: Shelf) -> None:
     time.sleep(2)
 
 
+class TestMaintenance:
+    def test_rebase_reaches_what_waits(self, own):
+        old = {"kinto.attachment.base_url": "https://old.example/"}
+        shelf = own("local", **old)
+        facts = shelf.upload()
+        new = {**shelf.site.settings, "kinto.attachment.base_url": "https://new.example/"}
+        site = Site(**new)
+        data = Shelf(site, (), ()).describe(facts)["data"]
+        assert data["attachment"]["location"].startswith("https://new.example/")
+        site.close()
+
+    def test_link_of_an_upload_that_nobody_knows(self, own):
+        """As a crash without transactions leaves it."""
+        shelf = own()
+        facts, kept = shelf.upload(), shelf.add()
+        uploads = shelf.site.registry.attachment_unclaimed
+        shelf.site.in_transaction(lambda: uploads.take(uploads.get(facts["id"])))
+        (finding,) = check(shelf.server)
+        assert finding.kind == "link without record"
+        kinds = [each.kind for each in collect(shelf.server, offline=True)]
+        assert kinds == ["released", "deleted"]
+        assert list(check(shelf.server)) == []
+        assert shelf.get(kept["url"]).body == jpeg()
+
+
+class TestOpenAPI:
+    def test_is_valid(self, make_site):
+        site = make_site(**settings("site"))
+        described = site.http.get("/__api__").json
+        # Kinto's own: https://github.com/Kinto/kinto, ``/buckets/{id}@{timestamp}``
+        described["paths"] = {
+            path: operations for path, operations in described["paths"].items() if "@" not in path
+        }
+        errors = [str(error.message) for error in OpenAPIV2SpecValidator(described).iter_errors()]
+        assert errors == []
+        for path in ("/image/{size}/{file}", "/original/{file}", "/content/_media/{id}"):
+            assert "get" in described["paths"][path]
+
+
 class TestDefinition:
     """What the documentation says of ``_media`` objects."""
 
@@ -657,10 +728,10 @@ class TestInit:
         found = list(
             jobs.create(
                 server, site.registry.attachment_library, site.registry.permission,
-                editors=["a"], readers=[], dry_run=True,
+                editors=["a"], authors=["b"], readers=[], dry_run=True,
             )
         )  # fmt: skip
-        assert [each.kind for each in found] == ["created", "created", "allowed"]
+        assert [each.kind for each in found] == ["created", "created", "allowed", "allowed"]
         site.http.get("/buckets/site/collections/media", headers=ALICE, status="4*")
         with pytest.raises(SettingError, match="library.bucket"):
-            list(jobs.create(server, None, None, editors=[], readers=[]))
+            list(jobs.create(server, None, None, editors=[], authors=[], readers=[]))

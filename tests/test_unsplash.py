@@ -106,6 +106,22 @@ class TestImport:
         answer = quick.get(f"unsplash/{PHOTO}", headers=ALICE, status=502)
         assert api.key not in answer.text
 
+    def test_is_asked_for_by_get_or_post_only(self, quick, api):
+        before = len(api.requests)
+        quick.http.head(f"/unsplash/{PHOTO}", headers=ALICE, status=405)
+        assert len(api.requests) == before
+
+    def test_keeps_to_the_rules_of_its_collection(self, make_site, api):
+        rules = {
+            "kinto.attachment.resources.site.media.extensions": "png",
+            "kinto.attachment.resources.site.media.max_size": "100",
+        }
+        shelf = _fresh(api, Shelf(make_site(**_settings(api, **rules))))
+        shelf.get(f"unsplash/{PHOTO}", headers=ALICE, status=400)
+        rules["kinto.attachment.resources.site.media.extensions"] = "any"
+        shelf = _fresh(api, Shelf(make_site(**_settings(api, **rules))))
+        shelf.get(f"unsplash/{PHOTO}", headers=ALICE, status=413)
+
     def test_is_not_there_without_a_key(self, make_site):
         shelf = Shelf(make_site(**settings("site")))
         shelf.get(f"unsplash/{PHOTO}", headers=ALICE, status=404)

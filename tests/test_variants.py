@@ -3,23 +3,27 @@
 import math
 import os
 import threading
+import time
 from datetime import timedelta
 from io import BytesIO
 
 import psutil
 import pytest
+import requests
 from PIL import Image, ImageChops, ImageStat
 
-from kinto_attachment.images import Workers, workers
+from kinto_attachment import host_lock
+from kinto_attachment.images import Turn, workers
 from kinto_attachment.maintenance.fsck import check
 from kinto_attachment.maintenance.gc import collect
 
 from .pictures import photo
 from .shelf import Shelf, decoded, encoded, jpeg, settings
-from .site import ALICE
+from .site import ALICE, Site
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="30" height="20"><rect/></svg>'
 BUCKET = "site"
+COLOURS = ((255, 0, 0), (0, 0, 255))
 LANCZOS = Image.Resampling.LANCZOS
 ANY = {"kinto.attachment.extensions": "any"}
 
@@ -43,13 +47,13 @@ def own(make_server):
 @pytest.fixture
 def resizes(monkeypatch):
     """What was resized since: the sizes, one by one."""
-    done, original = [], Workers.resize
+    done, original = [], Turn.resize
 
     def resize(self, input, picture, plan, output, into):
         done.append((plan.width, plan.height))
         return original(self, input, picture, plan, output, into)
 
-    monkeypatch.setattr(Workers, "resize", resize)
+    monkeypatch.setattr(Turn, "resize", resize)
     return done
 
 
@@ -141,12 +145,14 @@ class TestSize:
         ("path", "status"),
         [
             ("image/999999x0/{id}.jpg", 400),
-            ("image/axb/{id}.jpg", 404),
+            ("image/axb/{id}.jpg", 400),
             ("image/10x10/{id}.png", 404),
             ("image/10x10/{id}", 404),
             ("image/10x10/2b2b2b2b-0000-4000-8000-000000000000.jpg", 404),
             ("original/{id}.png", 404),
             ("image/10x10/{id}.jpg?format=tiff", 400),
+            ("original/{id}.jpg?format=webp", 400),
+            ("image/1920x0/_media-5472384.jpg", 400),
             ("image/10x10/{id}/x.jpg/variant/nobody", 404),
         ],
     )
@@ -166,6 +172,7 @@ class TestSize:
         assert answer.body == SVG
         assert answer.content_type == "image/svg+xml"
         assert "sandbox" in answer.headers["Content-Security-Policy"]
+        quick.get(f"image/10x0/{data['id']}.svg?format=png", status=400)
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
     def test_of_a_format_that_cannot_be_resized(self, quick):
@@ -210,7 +217,7 @@ class TestFormat:
         accept = {"Accept": "image/avif,image/webp,*/*"}
         answer = quick.get(f"image/60x0/{data['id']}.jpg", headers=accept)
         assert answer.content_type == "image/jpeg"
-        assert "Vary" not in answer.headers
+        assert answer.headers["Vary"] == "Origin"
 
     @pytest.mark.parametrize(
         ("accept", "mimetype"),
@@ -229,7 +236,7 @@ class TestFormat:
         data = shelf.add()
         answer = shelf.get(f"image/60x0/{data['id']}.jpg", headers={"Accept": accept})
         assert answer.content_type == mimetype
-        assert answer.headers["Vary"] == "Accept"
+        assert answer.headers["Vary"] == "Accept, Origin"
         asked = shelf.get(f"image/60x0/{data['id']}.jpg?format=png", headers={"Accept": accept})
         assert asked.content_type == "image/png"
 
@@ -376,13 +383,13 @@ class TestVariant:
         assert shelf.get(path).body == before
 
     def test_is_made_of_a_larger_one(self, quick, monkeypatch):
-        read, original = [], Workers.resize
+        read, original = [], Turn.resize
 
         def resize(self, input, picture, *rest):
             read.append((picture.width, picture.height))
             return original(self, input, picture, *rest)
 
-        monkeypatch.setattr(Workers, "resize", resize)
+        monkeypatch.setattr(Turn, "resize", resize)
         content = encoded(photo(1600, 1200), "JPEG", quality=95)
         image, data = decoded(content), quick.add(content)
         for asked in ("800x0", "200x0", "300x300", "500x0"):
@@ -393,10 +400,22 @@ class TestVariant:
         square = decoded(quick.get(f"image/300x300/{data['id']}.jpg").body)
         assert psnr(square, _as_jpeg(image.resize((300, 300), LANCZOS, (200, 0, 1400, 1200)))) > 28
 
+    def test_is_not_made_of_a_worse_one(self, make_server):
+        common = settings(BUCKET)
+        site = make_server("local", **common, **{"kinto.attachment.images.jpeg_quality": "5"})
+        content = encoded(photo(800, 600), "JPEG", quality=95)
+        bad = Shelf(site)
+        data = bad.add(content)
+        bad.get(f"image/400x0/{data['id']}.jpg")
+        better = Site(**{**site.settings, "kinto.attachment.images.jpeg_quality": "95"})
+        made = decoded(better.http.get(f"/image/150x0/{data['id']}.jpg").body)
+        assert psnr(made, decoded(content).resize(made.size, LANCZOS)) > 30
+        better.close()
+
     def test_no_connection_is_held_while_it_is_made(self, make_site, monkeypatch):
         shelf = Shelf(make_site("postgresql", "local", **settings(BUCKET)))
         data = shelf.add()
-        held, original = [], Workers.resize
+        held, original = [], Turn.resize
         engine = shelf.site.registry.storage.client.session_factory().get_bind()
 
         def resize(*arguments):
@@ -404,7 +423,7 @@ class TestVariant:
             return original(*arguments)
 
         shelf.site.registry.storage.client.session_factory.remove()
-        monkeypatch.setattr(Workers, "resize", resize)
+        monkeypatch.setattr(Turn, "resize", resize)
         shelf.get(f"image/60x0/{data['id']}.jpg")
         assert held == [0]
 
@@ -425,6 +444,19 @@ class TestTrim:
         assert made.convert("RGB").getextrema() == ((255, 255), (0, 0), (0, 0))
         whole = decoded(shelf.get(f"image/0x0/{data['id']}/any.png/variant/corner").body)
         assert whole.size == (60, 40)
+
+    def test_is_dated_by_its_record(self, quick):
+        data = quick.add(self.picture(), "a.png", variants=self.VARIANTS)
+        path = f"image/30x0/{data['id']}/any.png/variant/corner"
+        other = [{"name": "corner", "trim": {"top": 9, "left": 9, "width": 30, "height": 30}}]
+        quick.get(path)
+        time.sleep(1.1)
+        uri = f"/content/_media/{data['id']}"
+        quick.http.patch_json(uri, {"variants": other}, headers=ALICE)
+        date = quick.get(path).headers["Last-Modified"]
+        time.sleep(1.1)
+        quick.http.patch_json(uri, {"variants": self.VARIANTS}, headers=ALICE)
+        quick.get(path, headers={"If-Modified-Since": date}, status=200)
 
     def test_may_change(self, quick):
         data = quick.add(self.picture(), "a.png", variants=self.VARIANTS)
@@ -580,9 +612,169 @@ class TestTrouble:
         assert answers[0].status_int in (200, 503)
         assert size_of(shelf.get(f"image/2000x0/{data['id']}.png").body) == (2000, 1500)
 
+    def test_what_was_cut_off_and_restored_is_seen(self, own):
+        shelf = own("local")
+        content = encoded(photo(400, 300), "JPEG")
+        data = shelf.add(content)
+        path = shelf.site.settings["kinto.attachment.base_path"] + "/" + shelf.keys[0]
+        os.truncate(path, 100)
+        shelf.get(f"image/60x0/{data['id']}.jpg", status=500)
+        with open(path, "wb") as file:
+            file.write(content)
+        assert size_of(shelf.get(f"image/60x0/{data['id']}.jpg").body) == (60, 45)
+
+    def test_nothing_can_be_locked(self, quick, monkeypatch, tmp_path):
+        (tmp_path / f"kinto-attachment-{os.getuid()}").write_text("somebody else's")
+        monkeypatch.setattr(host_lock.tempfile, "gettempdir", lambda: str(tmp_path))
+        data = quick.add()
+        assert size_of(quick.get(f"image/60x0/{data['id']}.jpg").body) == (60, 40)
+
     def test_broken_image_is_a_400(self, quick):
         content = encoded(photo(400, 300), "JPEG", quality=90)
         data = quick.add(content[: len(content) // 2])
         answer = quick.get(f"image/60x0/{data['id']}.jpg", status=400)
         assert "cut off" in answer.json["message"]
         assert quick.get(data["url"]).body == content[: len(content) // 2]
+
+
+class TestReused:
+    """A key that is given again, to other bytes."""
+
+    NAMED = {"kinto.attachment.randomize": "false"}
+
+    def test_name_shows_the_new_image(self, make_server, monkeypatch):
+        site = make_server("local", **settings(BUCKET, **self.NAMED))
+        record = site.collection().record()
+        red, blue = (encoded(Image.new("RGB", (120, 80), colour), "PNG") for colour in COLOURS)
+        record.upload(red, "logo.png")
+        original = Turn.resize
+
+        def resize(self, *arguments):
+            monkeypatch.setattr(Turn, "resize", original)
+            record.detach()
+            record.upload(blue, "logo.png")
+            return original(self, *arguments)
+
+        monkeypatch.setattr(Turn, "resize", resize)
+        uri = f"{record.attachment_uri}/60x0"
+        site.http.get(uri, headers=ALICE, status="*")
+        shown = decoded(site.http.get(uri, headers=ALICE).body)
+        assert shown.convert("RGB").getpixel((5, 5)) == COLOURS[1]
+        list(collect(site.server, offline=True))
+        left = [stat.key for stat in site.storage.list("private/_variants")]
+        assert len(left) == 1
+        assert list(check(site.server)) == []
+
+    def test_id_is_not_given_again(self, quick):
+        data = quick.add()
+        uri = f"{quick.library.uri}/records/{data['id']}"
+        quick.http.delete(uri, headers=ALICE)
+        mimetype, body = quick.http.encode_multipart([], [("attachment", "b.jpg", jpeg(9, 9))])
+        headers = {**ALICE, "Content-Type": mimetype}
+        quick.http.post(f"{uri}/attachment", body, headers=headers, status=400)
+        waiting = quick.upload()
+        uri = f"{quick.library.uri}/records/{waiting['id']}"
+        quick.http.post(f"{uri}/attachment", body, headers=headers, status=400)
+        quick.describe(waiting)
+
+
+class TestDownload:
+    def test_redirects_to_what_is_there(self, make_server):
+        redirect = {"kinto.attachment.download": "redirect"}
+        site = make_server("moto", **settings(BUCKET, **redirect))
+        shelf = Shelf(site)
+        data = shelf.add()
+        path = f"image/60x0/{data['id']}.jpg"
+        first = shelf.get(path, status=307).headers["Location"]
+        assert size_of(requests.get(first, timeout=30).content) == (60, 40)
+        site.storage.delete([key for key in shelf.keys if key.startswith("private")])
+        again = shelf.get(path, status=307).headers["Location"]
+        assert size_of(requests.get(again, timeout=30).content) == (60, 40)
+
+
+class TestReadonly:
+    def test_has_what_was_made(self, make_site, kinto_settings, file_settings):
+        common = {
+            **kinto_settings("postgresql", fresh=True),
+            **file_settings("local"),
+            **settings(BUCKET),
+        }
+        shelf = Shelf(Site(**common))
+        data = shelf.add()
+        made = shelf.get(f"image/60x0/{data['id']}.jpg").body
+        readonly = Site(**common, **{"kinto.readonly": "true"})
+        assert readonly.http.get(f"/image/60x0/{data['id']}.jpg").body == made
+        readonly.http.get(f"/image/61x0/{data['id']}.jpg", status=503)
+        readonly.http.get(f"/original/{data['id']}.jpg")
+        for site in (shelf.site, readonly):
+            site.close()
+
+
+class TestSharedCache:
+    SECONDS = {"kinto.attachment.images.cache_seconds": "2"}
+
+    @pytest.fixture
+    def shelf(self, make_server):
+        return Shelf(make_server("local", **settings(BUCKET, **self.SECONDS)))
+
+    def statements(self, shelf, monkeypatch):
+        asked = []
+        storage = shelf.site.registry.storage
+        original = storage.get
+
+        def get(*arguments, **options):
+            asked.append(arguments)
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(storage, "get", get)
+        return asked
+
+    def test_remembers_what_everybody_may_see(self, shelf, monkeypatch):
+        data = shelf.add()
+        path = f"image/60x0/{data['id']}.jpg"
+        first = shelf.get(path)
+        asked = self.statements(shelf, monkeypatch)
+        again = shelf.get(path)
+        assert asked == []
+        assert again.body == first.body
+        same = ("ETag", "Cache-Control", "Content-Type", "Content-Disposition", "Vary",
+                "Content-Security-Policy", "X-Content-Type-Options", "Last-Modified")  # fmt: skip
+        assert [again.headers[name] for name in same] == [first.headers[name] for name in same]
+        shelf.get(path, headers={"If-None-Match": first.headers["ETag"]}, status=304)
+        assert shelf.http.head(f"/{path}").content_length == len(first.body)
+        shelf.get(path, headers={"Range": "bytes=1-2"}, status=206)
+        assert asked == []
+
+    def test_asks_for_who_is_somebody(self, shelf, monkeypatch):
+        data = shelf.add()
+        path = f"image/60x0/{data['id']}.jpg"
+        shelf.get(path)
+        asked = self.statements(shelf, monkeypatch)
+        assert shelf.get(path, headers=ALICE).headers["Cache-Control"] == "private, no-cache"
+        assert len(asked) == 1
+        answer = shelf.get(path, headers={"Origin": "https://example.com"})
+        assert answer.headers["Access-Control-Allow-Origin"]
+        assert len(asked) == 2
+
+    def test_forgets(self, shelf):
+        data = shelf.add()
+        path = f"image/60x0/{data['id']}.jpg"
+        shelf.get(path)
+        shelf.http.patch_json(shelf.library.uri, {"permissions": {"read": []}}, headers=ALICE)
+        time.sleep(2.1)
+        shelf.get(path, status=401)
+
+    def test_never_answers_with_what_is_gone(self, shelf):
+        data = shelf.add()
+        path = f"image/60x0/{data['id']}.jpg"
+        shelf.get(path)
+        shelf.http.delete(f"/content/_media/{data['id']}", headers=ALICE)
+        shelf.get(path, status=404)  # its bytes are gone
+
+    def test_remembers_nothing_private(self, make_server, monkeypatch):
+        site = make_server("local", **settings(BUCKET, **self.SECONDS))
+        shelf = Shelf(site, readers=())
+        data = shelf.add()
+        path = f"image/60x0/{data['id']}.jpg"
+        shelf.get(path, headers=ALICE)
+        shelf.get(path, status=401)

@@ -8,7 +8,7 @@ from .geometry import Plan, Size, Trim, plan
 from .guard import Limits, check
 from .output import Output
 from .picture import Picture, read_picture
-from .workers import Workers
+from .workers import Turn, Workers
 
 __all__ = [
     "Limits",
@@ -17,6 +17,7 @@ __all__ = [
     "Plan",
     "Size",
     "Trim",
+    "Turn",
     "Workers",
     "check",
     "plan",

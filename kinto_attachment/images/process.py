@@ -69,6 +69,10 @@ class Process:
     def pid(self) -> int:
         return self._process.pid
 
+    def has_ended(self) -> bool:
+        """By itself, or by somebody else."""
+        return self._process.poll() is not None
+
     def ask(self, job: dict[str, Any], descriptors: list[int], timeout: float) -> dict[str, Any]:
         """Its answer to a job.
 
@@ -77,7 +81,7 @@ class Process:
         :raises NotTaken: it is dead.
         :raises WorkerLost: it died over it, or the time is up; it is of no use then.
         """
-        if self._process.poll() is not None:
+        if self.has_ended():
             raise NotTaken
         deadline = time.monotonic() + timeout
         line = json.dumps(job).encode() + b"\n"

@@ -2,7 +2,7 @@
 
 It is told of its jobs through a socket, one line of JSON each, with the descriptors of the file it
 reads and of the one it writes; it answers each with a line when it takes it, and with another when
-it is done. It ends when its parent does, and when it has nothing to do for long: the parent starts
+it is done. It ends when its parent does, and when a job has left it too large: the parent starts
 another one.
 """
 
@@ -27,9 +27,6 @@ from .reader import SharedFile
 
 LINE = 64 * 1024
 """Bytes of a job."""
-
-IDLE = 60
-"""Seconds without a job after which it ends: it has more memory than a server may want to spare."""
 
 LARGE = 400 * 1024 * 1024
 """Bytes of memory that it may keep after a job; with more it ends."""
@@ -79,11 +76,7 @@ def _end_with(channel: socket.socket, parent: int) -> None:
 
 
 def _next_job(channel: socket.socket) -> tuple[dict[str, Any], int, int] | None:
-    """None when there is none for long, or will be none any more."""
-    waiting = select.poll()
-    waiting.register(channel, select.POLLIN)
-    if not waiting.poll(1000 * IDLE):
-        return None
+    """None when there will be none any more."""
     line, descriptors = b"", []
     while not line.endswith(b"\n"):
         received, more, _, _ = socket.recv_fds(channel, LINE, 2)
@@ -116,6 +109,8 @@ def _do(resize: Any, job: dict[str, Any], source: int, target: int) -> dict[str,
         return {"refused": refused.reason}
     except MemoryError:
         return {"refused": "The image needs more memory than it may use."}
+    except (TypeError, ValueError) as error:
+        return {"refused": f"The image cannot be resized ({type(error).__name__})."}
     except OSError as error:
         return {"failed": error.strerror or "the file cannot be written"}
     finally:

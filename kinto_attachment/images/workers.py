@@ -7,6 +7,7 @@ takes nobody along.
 import importlib.util
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,6 +20,9 @@ from .limits import Limits
 from .output import Output
 from .picture import Picture
 from .process import NotTaken, Process
+
+IDLE = 60
+"""Seconds without a job after which a process is ended: it has memory that others may need."""
 
 MEMORY = 1536 * 1024 * 1024
 """Bytes of address space of a worker. A JPEG of 50 megapixels takes a tenth of it, a PNG of
@@ -57,7 +61,7 @@ class Workers:
         self._queue = queue
         self._timeout = timeout
         self._memory = memory
-        self._limits = limits or Limits()
+        self.limits = limits or Limits()
         self._crews: dict[int, _Crew] = {}
         # When nobody has it any more, or when Python ends.
         finalize(self, _close, self._crews)
@@ -66,31 +70,18 @@ class Workers:
     def resize(
         self, input: BinaryIO, picture: Picture, plan: Plan, output: Output, into: BinaryIO
     ) -> None:
-        """Make the image that was planned.
+        """Make the image that was planned; see :meth:`turn` and :meth:`Turn.resize`."""
+        with self.turn() as turn:
+            turn.resize(input, picture, plan, output, into)
 
-        :param input: a file with a descriptor; all of it is read, wherever it is now.
-        :param into: likewise, open for writing; what it held is replaced, and it is left at its
-            start.
-        :raises ImageRefused: it cannot be made of these bytes.
+    @contextmanager
+    def turn(self) -> Iterator["Turn"]:
+        """Wait for a process that is free, and keep it.
+
         :raises ResizeBusy: too many wait, or this one waited too long.
-        :raises WorkerLost: the process ended or took too long; it may go better next time.
-        :raises ImagingMissing: what resizes images is not installed.
         """
-        job = {
-            "picture": asdict(picture),
-            "plan": asdict(plan),
-            "output": asdict(output),
-            "limits": asdict(self._limits),
-        }
-        input.flush()
-        into.flush()
         with self._crew().turn(self._queue, self._timeout) as seat:
-            answer = self._ask(seat, job, [input.fileno(), into.fileno()])
-        if "refused" in answer:
-            raise ImageRefused(answer["refused"])
-        if "failed" in answer:
-            raise OSError(answer["failed"])
-        into.seek(0)
+            yield Turn(self, seat)
 
     def close(self) -> None:
         """End the processes, also one that is busy; the next resize starts new ones."""
@@ -103,7 +94,7 @@ class Workers:
             if crew:
                 crew.forget()
 
-    def _ask(self, seat: "_Seat", job: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+    def ask(self, seat: "_Seat", job: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         """What the worker answers. One that was found dead had no job, and another gets it."""
         for _ in range(2):
             process = seat.process
@@ -131,10 +122,52 @@ class Workers:
         return self._crews.get(pid) or self._crews.setdefault(pid, _Crew(self._count))
 
 
+class Turn:
+    """A process that is one's own for a while."""
+
+    def __init__(self, workers: Workers, seat: "_Seat") -> None:
+        self._workers = workers
+        self._seat = seat
+
+    def resize(
+        self, input: BinaryIO, picture: Picture, plan: Plan, output: Output, into: BinaryIO
+    ) -> None:
+        """Make the image that was planned.
+
+        :param input: a file with a descriptor; all of it is read, wherever it is now.
+        :param into: likewise, open for writing; what it held is replaced, and it is left at its
+            start.
+        :raises ImageRefused: it cannot be made of these bytes.
+        :raises WorkerLost: the process ended or took too long; it may go better next time.
+        :raises ImagingMissing: what resizes images is not installed.
+        :raises OSError: there is no room for it.
+        """
+        job = {
+            "picture": asdict(picture),
+            "plan": asdict(plan),
+            "output": asdict(output),
+            "limits": asdict(self._workers.limits),
+        }
+        input.flush()
+        into.flush()
+        answer = self._workers.ask(self._seat, job, [input.fileno(), into.fileno()])
+        if "refused" in answer:
+            raise ImageRefused(answer["refused"])
+        if "failed" in answer:
+            raise OSError(answer["failed"])
+        into.seek(0)
+
+
 class _Seat:
     """Room for one process."""
 
     process: Process | None = None
+    used = 0.0
+
+    def is_over(self) -> bool:
+        """Whether its process had nothing to do for long, or has ended."""
+        is_idle = time.monotonic() > self.used + IDLE
+        return self.process is not None and (is_idle or self.process.has_ended())
 
     def end(self) -> None:
         if self.process:
@@ -149,6 +182,7 @@ class _Crew:
         self._seats = [_Seat() for _ in range(count)]
         self._free = list(self._seats)
         self._waiting = 0
+        self._tended = False
         self._changed = threading.Condition()
 
     @contextmanager
@@ -161,8 +195,10 @@ class _Crew:
             yield seat
         finally:
             with self._changed:
+                seat.used = time.monotonic()
                 self._free.append(seat)
                 self._changed.notify()
+                self._tend()
 
     def _take(self, queue: int, timeout: float) -> _Seat:
         with self._changed:
@@ -178,6 +214,21 @@ class _Crew:
                     raise ResizeBusy(f"No image could be resized within {timeout:g} seconds.")
             # The one that worked last: others may sleep.
             return self._free.pop()
+
+    def _tend(self) -> None:
+        """See to it that processes end that are not needed, as long as there are any."""
+        if not self._tended:
+            self._tended = True
+            threading.Thread(target=self._look, daemon=True).start()
+
+    def _look(self) -> None:
+        while self._tended:
+            time.sleep(IDLE / 4)
+            with self._changed:
+                for seat in self._free:
+                    if seat.is_over():
+                        seat.end()
+                self._tended = any(seat.process for seat in self._seats)
 
     def close(self) -> None:
         for seat in self._seats:

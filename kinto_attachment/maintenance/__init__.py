@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
+from ..blob import UploadRef
 from ..claims import Claims
 from ..legacy import LegacyRows
 from ..links import Links
@@ -72,6 +73,10 @@ class Server:
     def pending(self) -> PendingUploads:
         """What the media store has not verified yet."""
         return self.media.pending
+
+    def has_upload(self, ref: UploadRef) -> bool:
+        """Whether it waits for the media library."""
+        return self.run(lambda: self.unclaimed.get(ref.id)) is not None
 
     def kept_keys(self) -> Iterator[list[str]]:
         """Pages of the keys of what has a row, but no link: what nobody has verified yet, other

@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any
 
 from ..attached import records_of, rows_of
-from ..blob import ATTRIBUTE, Attachment, RecordRef, Ref
+from ..blob import ATTRIBUTE, Attachment, RecordRef, Ref, UploadRef
 from ..errors import BlobNotFound, StorageUnavailable
 from ..finding import Finding
 from ..links import Link
@@ -92,6 +92,9 @@ class _Checker:
                 # Nothing else is ever stored under such a key.
                 if size != link.size:
                     yield _wrong_size(link, size, link.size)
+                is_upload = isinstance(link.ref, UploadRef)
+                if is_upload and not self._server.has_upload(link.ref) and self._is_link(link):
+                    yield Finding("link without record", link.key, link.ref.uri, remedy=GC)
                 continue
             attachment = records.get(link.ref, {}).get(ATTRIBUTE)
             if link.is_of(attachment):

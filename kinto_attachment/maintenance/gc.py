@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from ..attached import records_of, rows_of
-from ..blob import ATTRIBUTE, RecordRef
+from ..blob import ATTRIBUTE, RecordRef, UploadRef
 from ..errors import BlobNotFound, NotImported, SweepRefused
 from ..finding import Finding
 from ..keys import HEARTBEAT, ends_of
@@ -87,7 +87,7 @@ class _Collector:
     def _release(self, link: Link) -> bool:
         """Let go of a link, unless its record is written in this moment."""
         server, ref = self._server, link.ref
-        keep = server.settings.policy(ref.bucket, ref.collection).keep_old_files
+        keep = isinstance(ref, RecordRef) and server.settings.policy_of(ref).keep_old_files
         rule = Rule.KEEP if keep else Rule.SWEEP if link.shared else Rule.DELETE
 
         def release() -> None:
@@ -95,7 +95,8 @@ class _Collector:
             server.releases.add([link.key], rule)
             # Whoever wrote the record had the row of the link too, and is done by now.
             rows = rows_of(server.records.list_all, [ref])
-            if _is_of(server, link, rows.get(ref, {}).get(ATTRIBUTE)):
+            is_upload = isinstance(ref, UploadRef) and server.unclaimed.get(ref.id)
+            if is_upload or _is_of(server, link, rows.get(ref, {}).get(ATTRIBUTE)):
                 raise _Written()
 
         try:
@@ -130,8 +131,12 @@ class _Collector:
         server, old = self._server, int(self._before.timestamp() * 1000)
         for page in server.read(server.variants.all()):
             originals = {variant.original for variant in page}
-            linked = server.run(lambda originals=originals: server.links.linked(originals))
-            gone = [each for each in page if each.original not in linked and each.modified <= old]
+            digests = server.run(lambda originals=originals: server.links.digests(originals))
+            gone = [
+                each
+                for each in page
+                if each.modified <= old and f"/{digests.get(each.original)}/" not in each.key
+            ]
             if gone and not self._dry_run:
                 self._delete_variants(gone)
             for variant in gone:
@@ -262,10 +267,18 @@ class _Collector:
 
 
 def _without_record(server: Server, links: list[Link]) -> list[Link]:
-    """Those links of records whose record is gone, or has another attachment."""
-    links = [link for link in links if isinstance(link.ref, RecordRef)]
+    """Those links of records whose record is gone, or has another attachment; and of uploads that
+    nobody knows."""
     rows = rows_of(server.rows, [link.ref for link in links])
-    return [link for link in links if not link.is_of(rows.get(link.ref, {}).get(ATTRIBUTE))]
+    return [
+        link
+        for link in links
+        if (
+            isinstance(link.ref, RecordRef)
+            and not link.is_of(rows.get(link.ref, {}).get(ATTRIBUTE))
+        )
+        or (isinstance(link.ref, UploadRef) and not server.has_upload(link.ref))
+    ]
 
 
 def _is_of(server: Server, link: Link, attachment: Any) -> bool:

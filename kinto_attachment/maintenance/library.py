@@ -19,6 +19,7 @@ def create(
     permission: Any,
     *,
     editors: list[str],
+    authors: list[str],
     readers: list[str],
     dry_run: bool = False,
 ) -> Iterator[Finding]:
@@ -26,7 +27,8 @@ def create(
     finding ``created``, ``updated`` or ``allowed`` for each change.
 
     :param permission: ``registry.permission``.
-    :param editors: principals that may upload, describe and delete everything in it.
+    :param editors: principals that may write everything in it, and the collection itself.
+    :param authors: principals that may make objects, and write their own.
     :param readers: principals that may see everything in it.
     :raises SettingError: no library is set, or its collection has other records.
     """
@@ -41,12 +43,22 @@ def create(
         kind = _write(server, name, parent, object_id, data, dry_run)
         if kind:
             yield Finding(kind, record=f"{folder}/{object_id}")
-    for name, principals in (("write", editors), ("read", readers)):
+    for name, principals in (("write", editors), ("record:create", authors), ("read", readers)):
         for principal in principals:
-            if not dry_run:
-                allow = (library.uri, name, principal)
-                server.run(lambda allow=allow: permission.add_principal_to_ace(*allow))
-            yield Finding("allowed", record=library.uri, detail=f"{name} {principal}")
+            allow = (library.uri, name, principal)
+            if _allow(server, permission, allow, dry_run):
+                yield Finding("allowed", record=library.uri, detail=f"{name} {principal}")
+
+
+def _allow(server: Server, permission: Any, allow: tuple[str, str, str], dry_run: bool) -> bool:
+    """Whether it was not allowed before."""
+    uri, name, principal = allow
+    (allowed,) = server.run(lambda: permission.get_objects_permissions([uri]))
+    if principal in allowed.get(name, ()):
+        return False
+    if not dry_run:
+        server.run(lambda: permission.add_principal_to_ace(*allow))
+    return True
 
 
 def _check_records(server: Server, library: Library) -> None:

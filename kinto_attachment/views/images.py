@@ -16,7 +16,7 @@ from ..errors import BlobDamaged, BlobNotFound, FieldRefused, ImageRefused, NotI
 from ..images import Output, Picture, Plan, Size, Trim
 from ..imaging import Imaging
 from ..library import trim_of
-from ..serving import Download, serve
+from ..serving import Download, preferred_formats, serve
 from ..transaction import apart, is_in_batch, restart
 from ..variants import Variant
 from .attachments import PATH, cache_control
@@ -38,12 +38,10 @@ _IMAGE = {
     },
 }
 _LIBRARY: dict[str, Any] = {**_IMAGE, "tags": ["Media library"]}
-_FILE = "{id:[A-Za-z0-9][A-Za-z0-9_-]*}"
-_EXTENSION = "{extension:[A-Za-z0-9]+}"
-_SIZE = "{size:[0-9]+x[0-9]+}"
 
 
 def _service(name: str, path: str, description: str) -> Service:
+    # Where a name and its extension are told apart, OpenAPI would not know what is meant.
     factory, headers = ObjectContext, (*EXPOSED_HEADERS, "Vary")
     return Service(
         name=name, path=path, description=description, factory=factory, cors_headers=headers
@@ -52,19 +50,17 @@ def _service(name: str, path: str, description: str) -> Service:
 
 attachment_image = Service(
     name="attachment-image",
-    path=f"{PATH}/{_SIZE}",
+    path=f"{PATH}/{{size}}",
     description="The image of a record at another size",
     factory=RecordContext,
     cors_headers=EXPOSED_HEADERS,
 )
-original = _service("original", f"/original/{_FILE}.{_EXTENSION}", "A file as it came")
-image = _service("image", f"/image/{_SIZE}/{_FILE}.{_EXTENSION}", "An image at another size")
-named_image = _service(
-    "named-image", f"/image/{_SIZE}/{_FILE}/{{name}}.{_EXTENSION}", "The same, with any name"
-)
+original = _service("original", "/original/{file}", "A file as it came")
+image = _service("image", "/image/{size}/{file}", "An image at another size")
+named_image = _service("named-image", "/image/{size}/{id}/{file}", "The same, with any name")
 image_variant = _service(
     "image-variant",
-    f"/image/{_SIZE}/{_FILE}/{{name}}.{_EXTENSION}/variant/{{variant}}",
+    "/image/{size}/{id}/{file}/variant/{variant}",
     "A part of an image that has a name",
 )
 SERVICES = (original, image, named_image, image_variant)
@@ -75,12 +71,14 @@ class Wanted:
     """
     :param trim: the part of the image, if not all of it.
     :param format: one of :data:`FORMATS`, or None for that of the image.
+    :param since: not before then was it so, in seconds since 1970.
     """
 
     size: Size
     trim: Trim | None
     format: str | None
     cache_control: str
+    since: int
 
 
 @attachment_image.get(tags=["Attachments"], operation_id="get_attachment_image", **_IMAGE)
@@ -90,6 +88,13 @@ def get_attachment_image(request: Request) -> Response:
 
 
 @original.get(operation_id="get_original", **_LIBRARY)
+def get_original(request: Request) -> Response:
+    """A file of the library, as it came."""
+    if "format" in request.GET:
+        raise FieldRefused("an original has its own", "format", "querystring")
+    return _answer(request, lambda record: (None, _audience(request, "immutable")))
+
+
 @image.get(operation_id="get_image", **_LIBRARY)
 @named_image.get(operation_id="get_named_image", **_LIBRARY)
 def get_image(request: Request) -> Response:
@@ -130,10 +135,10 @@ def _answer(
         if found is None or not _is_extension(extension, record):
             raise context.not_found()
         trim, kept = find(record)
-        wanted = Wanted(size, trim, format, kept)
-        response = _serve(request, *found, wanted)
-        if imaging.negotiates:
-            response.vary = ["Accept"]
+        # What a name stands for changes with its record.
+        since = record["last_modified"] // 1000 if trim else 0
+        response = _serve(request, *found, Wanted(size, trim, format, kept, since))
+        response.vary = imaging.varies
         return response
 
     return context.serve(answer)
@@ -153,11 +158,12 @@ def _serve(
     if picture is None:
         restart(request)  # no connection to the database is held while bytes move
         picture = None if is_whole else imaging.pictures.of(blob)
-    if is_whole or (picture and picture.format == "svg"):
+    is_drawn = picture is not None and picture.format == "svg"
+    if is_whole or (is_drawn and not wanted.trim and not wanted.format):
         seconds, kept = modified // 1000, wanted.cache_control
         return _send(request, Download(blob, attachment.filename, seconds, kept))
     if picture is None or not picture.resizable:
-        raise ImageRefused(f"It is of type {blob.mimetype}, which has one size: 0x0.", "size")
+        raise ImageRefused(f"It is of type {blob.mimetype}, which has one size: 0x0.")
     plan = imaging.plan(picture, wanted.size, wanted.trim)
     output = imaging.output(wanted.format or _negotiated(request, imaging, picture))
     return _serve_variant(request, attachment.filename, blob, picture, plan, output, wanted)
@@ -177,7 +183,7 @@ def _serve_variant(
     def make() -> Variant:
         return apart(request, lambda: imaging.make(request.tm, blob, picture, plan, output))
 
-    found = imaging.find(blob.key, plan, output)
+    found = imaging.find(blob, plan, output)
     restart(request)  # no connection to the database is held while bytes move
     variant = found or make()
     try:
@@ -189,6 +195,9 @@ def _serve_variant(
 
 
 def _send(request: Request, download: Download) -> Response:
+    settings, storage = request.registry.attachment_settings, request.registry.attachment_storage
+    if settings["download"] == "redirect":
+        storage.stat(download.blob.key)  # nobody would tell us that it is gone
     response = serve(request, download)
     request.registry.attachment_cache.put(request, download)
     return response
@@ -198,7 +207,7 @@ def _download(filename: str, variant: Variant, output: Output, wanted: Wanted) -
     blob = Blob(variant.key, variant.digest, variant.size, variant.mimetype)
     extension = _EXTENSIONS.get(output.format, output.format)
     name = f"{PurePath(filename).stem}-{variant.width}x{variant.height}.{extension}"
-    seconds = variant.modified // 1000
+    seconds = max(variant.modified // 1000, wanted.since)
     # Which of several was here in that second, nobody knows.
     return Download(blob, name, seconds, wanted.cache_control, dated=False)
 
@@ -218,11 +227,10 @@ def _negotiated(request: Request, imaging: Imaging, picture: Picture) -> str:
     """That of the image, or what the client would rather have and the server may choose."""
     if not imaging.negotiates:
         return picture.format
-    # All accept */*, and few of them AVIF.
-    accepted = {str(each[0]).lower() for each in request.accept.parsed or () if each[1]}
+    accepted = preferred_formats(request)
     moves = picture.format == "gif"  # maybe, and AVIF would stop it
     for format in ("webp",) if moves else ("avif", "webp"):
-        if f"image/{format}" in accepted:
+        if format in accepted:
             return format
     return picture.format
 

@@ -29,11 +29,21 @@ class UploadContext(RouteFactory):
 
 
 class ObjectContext(RecordContext):
-    """One object of the library: the record that has its id."""
+    """One object of the library: the record that has its id, which is said before the name of a
+    file, or by it. Its extension is added to ``matchdict``.
+
+    :raises HTTPNotFound: there is no extension.
+    """
 
     def __init__(self, request: Request):
-        library = library_of(request)
-        request.matchdict.update(bucket_id=library.bucket, collection_id=library.collection)
+        library, matchdict = library_of(request), request.matchdict
+        name, dot, extension = matchdict["file"].rpartition(".")
+        if not (name and extension):
+            raise httpexceptions.HTTPNotFound()
+        matchdict.setdefault("id", name)
+        matchdict.update(
+            extension=extension, bucket_id=library.bucket, collection_id=library.collection
+        )
         super().__init__(request)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from kinto.core import Service
 from kinto.core.authorization import DYNAMIC
+from pyramid import httpexceptions
 from pyramid.request import Request
 
 from .. import records
@@ -26,6 +27,9 @@ from .schemas import ERRORS, EXPOSED_HEADERS, RefusedSchema, UploadedSchema
 
 STORED = "attachment.uploaded"
 """In ``bound_data``: what is left of the body, for when the request is tried again."""
+
+PHOTO = ".jpg"
+"""What Unsplash has."""
 
 unsplash = Service(
     name="unsplash",
@@ -74,6 +78,8 @@ def import_photo(request: Request) -> dict[str, Any]:
     """Copy a photo of Unsplash to the library, with what is known of its author."""
     if is_in_batch(request):
         raise NotInBatch()
+    if request.method == "HEAD":
+        raise httpexceptions.HTTPMethodNotAllowed()
     return _keep(request, request.bound_data.get(STORED) or _import(request))
 
 
@@ -107,6 +113,8 @@ def _receive(request: Request) -> Upload:
 def _import(request: Request) -> Upload:
     registry = request.registry
     client, save = registry.attachment_unsplash, flag(request, "save", False)
+    policy = _policy(request)
+    policy.check_extension(PHOTO)
     request.context.body.close()
     restart(request)  # no connection to the database is held while bytes move
     photo = client.photo(request.matchdict["id"])
@@ -115,10 +123,12 @@ def _import(request: Request) -> Upload:
             fetched = client.download(photo, file)
         except TooLarge as error:
             raise BodyTooLarge(error.size, error.limit) from error
+        if policy.max_size and fetched.digest.size > policy.max_size:
+            raise BodyTooLarge(fetched.digest.size, policy.max_size)
         if read_picture(file) is None:
             raise RemoteFailed("what Unsplash sent is no image")
-        received = Received(file, f"{photo.id}.jpg", fetched.mimetype, fetched.digest)
-        stored = _store(request, received, _policy(request), UNSPLASH, photo.id)
+        received = Received(file, f"{photo.id}{PHOTO}", fetched.mimetype, fetched.digest)
+        stored = _store(request, received, policy, UNSPLASH, photo.id)
     defaults = {"title": f"Photo by {photo.author} on Unsplash", "alt": photo.alt}
     named = {name: text for name, text in defaults.items() if text}
     return _remember(request, Upload(stored, save, named))

@@ -5,11 +5,11 @@ import os
 from functools import wraps
 from pathlib import Path
 
-from kinto_attachment.images import Workers
+from kinto_attachment.images import Turn
 
 
 def includeme(config) -> None:
-    resize = Workers.resize
+    resize = Turn.resize
 
     @wraps(resize)
     def counted(self, input, picture, plan, output, into):
@@ -17,4 +17,4 @@ def includeme(config) -> None:
             file.write(f"{plan.width}x{plan.height}\n")
         return resize(self, input, picture, plan, output, into)
 
-    Workers.resize = counted
+    Turn.resize = counted
