@@ -4,7 +4,9 @@ import pytest
 
 from kinto_attachment.blob import RecordRef
 from kinto_attachment.errors import ContentRefused, FilenameRefused, SettingError
+from kinto_attachment.library import open_library
 from kinto_attachment.settings import SETTINGS, read_settings
+from kinto_attachment.unsplash import open_unsplash
 
 BASE = {"attachment.base_path": "/srv/files"}
 REF = RecordRef("blog", "articles", "first")
@@ -103,6 +105,15 @@ def test_storage_is_found(given, storage):
             },
             "attachment.aws.host: contradicts aws.endpoint_url",
         ),
+        ({**BASE, "attachment.library.bucket": "default"}, "library.bucket: 'default' is no id"),
+        ({**BASE, "attachment.library.bucket": "_a"}, "library.bucket: '_a' is no id of a bucket"),
+        ({**BASE, "attachment.images.sizes": "320"}, "images.sizes: '320' is not a size of the"),
+        ({**BASE, "attachment.images.workers": "0"}, "images.workers: '0' is not a number above 0"),
+        ({**BASE, "attachment.images.workers": "99"}, "images.workers: 99 is not a number of 1"),
+        ({**BASE, "attachment.images.queue": "few"}, "images.queue: 'few' is not a whole number"),
+        ({**BASE, "attachment.images.memory": "1"}, "images.memory: 1 bytes are less than the"),
+        ({**BASE, "attachment.images.avif_quality": "101"}, "avif_quality: 101 is not a quality"),
+        ({**BASE, "attachment.folder": "_variants"}, "attachment.folder: is that of the media"),
         ({**BASE, "attachment.aws.timeout": "0"}, "attachment.aws.timeout: '0' is not a number"),
         (
             {**BASE, "attachment.resources.fen.nec.fonts.randomize": "true"},
@@ -210,6 +221,27 @@ def test_type_of_last_resort_is_its_signature():
     for text in (b"text", b"<html>", b""):
         assert policy.mimetype("a", None, text) == "application/octet-stream"
     assert policy.mimetype("a", "application/octet-stream", b"GIF89a") == "application/octet-stream"
+
+
+def test_a_library_needs_a_collection():
+    settings = {"attachment.library.bucket": "site", "attachment.library.collection": ""}
+    with pytest.raises(SettingError, match="library.collection: a library needs a collection"):
+        open_library(read_settings({**BASE, **settings}))
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"attachment.unsplash.access_key": "with space"}, "unsplash.access_key"),
+        (
+            {"attachment.unsplash.access_key": "k", "attachment.unsplash.api_url": "http://a:b@c"},
+            "unsplash",
+        ),
+    ],
+)
+def test_unsplash_is_refused_at_start(given, name):
+    with pytest.raises(SettingError, match=name):
+        open_unsplash(read_settings({**BASE, **given}))
 
 
 def test_contradictions_are_refused_where_asked():
