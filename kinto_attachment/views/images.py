@@ -92,14 +92,14 @@ def get_original(request: Request) -> Response:
     """A file of the library, as it came."""
     if "format" in request.GET:
         raise FieldRefused("an original has its own", "format", "querystring")
-    return _answer(request, lambda record: (None, _audience(request, "immutable")))
+    return _answer(request, lambda record: (None, _audience(request)))
 
 
 @image.get(operation_id="get_image", **_LIBRARY)
 @named_image.get(operation_id="get_named_image", **_LIBRARY)
 def get_image(request: Request) -> Response:
     """A file of the library; an image at any size."""
-    return _answer(request, lambda record: (None, _audience(request, "immutable")))
+    return _answer(request, lambda record: (None, _audience(request)))
 
 
 @image_variant.get(operation_id="get_image_variant", **_LIBRARY)
@@ -110,7 +110,7 @@ def get_variant(request: Request) -> Response:
         trim = trim_of(record, request.matchdict["variant"])
         if trim is None:
             raise request.context.not_found()
-        return trim, _audience(request, "")  # it may be cut in another way tomorrow
+        return trim, _audience(request, stays=False)  # it may be cut in another way tomorrow
 
     return _answer(request, find)
 
@@ -183,21 +183,24 @@ def _serve_variant(
     def make() -> Variant:
         return apart(request, lambda: imaging.make(request.tm, blob, picture, plan, output))
 
+    def send(variant: Variant) -> Response:
+        if request.registry.attachment_settings["download"] == "redirect":
+            # Nobody else would tell us that it is gone.
+            request.registry.attachment_storage.stat(variant.key)
+        return _send(request, _download(filename, variant, output, wanted))
+
     found = imaging.find(blob, plan, output)
     restart(request)  # no connection to the database is held while bytes move
     variant = found or make()
     try:
-        return _send(request, _download(filename, variant, output, wanted))
+        return send(variant)
     except (BlobNotFound, BlobDamaged):
         # No loss: it is made again.
         apart(request, lambda: imaging.forget(request.tm, variant))
-    return _send(request, _download(filename, make(), output, wanted))
+    return send(make())
 
 
 def _send(request: Request, download: Download) -> Response:
-    settings, storage = request.registry.attachment_settings, request.registry.attachment_storage
-    if settings["download"] == "redirect":
-        storage.stat(download.blob.key)  # nobody would tell us that it is gone
     response = serve(request, download)
     request.registry.attachment_cache.put(request, download)
     return response
@@ -235,8 +238,8 @@ def _negotiated(request: Request, imaging: Imaging, picture: Picture) -> str:
     return picture.format
 
 
-def _audience(request: Request, extension: str) -> str:
+def _audience(request: Request, stays: bool = True) -> str:
     """An object is its file as long as it lives; who may see it may change."""
     if request.prefixed_userid is not None:
         return "private, no-cache"
-    return f"public, max-age=31536000, {extension}" if extension else "public, no-cache"
+    return "public, max-age=31536000, immutable" if stays else "public, no-cache"
