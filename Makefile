@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 IN_PARALLEL := --numprocesses 2 --dist loadfile
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install serve tests tests-all crash-test lint format clean
+.PHONY: help install serve tests tests-all crash-test bench bench-quick lint format clean
 
 help:
 	@echo "make serve      run Kinto with this plugin on 127.0.0.1:8888"
 	@echo "make tests      run the tests"
 	@echo "make tests-all  run the slow ones too"
 	@echo "make crash-test kill servers 50 times for each storage"
+	@echo "make bench      measure everything, beside what else there is;  make bench-quick"
 	@echo "make lint       check the style;  make format  to mend it"
 	@echo "make clean      remove what the others made"
 
@@ -33,6 +34,12 @@ tests-all: $(INSTALLED) lint
 
 crash-test: $(INSTALLED)
 	CRASH_TEST_KILLS=50 $(BIN)/python -m pytest -m "slow or not slow" tests/test_crash.py
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks --plots docs
+
+bench-quick: $(INSTALLED)
+	$(BIN)/python -m benchmarks --quick
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

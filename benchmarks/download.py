@@ -1,30 +1,21 @@
-"""What a download costs the server, beside a bare program that hands the same file to it.
-
-::
-
-    python -m benchmarks.download [--size MIB] [--runs N] [--storage local|s3]
-
-Server: gunicorn, gthread, one process, PostgreSQL. The rows are measured in turns and are medians;
-CPU seconds and peak memory are the operating system's word on the serving process. With S3 there
-are two floors: what streams the object, and what sends a local file.
-"""
+"""One large download: what it costs the server, beside a bare program that sends the same file."""
 
 import json
-import socket
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
+from uuid import uuid4
 
-from tests.servers import free_port
-from tests.servers.wsgi import Gunicorn
-from tests.site import SETTINGS, Site
+from .client import BLOCK, fetch
+from .machine import MIB, Cost, in_turns, measure
+from .report import Table, Target
+from .scale import key_of
+from .stage import OURS, Floor, Kinto, Stage, workers_of
 
-from .machine import MIB, Runs, Worker, floor_server, kinto_settings, main, measure_in_turns
-from .upload import AUTHORIZATION, BLOCK, RECORDS, send
-
-BUFFER = memoryview(bytearray(MIB))
+FLOOR = "floor: file_wrapper"
+FLOOR_S3 = "floor: get_object"
+RANGE = f"{OURS}, bytes=1-"
+COLUMNS = ["MB/s", "x floor", "CPU s", "CPU x floor", "MiB over idle"]
 S3_ENV = {
     "AWS_ENDPOINT_URL_S3": "endpoint_url",
     "AWS_ACCESS_KEY_ID": "access_key",
@@ -34,99 +25,71 @@ S3_ENV = {
 }
 
 
-def fetch(
-    port: int, path: str, length: int, start: int = 0, digest: Callable | None = None
-) -> None:
-    """Get a file of ``length`` bytes, or what of it is not before ``start``, into the same memory
-    again and again: the client has no cores but the server's.
-
-    :param digest: takes each piece.
-    """
-    headers = f"Host: 127.0.0.1\r\nAuthorization: {AUTHORIZATION}\r\n"
-    if start:
-        headers += f"Range: bytes={start}-\r\n"
-    left = length - start
-    with socket.create_connection(("127.0.0.1", port), timeout=600) as sock:
-        sock.sendall(f"GET {path} HTTP/1.1\r\n{headers}\r\n".encode())
-        answer = b""
-        while b"\r\n\r\n" not in answer:
-            answer += sock.recv(4096) or b"\r\n\r\n"
-        head, _, first = answer.partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 206" if start else b"HTTP/1.1 200"), head
-        if digest:
-            digest(first)
-        left -= len(first)
-        while left and (received := sock.recv_into(BUFFER)):
-            left -= received
-            if digest:
-                digest(BUFFER[:received])
-    assert left == 0, f"{left} bytes are missing"
+def run(stage: Stage) -> Table:
+    """From a folder."""
+    table = _run(stage, "local", FLOOR)
+    table.notes = ["The existing plugin serves nothing: it leaves that to a web server."]
+    return table
 
 
-def digest_of(port: int, path: str, length: int, start: int) -> str:
-    digest = sha256()
-    fetch(port, path, length, start, digest.update)
-    return digest.hexdigest()
+def run_s3(stage: Stage) -> Table:
+    """From SeaweedFS, through the server."""
+    return _run(stage, "s3", FLOOR_S3)
 
 
-def floors(stack: ExitStack, folder: Path, settings: dict[str, str]) -> dict[str, tuple[int, int]]:
-    """Servers without Kinto, which have the files below their keys: process id and port, by the
-    names of their rows."""
-    aws = "kinto.attachment.aws."
-    env = {name: settings.get(aws + option, "") for name, option in S3_ENV.items()}
-    env["FLOOR_FOLDER"] = settings["kinto.attachment.base_path"]
-    programs = {"floor": "send_file"}
-    if env["FLOOR_BUCKET"]:
-        programs = {"floor": "send_object", "floor, a local file": "send_file"}
-    servers = {}
-    for name, program in programs.items():
-        port = free_port()
-        servers[name] = (stack.enter_context(floor_server(program, folder, port, env)).pid, port)
-    return servers
+def _run(stage: Stage, storage: str, floor: str) -> Table:
+    size, runs = stage.pick(1024, 64), stage.pick(15, 3)
+    server = stage.server(OURS, storage)
+    collection = server.client.collection()
+    small, large = (_upload(server, collection, each) for each in (1, size))
+    if storage == "local":
+        bare = stage.floor("send_file", server.files)
+    else:
+        aws = "kinto.attachment.aws."
+        env = {name: server.settings[aws + option] for name, option in S3_ENV.items()}
+        bare = stage.floor("send_object", **env)
+    requests = {
+        floor: _requests(bare, *(f"/{key}" for _, key in (small, large)), size),
+        OURS: _requests(server, *(path for path, _ in (small, large)), size),
+        RANGE: _requests(server, *(path for path, _ in (small, large)), size, start=1),
+    }
+    costs = in_turns(requests, runs)
+    server.client.request("DELETE", large[0].removesuffix("/attachment"))
+    lines = {
+        name: {
+            "MB/s": size * MIB / 1e6 / cost["seconds"],
+            "x floor": costs[floor]["seconds"] / cost["seconds"],
+            "CPU s": cost["cpu"],
+            "CPU x floor": cost["cpu"] / costs[floor]["cpu"] if costs[floor]["cpu"] else None,
+            "MiB over idle": cost["memory"],
+        }
+        for name, cost in costs.items()
+    }
+    ours = lines[OURS]
+    targets = [
+        Target(f"download, {storage}: MiB over idle", ours["MiB over idle"], 20),
+        Target(f"download, {storage}: MB/s of the floor's", ours["x floor"], 0.8, True),
+    ]
+    title = f"Download {size} MiB, {'S3' if storage == 's3' else storage} (medians of {runs})"
+    return Table(title, COLUMNS, lines, targets)
 
 
-def upload(settings: dict[str, str], folder: Path, name: str, size: int) -> str:
-    """Attach a file to a new record, and leave one for the floor; the path of that."""
-    with Gunicorn(settings, folder) as kinto:
-        answer = json.loads(send(kinto.port, f"{RECORDS}/{name}/attachment", size, form=True))
-    key = answer["location"].removeprefix(SETTINGS["kinto.attachment.base_url"])
-    path = Path(settings["kinto.attachment.base_path"]) / key
-    if not path.exists():  # it is in S3
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            file.writelines(BLOCK for _ in range(size))
-    return f"/{key}"
+def _requests(
+    server: Kinto | Floor, small: str, large: str, size: int, start: int = 0
+) -> Callable[[], Cost]:
+    """A function that downloads once, and tells what it cost."""
+    # What is loaded at the first request is not the cost of a large one.
+    fetch(server.port, small, MIB, start)
+    workers = workers_of(server)
+    digest, expected = sha256(), sha256(BLOCK[start:])
+    for _ in range(size - 1):
+        expected.update(BLOCK)
+    fetch(server.port, large, size * MIB, start, digest.update)
+    assert digest.hexdigest() == expected.hexdigest()
+    return lambda: measure(workers, partial(fetch, server.port, large, size * MIB, start))
 
 
-def run(folder: Path, size: int, runs: int, storage: str) -> Runs:
-    whole, rest = sha256(), sha256(BLOCK[1:])
-    for index in range(size):
-        whole.update(BLOCK)
-        rest.update(BLOCK if index else b"")
-    with ExitStack() as stack:
-        settings = kinto_settings(stack, folder, storage)
-        Site(**settings)
-        small, large = (upload(settings, folder, *file) for file in (("small", 1), ("large", size)))
-        kinto = stack.enter_context(Gunicorn(settings, folder))
-        rows = {}
-
-        def add(names: dict[str, int], pid: int, port: int, small: str, large: str) -> None:
-            """Rows of one server, and the first byte that each asks for."""
-            # What is loaded at the first request is not the cost of a large one.
-            for start in names.values():
-                fetch(port, small, MIB, start)
-            worker = Worker(pid)
-            for name, start in names.items():
-                expected = rest if start else whole
-                assert digest_of(port, large, size * MIB, start) == expected.hexdigest()
-                rows[name] = (worker, partial(fetch, port, large, size * MIB, start))
-
-        for name, (pid, port) in floors(stack, folder, settings).items():
-            add({name: 0}, pid, port, small, large)
-        paths = (f"{RECORDS}/{name}/attachment" for name in ("small", "large"))
-        add({"whole file": 0, "bytes=1-": 1}, kinto.pid, kinto.port, *paths)
-        return measure_in_turns(rows, runs)
-
-
-if __name__ == "__main__":
-    main("Download", run, runs=31)
+def _upload(server: Kinto, collection: str, size: int) -> tuple[str, str]:
+    """The path of the attachment, and its key."""
+    path = f"{collection}/records/{uuid4().hex}/attachment"
+    return path, key_of(json.loads(server.client.send(path, size, form=True)))

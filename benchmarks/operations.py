@@ -15,19 +15,17 @@ import subprocess
 import tempfile
 import time
 from contextlib import ExitStack, contextmanager
-from hashlib import md5
 from pathlib import Path
-from uuid import UUID
 
 import psutil
-import psycopg2
 
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.wsgi import BIN, INI
-from tests.site import SETTINGS, Record, Site
+from tests.site import SETTINGS, Site
+
+from .filling import CONTENT, copied_keys, copy_rows, write_files
 
 FEW = 1000
-CONTENT = b"the same in each"
 COMMANDS = {
     "fsck": ["fsck"],
     "gc --dry-run": ["gc", "--older-than", "0", "--dry-run"],
@@ -38,50 +36,6 @@ COMMANDS = {
         *("--to", "https://new.example/", "--dry-run"),
     ],
 }
-
-# Rows like these two, of the record :record with the key :key, for each number.
-COPY = """
-    INSERT INTO objects (id, parent_id, resource_name, last_modified, data, deleted)
-    SELECT replace(replace(id, %(key)s, other_key), %(record)s, other_record),
-           replace(parent_id, %(record)s, other_record),
-           resource_name,
-           last_modified - number * INTERVAL '1 millisecond',
-           replace(replace(data::text, %(key)s, other_key), %(record)s, other_record)::jsonb,
-           deleted
-      FROM objects, generate_series(1, %(count)s) AS number,
-           LATERAL (SELECT md5('record ' || number) AS other_record,
-                           md5('key ' || number)::uuid::text AS other_key)
-     WHERE resource_name IN ('record', 'attachment-link')
-"""
-
-
-def fill(url: str, record: Record, uuid: str, count: int) -> None:
-    """Copy the rows of the record.
-
-    :param uuid: by which its key differs from the others.
-    """
-    connection = psycopg2.connect(url)
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        # The trigger looks for the latest row of the collection, for each.
-        cursor.execute("ALTER TABLE objects DISABLE TRIGGER USER")
-        cursor.execute(COPY, {"record": record.id, "key": uuid, "count": count})
-        cursor.execute("ALTER TABLE objects ENABLE TRIGGER USER")
-        cursor.execute("VACUUM ANALYZE objects")
-    connection.close()
-
-
-def write_objects(path: Path, uuid: str, count: int) -> None:
-    """The files of the copied rows, and those that nobody has."""
-    names = [("key", count), ("nobody's", count // 100)]
-    for kind, many in names:
-        for number in range(1, many + 1):
-            name = str(UUID(md5(f"{kind} {number}".encode()).hexdigest()))
-            descriptor = os.open(
-                path.with_name(path.name.replace(uuid, name)), os.O_CREAT | os.O_WRONLY
-            )
-            os.write(descriptor, CONTENT)
-            os.close(descriptor)
 
 
 @contextmanager
@@ -105,8 +59,10 @@ def server(folder: Path, postgresql: PostgreSQL, links: int):
     key = site.key(record.upload(CONTENT).json["location"])
     site.close()
     path = folder / "files" / key
-    fill(url, record, path.stem, links - 1)
-    write_objects(path, path.stem, links - 1)
+    copy_rows(url, record.id, path.stem, links - 1)
+    for kind, count in (("key", links - 1), ("nobody's", links // 100)):
+        keys = copied_keys(key, path.stem, count, kind)
+        write_files(folder / "files" / other for other in keys)
     yield folder
 
 

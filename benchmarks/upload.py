@@ -1,87 +1,132 @@
-"""What an upload costs the server, beside a bare program that does only the I/O.
+"""One large upload: what it costs the server, beside what does only the I/O."""
 
-::
-
-    python -m benchmarks.upload [--size MIB] [--runs N] [--storage local|s3]
-
-Server: gunicorn, gthread, one process, PostgreSQL. The rows are measured in turns and are medians;
-CPU seconds and peak memory are the operating system's word on the serving process.
-"""
-
-import http.client
+import json
 import os
-from base64 import b64encode
-from contextlib import ExitStack
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from uuid import uuid4
 
-from tests.servers import free_port
-from tests.servers.wsgi import Gunicorn
-from tests.site import Site
+from .client import BLOCK
+from .machine import MIB, Cost, in_turns, measure
+from .report import Table, Target, ratio
+from .stage import EXISTING, OURS, ROOT, Floor, Kinto, Stage, workers_of
 
-from .machine import MIB, Runs, Worker, floor_server, kinto_settings, main, measure_in_turns
-
-BLOCK = os.urandom(MIB)
-BOUNDARY = "benchmark"
-HEAD = (
-    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="attachment"; '
-    'filename="large.pdf"\r\nContent-Type: application/pdf\r\n\r\n'
-).encode()
-TAIL = f"\r\n--{BOUNDARY}--\r\n".encode()
-AUTHORIZATION = "Basic " + b64encode(b"alice:secret").decode()
-RECORDS = "/v1/buckets/default/collections/c/records"
+FLOOR = "floor: read, hash, write"
+UPLOAD_FILE = "floor: hash, upload_file"
+FIRST = 9  # MiB
+COLUMNS = ["MB/s", "x floor", "x existing", "CPU s", "CPU x floor", "MiB over idle"]
 
 
-def send(port: int, path: str, size: int, *, form: bool) -> bytes:
-    """Post ``size`` MiB, block by block; what is answered."""
-    head, tail = (HEAD, TAIL) if form else (b"", b"")
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
-    connection.putrequest("POST", path)
-    connection.putheader("Authorization", AUTHORIZATION)
-    if form:
-        connection.putheader("Content-Type", f"multipart/form-data; boundary={BOUNDARY}")
-    connection.putheader("Content-Length", str(len(head) + size * MIB + len(tail)))
-    connection.endheaders()
-    connection.send(head)
-    for _ in range(size):
-        connection.send(BLOCK)
-    connection.send(tail)
-    response = connection.getresponse()
-    body = response.read()
-    connection.close()
-    assert response.status in (200, 201), body
-    return body
+def run(stage: Stage) -> Table:
+    """In a folder."""
+    size, runs = stage.pick(1024, 64), stage.pick(3, 1)
+    folder = stage.make_folder()
+    floor = stage.floor("receive", folder)
+    requests = {FLOOR: _requests(floor, "/", size)}
+    for name in stage.plugins:
+        server = stage.server(name)
+        requests[name] = _requests(server, f"{server.client.collection()}/records", size)
+    lines = _lines(in_turns(requests, runs), size, FLOOR)
+    ours = lines[OURS]
+    targets = [
+        Target("upload, local: MiB over idle", ours["MiB over idle"], 30),
+        Target("upload, local: MB/s of the existing plugin's", ours["x existing"], 2.5, True),
+        Target("upload, local: CPU of the floor's", ours["CPU x floor"], 1.25),
+    ]
+    return Table(f"Upload {size} MiB, local ({_medians(runs)})", COLUMNS, lines, targets)
 
 
-def run(folder: Path, size: int, runs: int, storage: str) -> Runs:
+def run_s3(stage: Stage) -> Table:
+    """To SeaweedFS."""
+    size, runs = stage.pick(1024, 64), stage.pick(3, 1)
+    server = stage.server(OURS, "s3")
+    path = stage.make_folder() / "file.pdf"
+    with path.open("wb") as file:
+        file.writelines(BLOCK for _ in range(size))
+    requests = {
+        UPLOAD_FILE: partial(_upload_file, path, server.settings),
+        OURS: _requests(server, f"{server.client.collection()}/records", size),
+    }
+    if EXISTING in stage.plugins:
+        other = stage.server(EXISTING)
+        name = f"{EXISTING}, local"
+        requests[name] = _requests(other, f"{other.client.collection()}/records", size)
+    lines = _lines(in_turns(requests, runs), size, UPLOAD_FILE)
+    path.unlink()
+    ours = lines[OURS]
+    targets = [
+        Target("upload, S3: MiB over idle", ours["MiB over idle"], 60),
+        Target("upload, S3: MB/s of upload_file's, hashing first", ours["x floor"], 0.8, True),
+    ]
+    notes = [
+        "The floor is a program beside the object store, with the file on its disk.",
+        "The existing plugin has no S3 since 8.0.0; its line is of a folder.",
+    ]
+    title = f"Upload {size} MiB, S3 ({_medians(runs)})"
+    return Table(title, COLUMNS, lines, targets, notes)
+
+
+def _requests(server: Kinto | Floor, path: str, size: int) -> Callable[[], Cost]:
+    """A function that uploads once, and tells what it cost."""
+    is_kinto = isinstance(server, Kinto)
+    send = partial(server.client.send, form=is_kinto)
     digest = sha256()
-    for _ in range(size):
+    for _ in range(FIRST):
         digest.update(BLOCK)
-    port = free_port()
-    with ExitStack() as stack:
-        settings = kinto_settings(stack, folder, storage)
-        Site(**settings)
-        env = {"FLOOR_FOLDER": str(folder)}
-        floor = stack.enter_context(floor_server("receive", folder, port, env))
-        kinto = stack.enter_context(Gunicorn(settings, folder))
 
-        def upload_floor(size=size):
-            return send(port, "/", size, form=False)
+    def upload() -> Cost:
+        record = f"{path}/{uuid4().hex}" if is_kinto else path
+        target = f"{record}/attachment" if is_kinto else path
+        cost = measure(workers, lambda: send(target, size))
+        if is_kinto:
+            server.client.request("DELETE", record)  # the disk is not endless
+        return cost
 
-        def upload_kinto(size=size):
-            return send(kinto.port, f"{RECORDS}/r/attachment", size, form=True)
+    # What is loaded at the first request is not the cost of a large one.
+    first = f"{path}/first/attachment" if is_kinto else path
+    assert digest.hexdigest() in send(first, FIRST).decode()
+    workers = workers_of(server)
+    return upload
 
-        # What is loaded at the first request is not the cost of a large one.
-        upload_floor(1)
-        upload_kinto(9)
-        rows = {
-            "floor": (Worker(floor.pid), upload_floor),
-            "kinto-attachment": (Worker(kinto.pid), upload_kinto),
+
+def _upload_file(path: Path, settings: dict[str, str]) -> Cost:
+    aws = "kinto.attachment.aws."
+    env = {
+        **os.environ,
+        "AWS_ENDPOINT_URL_S3": settings[f"{aws}endpoint_url"],
+        "AWS_ACCESS_KEY_ID": settings[f"{aws}access_key"],
+        "AWS_SECRET_ACCESS_KEY": settings[f"{aws}secret_key"],
+        "AWS_DEFAULT_REGION": settings[f"{aws}region"],
+    }
+    module = [sys.executable, "-m", "benchmarks.upload_file"]
+    ran = subprocess.run(
+        [*module, str(path), settings[f"{aws}bucket_name"]],
+        check=True,
+        capture_output=True,
+        cwd=ROOT,
+        env=env,
+    )
+    return json.loads(ran.stdout)
+
+
+def _lines(costs: dict[str, Cost], size: int, floor: str) -> dict[str, dict]:
+    existing = next((cost for name, cost in costs.items() if name.startswith(EXISTING)), None)
+    return {
+        name: {
+            "MB/s": size * MIB / 1e6 / cost["seconds"],
+            "x floor": costs[floor]["seconds"] / cost["seconds"],
+            "x existing": ratio(existing and existing["seconds"], cost["seconds"]),
+            "CPU s": cost["cpu"],
+            "CPU x floor": cost["cpu"] / costs[floor]["cpu"],
+            "MiB over idle": cost["memory"],
         }
-        assert upload_floor().decode() == digest.hexdigest()
-        assert digest.hexdigest() in upload_kinto().decode()
-        return measure_in_turns(rows, runs)
+        for name, cost in costs.items()
+    }
 
 
-if __name__ == "__main__":
-    main("Upload", run, runs=3)
+def _medians(runs: int) -> str:
+    return f"medians of {runs}" if runs > 1 else "one run"

@@ -1,0 +1,114 @@
+"""Bars, as SVG."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from .report import Table
+from .stage import EXISTING, OURS
+
+WIDTH, LABELS, BAR, GAP = 760, 210, 20, 8
+NUMBERS = 80  # to the right of the longest bar
+COLORS = {
+    OURS: "#1f6f54",
+    "with cache_seconds": "#5fa58b",
+    "memory": "#5fa58b",
+    EXISTING: "#b5542c",
+}
+OTHERS = "#8a9199"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Bars of one unit.
+
+    :param bars: numbers by their labels. A label that begins with a name of :data:`COLORS` has
+        that color.
+    """
+
+    title: str
+    bars: dict[str, float]
+
+    @property
+    def height(self) -> int:
+        return 30 + len(self.bars) * (BAR + GAP) + 14
+
+
+def plot(title: str, panels: Sequence[Panel], path: Path) -> None:
+    """Write the panels below each other."""
+    height = 44 + sum(panel.height for panel in panels)
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+        f'width="{WIDTH}" height="{height}" role="img" font-size="13" '
+        'font-family="system-ui, sans-serif">',
+        f"<title>{escape(title)}</title>",
+        f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
+        _text(16, 28, title, 'font-size="16" font-weight="600"'),
+    ]
+    top = 44
+    for panel in panels:
+        lines += _bars(panel, top)
+        top += panel.height
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([*lines, "</svg>", ""]))
+
+
+def plot_upload(table: Table, path: Path) -> None:
+    """MB/s, CPU seconds and memory of one upload."""
+    panels = [
+        Panel(title, {name: float(cells[column] or 0) for name, cells in table.lines.items()})
+        for title, column in (
+            ("MB/s (more is better)", "MB/s"),
+            ("CPU seconds of the server (less is better)", "CPU s"),
+            ("Peak memory, MiB over idle (less is better)", "MiB over idle"),
+        )
+    ]
+    plot(table.title, panels, path)
+
+
+def plot_images(lines: Iterable[str], path: Path) -> None:
+    """CPU milliseconds of images made for the first time, and requests a second later.
+
+    :param lines: what :mod:`benchmarks.images` printed: of each row, the name in 30 columns.
+    """
+    units = {
+        "For the first time": "CPU ms, {} (less is better)",
+        "Again": "requests/s, {} (more is better)",
+    }
+    unit, bars, panels = "", {}, []
+    for line in lines:
+        found = next((each for start, each in units.items() if line.startswith(start)), None)
+        cells = line[34:].split()
+        if found or not line.strip():
+            unit = found or ""
+        elif unit and line.startswith("    ") and line[4] != " " and cells:
+            bars[line[4:34].strip()] = float(cells[0])
+        elif unit and not line.startswith(" "):
+            bars = {}
+            panels.append(Panel(unit.format(line.strip()), bars))
+    if panels:
+        plot("Images at other sizes", panels, path)
+
+
+def _bars(panel: Panel, top: int) -> list[str]:
+    lines = [_text(16, top + 18, panel.title, 'font-weight="600" fill="#444444"')]
+    most = max(panel.bars.values(), default=0) or 1
+    for index, (label, value) in enumerate(panel.bars.items()):
+        y = top + 30 + index * (BAR + GAP)
+        width = max(1, round((WIDTH - LABELS - NUMBERS) * max(value, 0) / most))
+        color = next((each for name, each in COLORS.items() if label.startswith(name)), OTHERS)
+        lines += [
+            _text(LABELS - 10, y + 15, label, 'text-anchor="end"'),
+            f'<rect x="{LABELS}" y="{y}" width="{width}" height="{BAR}" rx="2" fill="{color}"/>',
+            _text(LABELS + width + 8, y + 15, _number(value)),
+        ]
+    return lines
+
+
+def _text(x: int, y: int, text: str, style: str = "") -> str:
+    return f'<text x="{x}" y="{y}" {style}>{escape(text)}</text>'
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -1,0 +1,82 @@
+"""What is printed: a table for each row of numbers, and its targets."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from textwrap import wrap
+
+Cell = float | int | str | None
+"""None where there is nothing to measure."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """
+    :param value: what was measured; None if it could not be.
+    :param at_least: whether more is better.
+    """
+
+    what: str
+    value: float | None
+    limit: float
+    at_least: bool = False
+
+    @property
+    def is_met(self) -> bool | None:
+        if self.value is None:
+            return None
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+    def __str__(self) -> str:
+        sign = ">=" if self.at_least else "<="
+        verdict = {True: "met", False: "MISSED", None: "not measured"}[self.is_met]
+        return f"{self.what:58}{_text(self.value):>9}   {sign} {_text(self.limit):7}{verdict}"
+
+
+@dataclass
+class Table:
+    """
+    :param lines: the cells of each line, by the names of the columns.
+    :param notes: what has to be known to read it.
+    """
+
+    title: str
+    columns: list[str]
+    lines: dict[str, dict[str, Cell]]
+    targets: list[Target] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        widths = {name: max(len(name) + 2, 9) for name in self.columns}
+        text = [self.title, "-" * len(self.title)]
+        text.append(" " * 30 + "".join(f"{name:>{width}}" for name, width in widths.items()))
+        for line, cells in self.lines.items():
+            row = (f"{_text(cells.get(name)):>{width}}" for name, width in widths.items())
+            text.append(f"{line:30}" + "".join(row))
+        text += [str(target) for target in self.targets]
+        text += [line for note in self.notes for line in wrap(f"({note})", 100)]
+        return "\n".join(text) + "\n"
+
+
+def ratio(value: Cell, other: Cell) -> float | None:
+    """How many times the other; None where one of them is missing."""
+    if isinstance(value, int | float) and isinstance(other, int | float) and other:
+        return value / other
+    return None
+
+
+def summary(tables: Iterable[Table]) -> str:
+    targets = [target for table in tables for target in table.targets]
+    met = sum(target.is_met is True for target in targets)
+    missed = [str(target) for target in targets if target.is_met is False]
+    text = f"{met} of {len(targets)} targets are met, {len(missed)} missed."
+    return "\n".join([text, *missed])
+
+
+def _text(cell: Cell) -> str:
+    if cell is None:
+        return "-"
+    if isinstance(cell, str | int):
+        return str(cell)
+    return (
+        f"{cell:.0f}" if abs(cell) >= 100 else f"{cell:.1f}" if abs(cell) >= 10 else f"{cell:.2f}"
+    )
