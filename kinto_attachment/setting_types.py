@@ -24,10 +24,7 @@ def parse_flag(value: Any) -> bool:
 
 
 def parse_size(value: Any) -> int:
-    text = parse_text(value) or "0"
-    if not text.isascii() or not text.isdigit():
-        raise ValueError(f"{text!r} is not a number of bytes")
-    return int(text)
+    return _whole_number(value, "of bytes")
 
 
 def parse_count(value: Any) -> int:
@@ -38,9 +35,13 @@ def parse_count(value: Any) -> int:
 
 
 def parse_number(value: Any) -> int:
+    return _whole_number(value, "of things")
+
+
+def _whole_number(value: Any, what: str) -> int:
     text = parse_text(value) or "0"
     if not text.isascii() or not text.isdigit():
-        raise ValueError(f"{text!r} is not a whole number")
+        raise ValueError(f"{text!r} is not a number {what}")
     return int(text)
 
 

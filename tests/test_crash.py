@@ -182,7 +182,9 @@ class Client(threading.Thread):
 @pytest.mark.parametrize(
     "names", ["random", pytest.param("by hash", marks=pytest.mark.slow if KILLS < 10 else ())]
 )
-@pytest.mark.parametrize("files", ["local", "seaweedfs"])
+@pytest.mark.parametrize(
+    "files", ["local", pytest.param("seaweedfs", marks=pytest.mark.slow if KILLS < 10 else ())]
+)
 @pytest.mark.timeout(60 + 30 * KILLS)
 def test_killed_at_any_moment(kinto_settings, file_settings, tmp_path, monkeypatch, files, names):
     settings = {**kinto_settings("postgresql", fresh=True), **file_settings(files)}

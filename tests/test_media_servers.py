@@ -32,7 +32,7 @@ OPEN = {
 MIB = 1024 * 1024
 
 
-@pytest.fixture(params=["local", "seaweedfs"])
+@pytest.fixture(params=["local", pytest.param("seaweedfs", marks=pytest.mark.slow)])
 def settings(request, kinto_settings, file_settings):
     return {
         **kinto_settings("postgresql", fresh=True),

@@ -192,7 +192,7 @@ def make_settings(kinto_settings, file_settings):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("count", [120, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
 def test_there_and_back(make_settings, tmp_path, count):
     """Nobody notices; in the end all is well, and everything is there."""
     house = House(make_settings(first="local", s3="seaweedfs", second="local"), tmp_path)
@@ -232,7 +232,7 @@ class TestInterrupted:
         [
             ("local", "seaweedfs", signal.SIGKILL),
             ("local", "seaweedfs", signal.SIGINT),
-            ("seaweedfs", "local", signal.SIGKILL),
+            pytest.param("seaweedfs", "local", signal.SIGKILL, marks=pytest.mark.slow),
         ],
     )
     def test_goes_on(self, sites, tmp_path, old, new, how):

@@ -228,7 +228,12 @@ def deployments(existing_python, kinto_settings, tmp_path_factory):
     return deployment
 
 
-@pytest.fixture(params=LOCATIONS)
+@pytest.fixture(
+    params=[
+        "absolute",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in LOCATIONS if name != "absolute"),
+    ]
+)
 def house(request, deployments, tmp_path):
     return House(deployments(request.param).copy(tmp_path))
 
@@ -298,7 +303,9 @@ class TestAdopt:
         assert original.uri not in {finding.record for finding in found}
         assert {k.ref for k in one_house.every_link() if k.shared} == COPIES - {original}
 
-    @pytest.mark.parametrize("after", [0, 1, 9, 30, 47])
+    @pytest.mark.parametrize(
+        "after", [1, 30, *(pytest.param(count, marks=pytest.mark.slow) for count in (0, 9, 47))]
+    )
     def test_interrupted_and_run_again(self, one_house, monkeypatch, after):
         monkeypatch.setattr(legacy, "PAGE", 4)
         monkeypatch.setattr(rows, "PAGE", 4)
@@ -334,7 +341,14 @@ class TestAdopt:
         assert {kind for kind, _ in house.problems()} == {"orphan object"}
 
     @pytest.mark.parametrize(
-        "scope", [("b1",), ("b1", "c_2"), ("b1", "c_2", "r_7"), ("b1", "c1", "plain"), ("none",)]
+        "scope",
+        [
+            ("b1", "c_2"),
+            ("b1", "c_2", "r_7"),
+            pytest.param(("b1",), marks=pytest.mark.slow),
+            pytest.param(("b1", "c1", "plain"), marks=pytest.mark.slow),
+            pytest.param(("none",), marks=pytest.mark.slow),
+        ],
     )
     def test_only_a_part(self, one_house, scope):
         def is_meant(ref):
