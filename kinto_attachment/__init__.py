@@ -80,10 +80,6 @@ def includeme(config: Configurator) -> None:
     registry.attachment_imaging = Imaging(
         settings, storage, registry.attachment_variants, registry.attachment_files, is_readonly
     )
-    is_readonly = asbool(config.get_settings().get("readonly"))
-    registry.attachment_imaging = Imaging(
-        settings, storage, registry.attachment_variants, registry.attachment_files, is_readonly
-    )
     registry.attachment_verifier = Background(
         lambda: Verifier(registry.attachment_media, lambda: registry.metrics),
         enabled=settings["media.verifier"] == "thread" and not is_readonly,
@@ -118,14 +114,13 @@ def includeme(config: Configurator) -> None:
         config.set_execution_policy(execution_policy)
     # Not an exception view only: a batch looks for the view of an error among all views.
     config.add_view(error_view, context=AttachmentError, permission=NO_PERMISSION_REQUIRED)
-    of_records = (attachments.attachment, images.attachment_image)
     is_aliased = default_bucket.is_enabled(config)
     where = rf"^/v\d+(?!{default_bucket.ALIAS})" if is_aliased else "^/"
     attachments.attachment.path_info = where
     images.attachment_image.path_info = rf"{where}.*/\d+x\d+$"
     if is_aliased:
         default_bucket.install(config)
-    doors = [*of_records, *media.SERVICES]
+    doors = [attachments.attachment, images.attachment_image, *media.SERVICES]
     if registry.attachment_library:
         doors += [*library.SERVICES, *images.SERVICES]
     if registry.attachment_library and registry.attachment_unsplash and not is_readonly:

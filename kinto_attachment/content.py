@@ -17,6 +17,7 @@ from .blob import ATTRIBUTE, RecordRef
 from .errors import FieldRefused, MetadataForged
 from .library import FACTS, REQUIRED, check
 from .locations import location_of
+from .owner import owner_of
 from .records import undo_by_hand
 from .transaction import files_of
 from .unclaimed import Unclaimed
@@ -104,11 +105,6 @@ def claim(request: Request, ref: RecordRef, upload: Unclaimed) -> None:
         raise FieldRefused("somebody else has just claimed it", "id")
     files.undo(lambda: uploads.add(upload))
     files.move(before[0], replace(before[0], ref=ref))
-
-
-def owner_of(request: Request) -> str:
-    """Whose uploads are meant; nobody in particular is somebody too."""
-    return request.prefixed_userid or "system.Everyone"
 
 
 def _has_expired(request: Request, upload: Unclaimed) -> bool:

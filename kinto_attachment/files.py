@@ -223,8 +223,7 @@ class Files:
         """Write down, in this transaction, that these ``(key, shared)`` lost their link."""
         by_rule: dict[Rule, list[str]] = {}
         for key, shared in keys:
-            rule = Rule.KEEP if keep_old else Rule.SWEEP if shared else Rule.DELETE
-            by_rule.setdefault(rule, []).append(key)
+            by_rule.setdefault(Rule.of(shared, keep_old), []).append(key)
         for rule, released in by_rule.items():
             ids = self._releases.add(released, rule)
             if rule is Rule.DELETE:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from email.errors import HeaderParseError
 from email.message import Message
+from functools import cached_property
 from typing import Any, BinaryIO
 
 from kinto.core.resource import has_null_character
@@ -26,6 +27,7 @@ from .errors import (
     NotMultipart,
     TooLarge,
 )
+from .images import Picture, read_picture
 
 MAX_FIELD = 1024 * 1024
 """Bytes of one text field."""
@@ -50,6 +52,11 @@ class Received:
     filename: str
     declared_type: str | None
     digest: Digest = field(default_factory=Digest)
+
+    @cached_property
+    def picture(self) -> Picture | None:
+        """What image its bytes are, if they are one."""
+        return read_picture(self.file)
 
     def close(self) -> None:
         # Bytes that a full disk did not take are not wanted any more.

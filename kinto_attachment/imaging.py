@@ -303,5 +303,4 @@ def _from_variant(variant: Variant, picture: Picture, wanted: Plan) -> tuple[Blo
         wanted.width,
         wanted.height,
     )
-    blob = Blob(variant.key, variant.digest, variant.size, variant.mimetype)
-    return blob, Picture(picture.format, variant.width, variant.height), part
+    return variant.blob, Picture(picture.format, variant.width, variant.height), part

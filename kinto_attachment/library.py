@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from jsonschema import Draft7Validator
 
-from .blob import RecordRef, Ref, extension_of
+from .blob import ATTRIBUTE, RecordRef, Ref, extension_of
 from .errors import FieldRefused, SettingError
 from .images.geometry import Trim
 from .images.picture import Picture
@@ -87,7 +87,7 @@ FACTS = tuple(each.name for each in PROPERTIES if each.is_fact)
 
 REQUIRED = [each.name for each in PROPERTIES if each.is_required]
 _SCHEMAS = {each.name: {**each.schema, "title": each.title} for each in PROPERTIES}
-_KINTOS_OWN = {"id", "last_modified", "schema", "attachment", "__permissions__"}
+_KINTOS_OWN = {"id", "last_modified", "schema", ATTRIBUTE, "__permissions__"}
 _VALIDATOR = Draft7Validator({"type": "object", "properties": _SCHEMAS})
 
 
@@ -243,7 +243,7 @@ def metadata() -> dict[str, Any]:
         "schema": {
             "type": "object",
             "title": LABEL,
-            "properties": {**_SCHEMAS, "attachment": {"type": "object"}},
+            "properties": {**_SCHEMAS, ATTRIBUTE: {"type": "object"}},
         },
         "uiSchema": {
             "ui:order": [*(each.name for each in PROPERTIES), "*"],

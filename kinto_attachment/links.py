@@ -1,4 +1,4 @@
-"""Which record a blob belongs to, and which blobs nobody needs any more.
+"""Which record a blob belongs to.
 
 This is the only module that knows the rows. They are objects of Kinto's own storage, outside
 ``/buckets/`` so that deleting a bucket does not take them along:
@@ -9,9 +9,8 @@ resource_name       parent_id                                     id            
 attachment-link     /attachment-links/{bucket}/{coll.}/{record}   ``own:{key}``,  ``hash``,
                                                                   ``shared:...``  ``record``,
                                                                                   ``filename``,
-                                                                                  ``mimetype``
-attachment-release  /attachment-releases/{id}                     random          ``rule``,
-                                                                                  ``keys``
+                                                                                  ``mimetype``,
+                                                                                  ``size``
 ==================  ============================================  ==============  ==============
 
 * The key is in the id of a link, so that ``delete_all`` gives back the keys it took, and so that

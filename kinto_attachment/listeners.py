@@ -143,9 +143,8 @@ def _all_keys(request: Request) -> Iterator[tuple[Rule, str]]:
         for _ in registry.attachment_legacy.adopt():
             pass
     for link in registry.attachment_links.all():
-        gone = Rule.SWEEP if link.shared else Rule.DELETE
-        keeps = registry.attachment_settings.policy_of(link.ref).keep_old_files
-        yield Rule.KEEP if keeps else gone, link.key
+        keep_old = registry.attachment_settings.policy_of(link.ref).keep_old_files
+        yield Rule.of(link.shared, keep_old), link.key
     for release in registry.attachment_releases.all():
         for key in release.keys:
             yield release.rule, key

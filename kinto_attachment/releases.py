@@ -34,6 +34,14 @@ class Rule(str, Enum):
     KEEP = "keep"
     """``keep_old_files``: the bytes stay, and stay known."""
 
+    @classmethod
+    def of(cls, shared: bool, keep_old: bool) -> "Rule":
+        """What becomes of a key.
+
+        :param shared: whether others may have it too.
+        """
+        return cls.KEEP if keep_old else cls.SWEEP if shared else cls.DELETE
+
 
 @dataclass(frozen=True)
 class Release:

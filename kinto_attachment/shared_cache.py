@@ -37,9 +37,11 @@ class SharedCache:
 
     def put(self, request: Request, download: Download) -> None:
         """Remember it, if it is public and immutable."""
+        if not self._seconds:
+            return
         kept = download.cache_control
         is_everybodys = "public" in kept and "immutable" in kept and _is_anybodys(request)
-        if self._seconds and is_everybodys and len(request.path_qs) <= LONGEST:
+        if is_everybodys and len(request.path_qs) <= LONGEST:
             self._known[self._key(request)] = (time.monotonic() + self._seconds, download)
             while len(self._known) > SIZE:
                 self._known.popitem(last=False)

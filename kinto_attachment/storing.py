@@ -1,4 +1,4 @@
-"""A file that was received becomes a blob, and what its record will say of it."""
+"""A file is received, and becomes a blob, with what its record will say of it."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -6,14 +6,16 @@ from typing import Any
 from pyramid.request import Request
 
 from .blob import Attachment, RecordRef, Source
-from .forms import Received
-from .images.picture import Picture, read_picture
+from .body import Body
+from .errors import TooLarge
+from .forms import MAX_OVERHEAD, Form, FormReader, Received, read_boundary
+from .images import Picture
 from .library import DISK, facts_of
 from .links import Link
 from .locations import location_of
 from .media_type import DEFAULT_MIMETYPE, HEAD, contradicts
 from .policy import Policy
-from .transaction import files_of
+from .transaction import files_of, is_in_batch, restart
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,31 @@ class Stored:
     link: Link
     attachment: Attachment
     facts: dict[str, Any] = field(default_factory=dict)
+
+
+def receive_form(request: Request, body: Body, policy: Policy, **fields: Any) -> Form:
+    """The form that is the body of the request, off the wire; whoever receives it closes its file.
+    No connection to the database is held while it comes, but in a batch.
+
+    :param fields: what :class:`~kinto_attachment.forms.FormReader` is told of them.
+    :raises TooLarge: its file is for certain, before a byte of it is read, or turns out to be.
+    :raises Refused: of another kind, for each way a form can be wrong.
+    """
+    boundary = read_boundary(request.headers.get("Content-Type", ""))
+    if policy.max_size and (body.length or 0) - MAX_OVERHEAD > policy.max_size:
+        raise TooLarge(body.length, policy.max_size)
+    if not is_in_batch(request):
+        restart(request)
+    reader = FormReader(
+        request.registry.attachment_storage.spool,
+        max_size=policy.max_size,
+        check_filename=policy.check_extension,
+        **fields,
+    )
+    try:
+        return reader.read(body, boundary)
+    finally:
+        body.close()
 
 
 def store(
@@ -52,7 +79,7 @@ def store(
         policy.template,
     )
     in_library = library is not None and library.holds(ref)
-    picture = read_picture(received.file) if in_library else None
+    picture = received.picture if in_library else None
     declared = picture.mimetype if picture else received.declared_type
     source = policy.source(received.file, received.filename, declared, received.digest)
     if in_library:

@@ -13,7 +13,7 @@ attachment-variant  /attachment-variants/{name}-{...}  key of the original  ``ke
                                                                             ``mimetype``,
                                                                             ``width``,
                                                                             ``height``, ``name``,
-                                                            ``direct``
+                                                                            ``direct``
 ==================  =================================  ===================  ====================
 
 Kinto's timestamps are unique in a parent: a few digits of a digest of the original keep those of
@@ -29,6 +29,7 @@ from kinto.core.storage import Filter, Sort
 from kinto.core.storage.exceptions import UnicityError
 from kinto.core.utils import COMPARISON
 
+from .blob import Blob
 from .rows import PAGE, Row, pages
 
 VARIANT = "attachment-variant"
@@ -58,6 +59,10 @@ class Variant:
     height: int
     direct: bool = True
     modified: int = field(default=0, compare=False)
+
+    @property
+    def blob(self) -> Blob:
+        return Blob(self.key, self.digest, self.size, self.mimetype)
 
 
 class Variants:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from datetime import timedelta
 from hashlib import sha256
 from uuid import uuid4
@@ -13,6 +14,8 @@ from PIL import Image
 
 from kinto_attachment import library
 from kinto_attachment.errors import SettingError
+from kinto_attachment.maintenance import Server
+from kinto_attachment.maintenance import library as jobs
 from kinto_attachment.maintenance.fsck import check
 from kinto_attachment.maintenance.gc import collect
 
@@ -601,8 +604,6 @@ class TestExpiry:
 
 def age(shelf: Shelf) -> None:
     """Two seconds pass."""
-    import time
-
     time.sleep(2)
 
 
@@ -719,11 +720,7 @@ class TestInit:
             Shelf(site)
 
     def test_dry_run_changes_nothing(self, make_server):
-        from kinto_attachment.maintenance import library as jobs
-
         site = make_server("memory", **settings("site"))
-        from kinto_attachment.maintenance import Server
-
         server = Server.of(site.registry, transaction.manager)
         found = list(
             jobs.create(

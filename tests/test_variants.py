@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from datetime import timedelta
+from hashlib import sha256
 from io import BytesIO
 
 import psutil
@@ -257,8 +258,6 @@ class TestCaching:
         assert answer.headers["Cache-Control"] == "private, no-cache"
 
     def test_etag_is_the_hash_of_the_bytes(self, quick):
-        from hashlib import sha256
-
         data = quick.add()
         answer = quick.get(f"image/60x0/{data['id']}.jpg")
         assert answer.headers["ETag"] == f'"{sha256(answer.body).hexdigest()}"'

@@ -88,7 +88,7 @@ class _Collector:
         """Let go of a link, unless its record is written in this moment."""
         server, ref = self._server, link.ref
         keep = isinstance(ref, RecordRef) and server.settings.policy_of(ref).keep_old_files
-        rule = Rule.KEEP if keep else Rule.SWEEP if link.shared else Rule.DELETE
+        rule = Rule.of(link.shared, keep)
 
         def release() -> None:
             server.links.remove_links([link])
@@ -121,7 +121,7 @@ class _Collector:
         def expire() -> bool:
             taken = server.unclaimed.take(upload)
             for key, shared in server.links.remove(upload.ref) if taken else ():
-                server.releases.add([key], Rule.SWEEP if shared else Rule.DELETE)
+                server.releases.add([key], Rule.of(shared, keep_old=False))
             return taken
 
         return server.run(expire)
@@ -270,15 +270,14 @@ def _without_record(server: Server, links: list[Link]) -> list[Link]:
     """Those links of records whose record is gone, or has another attachment; and of uploads that
     nobody knows."""
     rows = rows_of(server.rows, [link.ref for link in links])
-    return [
-        link
-        for link in links
-        if (
-            isinstance(link.ref, RecordRef)
-            and not link.is_of(rows.get(link.ref, {}).get(ATTRIBUTE))
-        )
-        or (isinstance(link.ref, UploadRef) and not server.has_upload(link.ref))
-    ]
+
+    def is_wanted(link: Link) -> bool:
+        if isinstance(link.ref, RecordRef):
+            return link.is_of(rows.get(link.ref, {}).get(ATTRIBUTE))
+        # An entry of the media store is nothing but its link.
+        return not isinstance(link.ref, UploadRef) or server.has_upload(link.ref)
+
+    return [link for link in links if not is_wanted(link)]
 
 
 def _is_of(server: Server, link: Link, attachment: Any) -> bool:

@@ -11,14 +11,12 @@ from pyramid.response import Response
 
 from .. import records
 from ..blob import ATTRIBUTE, Attachment, RecordRef
-from ..body import Body
-from ..errors import FieldRefused, NotInBatch, TooLarge
-from ..forms import MAX_OVERHEAD, FormReader, read_boundary
+from ..errors import FieldRefused, NotInBatch
 from ..links import Link
 from ..policy import Policy
 from ..retry import allow_retry
 from ..serving import Download, serve
-from ..storing import store
+from ..storing import receive_form, store
 from ..transaction import is_in_batch, restart
 from .answers import NoContent
 from .context import RecordContext
@@ -124,23 +122,12 @@ class StoredForm:
 
 def _receive(request: Request, context: RecordContext, policy: Policy) -> StoredForm:
     """Everything that has to do with the body of the request."""
-    boundary = read_boundary(request.headers.get("Content-Type", ""))
-    _check_declared_size(context.body, policy)
-    if not is_in_batch(request):
-        restart(request)  # no connection to the database is held while bytes move
-    reader = FormReader(
-        request.registry.attachment_storage.spool,
-        max_size=policy.max_size,
-        check_filename=policy.check_extension,
-    )
-    try:
-        form = reader.read(context.body, boundary)
-    finally:
-        context.body.close()
+    form = receive_form(request, context.body, policy)
     with closing(form.file):
         data, permissions = form.json_object("data"), form.json_object("permissions")
         stored = store(request, context.ref, form.file, policy)
-    data = {**(data or {}), **stored.facts} or data
+    if stored.facts:
+        data = {**(data or {}), **stored.facts}
     form_stored = StoredForm(stored.link, stored.attachment, data, permissions)
     request.bound_data[STORED, context.ref] = form_stored
     allow_retry(request)
@@ -154,13 +141,6 @@ def _check_not_in_library(request: Request, ref: RecordRef) -> None:
     library = request.registry.attachment_library
     if library is not None and library.holds(ref):
         raise FieldRefused("stays as long as its object: make another object", ATTRIBUTE)
-
-
-def _check_declared_size(body: Body, policy: Policy) -> None:
-    """Refuse what is too large for certain, before a byte of it is read."""
-    declared = (body.length or 0) - MAX_OVERHEAD
-    if policy.max_size and declared > policy.max_size:
-        raise TooLarge(body.length, policy.max_size)
 
 
 def _serve(request: Request, context: RecordContext, record: dict[str, Any]) -> Response:

@@ -207,12 +207,11 @@ def _send(request: Request, download: Download) -> Response:
 
 
 def _download(filename: str, variant: Variant, output: Output, wanted: Wanted) -> Download:
-    blob = Blob(variant.key, variant.digest, variant.size, variant.mimetype)
     extension = _EXTENSIONS.get(output.format, output.format)
     name = f"{PurePath(filename).stem}-{variant.width}x{variant.height}.{extension}"
     seconds = max(variant.modified // 1000, wanted.since)
     # Which of several was here in that second, nobody knows.
-    return Download(blob, name, seconds, wanted.cache_control, dated=False)
+    return Download(variant.blob, name, seconds, wanted.cache_control, dated=False)
 
 
 def _format(request: Request) -> str | None:

@@ -52,13 +52,13 @@ def library_of(request: Request) -> Library:
 
 
 def check_library(request: Request, library: Library) -> None:
-    """
+    """Look for its collection, where Kinto's records look for what was found.
+
     :raises HTTPNotFound: nobody has made it yet.
     """
+    parent = f"/buckets/{library.bucket}"
     try:
-        object_exists_or_404(
-            request, "collection", library.collection, f"/buckets/{library.bucket}"
-        )
+        found = object_exists_or_404(request, "collection", library.collection, parent)
     except httpexceptions.HTTPNotFound:
         raise http_error(
             httpexceptions.HTTPNotFound(),
@@ -66,3 +66,4 @@ def check_library(request: Request, library: Library) -> None:
             message="There is no media library yet: kinto-attachment library init",
             details={"id": library.collection, "resource_name": "collection"},
         ) from None
+    request.bound_data.setdefault("collections", {})[library.uri] = found

@@ -7,6 +7,7 @@ from pyramid.authorization import Everyone
 from pyramid.request import Request
 
 from ..body import Body
+from ..owner import owner_of
 
 PRINCIPALS = {
     "media_create_principals": "system.Authenticated",
@@ -38,9 +39,8 @@ class MediaContext(RouteFactory):
 
     @property
     def owner(self) -> str:
-        """Whose entries are meant; nobody in particular is somebody too. Not known before the
-        request is authenticated."""
-        return self._request.prefixed_userid or Everyone
+        """Whose entries are meant; see :func:`kinto_attachment.owner.owner_of`."""
+        return owner_of(self._request)
 
     @property
     def reads_all(self) -> bool:

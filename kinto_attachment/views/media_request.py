@@ -73,14 +73,23 @@ def _read_digest_header(name: str, value: str | None) -> str | None:
 
 
 def flag(request: Request, name: str, default: bool) -> bool:
+    """What the query says.
+
+    :raises FieldRefused: neither yes nor no.
+    """
     value = request.GET.get(name)
-    if value is None:
-        return default
+    return default if value is None else read_flag(value, name, "querystring")
+
+
+def read_flag(value: str, name: str, location: str) -> bool:
+    """
+    :raises FieldRefused: neither yes nor no.
+    """
     try:
         return FLAGS[value.lower()]
     except KeyError:
         reason = f"{value[:100]!r} is none of {', '.join(FLAGS)}"
-        raise FieldRefused(reason, name, "querystring") from None
+        raise FieldRefused(reason, name, location) from None
 
 
 def declared_type(request: Request) -> str | None:

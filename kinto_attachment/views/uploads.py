@@ -11,18 +11,17 @@ from pyramid.request import Request
 
 from .. import records
 from ..blob import RecordRef
-from ..content import owner_of
 from ..errors import BodyTooLarge, FieldRefused, NotInBatch, RemoteFailed, TooLarge
-from ..forms import MAX_OVERHEAD, Form, FormReader, Received, read_boundary
-from ..images import read_picture
+from ..forms import Form, Received
 from ..library import FILE, IMAGE, UNSPLASH
+from ..owner import owner_of
 from ..policy import Policy
 from ..retry import allow_retry
-from ..storing import Stored, store
+from ..storing import Stored, receive_form, store
 from ..transaction import files_of, is_in_batch, restart
 from ..unclaimed import Unclaimed
 from .library_context import UploadContext, library_of
-from .media_request import FLAGS, flag
+from .media_request import flag, read_flag
 from .schemas import ERRORS, EXPOSED_HEADERS, RefusedSchema, UploadedSchema
 
 STORED = "attachment.uploaded"
@@ -84,27 +83,14 @@ def import_photo(request: Request) -> dict[str, Any]:
 
 
 def _receive(request: Request) -> Upload:
-    policy, body = _policy(request), request.context.body
-    boundary = read_boundary(request.headers.get("Content-Type", ""))
-    declared = (body.length or 0) - MAX_OVERHEAD
-    if policy.max_size and declared > policy.max_size:
-        raise BodyTooLarge(body.length, policy.max_size)
-    restart(request)  # no connection to the database is held while bytes move
-    reader = FormReader(
-        request.registry.attachment_storage.spool,
-        text_fields=("type", "save"),
-        file_field="file",
-        max_size=policy.max_size,
-        check_filename=policy.check_extension,
-    )
+    policy = _policy(request)
+    fields = {"text_fields": ("type", "save"), "file_field": "file"}
     try:
-        form = reader.read(body, boundary)
+        form = receive_form(request, request.context.body, policy, **fields)
     except TooLarge as error:
         raise BodyTooLarge(error.size, error.limit) from error
-    finally:
-        body.close()
     with closing(form.file):
-        save = _flag(form, "save")
+        save = read_flag(form.fields.get("save", "no"), "save", "body")
         _check_type(form)
         stored = _store(request, form.file, policy)
     return _remember(request, Upload(stored, save))
@@ -125,9 +111,9 @@ def _import(request: Request) -> Upload:
             raise BodyTooLarge(error.size, error.limit) from error
         if policy.max_size and fetched.digest.size > policy.max_size:
             raise BodyTooLarge(fetched.digest.size, policy.max_size)
-        if read_picture(file) is None:
-            raise RemoteFailed("what Unsplash sent is no image")
         received = Received(file, f"{photo.id}{PHOTO}", fetched.mimetype, fetched.digest)
+        if received.picture is None:
+            raise RemoteFailed("what Unsplash sent is no image")
         stored = _store(request, received, policy, UNSPLASH, photo.id)
     defaults = {"title": f"Photo by {photo.author} on Unsplash", "alt": photo.alt}
     named = {name: text for name, text in defaults.items() if text}
@@ -141,7 +127,7 @@ def _check_type(form: Form) -> None:
     said = form.fields.get("type")
     if said not in (None, IMAGE, FILE):
         raise FieldRefused(f"{said[:100]!r} is neither {IMAGE!r} nor {FILE!r}", "type")
-    picture = read_picture(form.file.file)
+    picture = form.file.picture
     if said == IMAGE and picture is None:
         raise FieldRefused("the file is no image", "type")
     if said == FILE and picture:
@@ -194,10 +180,3 @@ def _keep(request: Request, uploaded: Upload) -> dict[str, Any]:
         files.link(replace(stored.link, ref=waiting.ref), keep_old=False, shown=lambda: None)
     request.response.status = 201
     return facts
-
-
-def _flag(form: Form, name: str) -> bool:
-    value = form.fields.get(name, "no").lower()
-    if value not in FLAGS:
-        raise FieldRefused(f"{value[:100]!r} is none of {', '.join(FLAGS)}", name)
-    return FLAGS[value]
