@@ -19,7 +19,7 @@ def includeme(config: Configurator) -> None:
     # Not before Kinto is set up: services take renderer and CORS settings when they are imported.
     from pyramid_storage.registry import get_file_storage_impl
 
-    from . import guard, listeners
+    from . import guard, listeners, record_model
     from .claims import Claims
     from .errors import AttachmentError, SettingError
     from .files import Files
@@ -101,6 +101,7 @@ def includeme(config: Configurator) -> None:
     config.add_request_method(get_file_storage_impl, "attachment", reify=True)
 
     guard.install()
+    record_model.install()
     listeners.install(config)
     config.add_tween(
         "kinto_attachment.retry.tween_factory",

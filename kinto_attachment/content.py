@@ -99,7 +99,7 @@ def claim(request: Request, ref: RecordRef, upload: Unclaimed) -> None:
     """
     uploads, links = request.registry.attachment_unclaimed, request.registry.attachment_links
     files = files_of(request)
-    undo_by_hand(request, files, ref)
+    undo_by_hand(request, files, ref, upload.attachment)
     before = links.of(upload.ref)
     if not (before and uploads.take(upload)):
         raise FieldRefused("somebody else has just claimed it", "id")

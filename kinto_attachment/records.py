@@ -9,7 +9,7 @@ from typing import Any
 
 from kinto.core.errors import http_error
 from kinto.core.storage import Filter
-from kinto.core.storage.exceptions import ObjectNotFoundError
+from kinto.core.storage.exceptions import ObjectNotFoundError, UnicityError
 from kinto.core.utils import COMPARISON, build_request
 from pyramid import httpexceptions
 from pyramid.request import Request
@@ -21,6 +21,7 @@ from .files import Files
 from .links import Link
 from .locations import key_in
 from .media_type import DEFAULT_MIMETYPE, accept_mimetype
+from .record_model import write_one
 from .transaction import files_of
 
 
@@ -52,7 +53,7 @@ def attach(
         for _ in legacy.adopt(link.ref.bucket, link.ref.collection, link.ref.record):
             pass  # what it finds is the link of the file that is about to be replaced
     files = files_of(request)
-    undo_by_hand(request, files, link.ref)
+    undo_by_hand(request, files, link.ref, attachment.to_json())
     files.expect(link.ref, attachment.to_json())
     response = _create_or_update(request, link.ref, body, exists)
     files.link(link, keep_old, lambda: attachment_of(request, link.ref))
@@ -63,32 +64,23 @@ def detach(request: Request, ref: RecordRef) -> Response:
     """Remove the attribute from the record; the listeners let go of the bytes."""
     # RFC 7396: null removes the key. A plain PATCH would store the null.
     body = {"data": {ATTRIBUTE: None}}
-    undo_by_hand(request, files_of(request), ref)
+    undo_by_hand(request, files_of(request), ref, None)
     return _invoke(request, "PATCH", ref, body, {"Content-Type": "application/merge-patch+json"})
 
 
 def _create_or_update(
     request: Request, ref: RecordRef, body: dict[str, Any], exists: bool
 ) -> Response:
-    create = {} if _has_precondition(request) else {"If-None-Match": "*"}
     for _ in range(2):
         try:
-            if exists:
-                return _invoke(request, "PATCH", ref, body)
-            return _invoke(request, "PUT", ref, body, create)
+            return _invoke(request, "PATCH" if exists else "PUT", ref, body, exists=exists)
         except httpexceptions.HTTPNotFound:
             if not exists:
                 raise  # no such collection
             exists = False  # deleted meanwhile
-        except httpexceptions.HTTPPreconditionFailed:
-            if exists or not create:
-                raise
+        except UnicityError:
             exists = True  # created meanwhile
-    return _invoke(request, "PATCH" if exists else "PUT", ref, body)
-
-
-def _has_precondition(request: Request) -> bool:
-    return "If-Match" in request.headers or "If-None-Match" in request.headers
+    return _invoke(request, "PATCH" if exists else "PUT", ref, body, exists=exists)
 
 
 def _invoke(
@@ -97,13 +89,21 @@ def _invoke(
     ref: RecordRef,
     body: dict[str, Any],
     headers: dict[str, str] | None = None,
+    *,
+    exists: bool = True,
 ) -> Response:
-    """Have Kinto do it; see :func:`invoke`."""
+    """Have Kinto do it; see :func:`invoke`.
+
+    :param exists: Kinto need not look for the record otherwise.
+    :raises UnicityError: it does.
+    """
     defaults = {"Accept": "application/json", "Content-Type": "application/json"}
     subrequest = build_request(request, {"method": method, "path": ref.uri, "body": body})
     for name in ("Transfer-Encoding", "Expect", "Response-Behavior"):
         subrequest.headers.pop(name, None)
     subrequest.headers.update({**defaults, **(headers or {})})
+    refuses_second = request.registry.attachment_links.rolls_back  # as PostgreSQL does
+    write_one(subrequest, None if exists else ref.record, refuses_second)
     return invoke(request, subrequest)
 
 
@@ -179,8 +179,13 @@ def _unlinked_key(request: Request, ref: RecordRef, attachment: dict[str, Any]) 
     return key
 
 
-def undo_by_hand(request: Request, files: Files, ref: RecordRef) -> None:
-    """Remember the record as it is, for a Kinto storage that does not roll back."""
+def undo_by_hand(
+    request: Request, files: Files, ref: RecordRef, attachment: dict[str, Any] | None
+) -> None:
+    """Remember the record as it is, for a Kinto storage that does not roll back.
+
+    :param attachment: what is about to be written; a record with another one somebody else wrote.
+    """
     registry = request.registry
     if registry.attachment_links.rolls_back:
         return
@@ -189,7 +194,8 @@ def undo_by_hand(request: Request, files: Files, ref: RecordRef) -> None:
     permissions = registry.permission.get_objects_permissions([ref.uri])[0]
 
     def undo() -> None:
-        if read_record(request, ref) == before:
+        now = read_record(request, ref)
+        if now is None or now == before or now.get(ATTRIBUTE) != attachment:
             return
         if before is None:
             only = [Filter("id", ref.record, COMPARISON.EQ)]

@@ -27,6 +27,7 @@ FLOORS = [
         "forms",
         "guard",
         "locations",
+        "record_model",
         "records",
         "listeners",
         "retry",

@@ -177,6 +177,8 @@ def test_a_deletion_that_meets_a_deletion_and_an_upload(make_site, files, betwee
 def test_a_second_loss_does_not_hide_the_first(make_site, files, between_read_and_write):
     record = make_site("postgresql", files).collection().record()
     record.upload(b"first")
+    # Who asks first for the timestamp of a collection writes it down, and others wait for him.
+    record.http.get(f"{record.collection.uri}/records", headers=ALICE)
 
     def lose_twice():
         record.detach()

@@ -171,11 +171,14 @@ class RecordContext(RouteFactory):
         raise_404_if_invalid_id(request, "collection", ref.collection)
         bucket_uri = f"/buckets/{ref.bucket}"
         try:
-            object_exists_or_404(request, "collection", ref.collection, bucket_uri)
+            found = object_exists_or_404(request, "collection", ref.collection, bucket_uri)
         except httpexceptions.HTTPNotFound:
             if not self.is_default_bucket:
                 raise
             self._bucket_to_create = not self._bucket_exists
+        else:
+            # Where Kinto looks for what it has read in this transaction.
+            request.bound_data.setdefault("collections", {})[ref.collection_uri] = found
 
     def _require(self, method: str) -> None:
         creates = method == "POST" and (
