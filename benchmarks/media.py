@@ -34,7 +34,7 @@ def run_s3(stage: Stage) -> Table:
 
 
 def _run(stage: Stage, storage: str) -> Table:
-    size, runs = stage.pick(64, 8), stage.pick(3, 1)
+    size, runs = stage.pick(64, 4), stage.pick(3, 1)
     server = stage.server(OURS, storage, workers=2, threads=50)
     site = Site(**server.settings)
     files = _make_files(stage.make_folder(), size)

@@ -1,6 +1,6 @@
 """Bars, as SVG."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -17,6 +17,16 @@ COLORS = {
     EXISTING: "#b5542c",
 }
 OTHERS = "#8a9199"
+# A title, and what column of its table it shows.
+UPLOAD = [
+    ("MB/s (more is better)", "MB/s"),
+    ("CPU seconds of the server (less is better)", "CPU s"),
+    ("Peak memory, MiB over idle (less is better)", "MiB over idle"),
+]
+IMAGES = [
+    ("CPU ms (less is better)", "CPU ms"),
+    ("requests a second (more is better)", "requests/s"),
+]
 
 
 @dataclass(frozen=True)
@@ -35,8 +45,28 @@ class Panel:
         return 30 + len(self.bars) * (BAR + GAP) + 14
 
 
-def plot(title: str, panels: Sequence[Panel], path: Path) -> None:
-    """Write the panels below each other."""
+def plot(tables: dict[str, list[Table]], folder: Path) -> None:
+    """Write those of uploads and images, if they were measured."""
+    if uploads := tables.get("upload"):
+        local = uploads[0]
+        panels = [_panel(local, *each) for each in UPLOAD]
+        _write(local.title, panels, folder / "upload.svg")
+    if images := tables.get("images"):
+        panels = [
+            _panel(table, f"{table.title.partition(',')[0]}: {title}", column)
+            for title, column in IMAGES
+            for table in images
+            if column in table.columns
+        ]
+        _write("Images at other sizes", panels, folder / "images.svg")
+
+
+def _panel(table: Table, title: str, column: str) -> Panel:
+    return Panel(title, {name: float(cells[column] or 0) for name, cells in table.lines.items()})
+
+
+def _write(title: str, panels: Sequence[Panel], path: Path) -> None:
+    """The panels below each other."""
     height = 44 + sum(panel.height for panel in panels)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
@@ -52,43 +82,6 @@ def plot(title: str, panels: Sequence[Panel], path: Path) -> None:
         top += panel.height
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join([*lines, "</svg>", ""]))
-
-
-def plot_upload(table: Table, path: Path) -> None:
-    """MB/s, CPU seconds and memory of one upload."""
-    panels = [
-        Panel(title, {name: float(cells[column] or 0) for name, cells in table.lines.items()})
-        for title, column in (
-            ("MB/s (more is better)", "MB/s"),
-            ("CPU seconds of the server (less is better)", "CPU s"),
-            ("Peak memory, MiB over idle (less is better)", "MiB over idle"),
-        )
-    ]
-    plot(table.title, panels, path)
-
-
-def plot_images(lines: Iterable[str], path: Path) -> None:
-    """CPU milliseconds of images made for the first time, and requests a second later.
-
-    :param lines: what :mod:`benchmarks.images` printed: of each row, the name in 30 columns.
-    """
-    units = {
-        "For the first time": "CPU ms, {} (less is better)",
-        "Again": "requests/s, {} (more is better)",
-    }
-    unit, bars, panels = "", {}, []
-    for line in lines:
-        found = next((each for start, each in units.items() if line.startswith(start)), None)
-        cells = line[34:].split()
-        if found or not line.strip():
-            unit = found or ""
-        elif unit and line.startswith("    ") and line[4] != " " and cells:
-            bars[line[4:34].strip()] = float(cells[0])
-        elif unit and not line.startswith(" "):
-            bars = {}
-            panels.append(Panel(unit.format(line.strip()), bars))
-    if panels:
-        plot("Images at other sizes", panels, path)
 
 
 def _bars(panel: Panel, top: int) -> list[str]:

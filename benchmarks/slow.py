@@ -26,7 +26,7 @@ IDLE = """
 
 def run(stage: Stage) -> Table:
     """One process of 40 threads."""
-    length = stage.pick(20, 4)
+    length = stage.pick(20, 2)
     lines = {}
     for name in stage.kintos:
         lines[name] = _measure(stage.server(name, threads=40), length)

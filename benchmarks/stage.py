@@ -159,18 +159,13 @@ class Stage:
 
     @cached_property
     def _postgresql(self) -> str:
-        url = self._stack.enter_context(PostgreSQL(self.make_folder())).url
-        # The tests' server forgets on a power failure, which nobody's own should.
-        for option in ("fsync", "full_page_writes"):
-            self._execute(url, f"ALTER SYSTEM SET {option} = on")
-        self._execute(url, "SELECT pg_reload_conf()")
-        return url
+        return start_postgresql(self._stack, self.make_folder()).url
 
     @cached_property
     def _template(self) -> str:
         """The name of a database with the tables of Kinto."""
         postgresql = self._postgresql
-        self._execute(postgresql, "CREATE DATABASE kinto ENCODING 'UTF8' TEMPLATE template0")
+        _execute(postgresql, "CREATE DATABASE kinto ENCODING 'UTF8' TEMPLATE template0")
         url = _database(postgresql, "kinto")
         settings = {
             f"kinto.{kind}_{key}": value
@@ -185,18 +180,27 @@ class Stage:
 
     def _create_database(self) -> str:
         name = f"kinto_{uuid4().hex}"
-        self._execute(self._postgresql, f"CREATE DATABASE {name} TEMPLATE {self._template}")
+        _execute(self._postgresql, f"CREATE DATABASE {name} TEMPLATE {self._template}")
         return _database(self._postgresql, name)
 
-    @staticmethod
-    def _execute(url: str, statement: str) -> None:
-        connection = psycopg2.connect(url)
-        try:
-            connection.autocommit = True  # not for transactions
-            with connection.cursor() as cursor:
-                cursor.execute(statement)
-        finally:
-            connection.close()
+
+def start_postgresql(stack: ExitStack, folder: Path) -> PostgreSQL:
+    server = stack.enter_context(PostgreSQL(folder))
+    # The tests' server forgets on a power failure, which nobody's own should.
+    for option in ("fsync", "full_page_writes"):
+        _execute(server.url, f"ALTER SYSTEM SET {option} = on")
+    _execute(server.url, "SELECT pg_reload_conf()")
+    return server
+
+
+def _execute(url: str, statement: str) -> None:
+    connection = psycopg2.connect(url)
+    try:
+        connection.autocommit = True  # not for transactions
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+    finally:
+        connection.close()
 
 
 def _database(url: str, name: str) -> str:

@@ -18,7 +18,8 @@ from .errors import FieldRefused, MetadataForged
 from .library import FACTS, REQUIRED, check
 from .locations import location_of
 from .owner import owner_of
-from .records import undo_by_hand
+from .record_model import Write
+from .records import read_record, undo_by_hand
 from .transaction import files_of
 from .unclaimed import Unclaimed
 
@@ -91,15 +92,16 @@ def _find(request: Request, ref: RecordRef) -> Unclaimed:
     return replace(upload, attachment={**upload.attachment, "location": location})
 
 
-def claim(request: Request, ref: RecordRef, upload: Unclaimed) -> None:
+def claim(request: Request, ref: RecordRef, upload: Unclaimed, new: dict[str, Any]) -> None:
     """The upload becomes the file of the record that is about to be written.
 
+    :param new: the record.
     :raises FieldRefused: it just became another's. Nothing was written by then: in a batch, it
         would stay.
     """
     uploads, links = request.registry.attachment_unclaimed, request.registry.attachment_links
     files = files_of(request)
-    undo_by_hand(request, files, ref, upload.attachment)
+    undo_by_hand(request, Write(ref, old=read_record(request, ref), new=dict(new)))
     before = links.of(upload.ref)
     if not (before and uploads.take(upload)):
         raise FieldRefused("somebody else has just claimed it", "id")

@@ -87,7 +87,7 @@ def install() -> None:
         upload = content.prepare(self.request, ref, new, old) if in_library else None
         processed = process_object(self, new, old)
         if upload:
-            content.claim(self.request, ref, upload)
+            content.claim(self.request, ref, upload, processed)
             return processed
         check(self.request, ref, processed, old or {})
         return processed

@@ -4,7 +4,6 @@ The record is written by a subrequest, so that permissions, schema, precondition
 history are Kinto's own. It is the last step of an upload: the bytes are safe by then.
 """
 
-from copy import deepcopy
 from typing import Any
 
 from kinto.core.errors import http_error
@@ -16,12 +15,11 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from .blob import ATTRIBUTE, Attachment, Blob, RecordRef
-from .errors import BlobNotFound
-from .files import Files
+from .errors import BlobNotFound, ReplacedMeanwhile
 from .links import Link
 from .locations import key_in
 from .media_type import DEFAULT_MIMETYPE, accept_mimetype
-from .record_model import write_one
+from .record_model import Write, write_one
 from .transaction import files_of
 
 
@@ -53,7 +51,6 @@ def attach(
         for _ in legacy.adopt(link.ref.bucket, link.ref.collection, link.ref.record):
             pass  # what it finds is the link of the file that is about to be replaced
     files = files_of(request)
-    undo_by_hand(request, files, link.ref, attachment.to_json())
     files.expect(link.ref, attachment.to_json())
     response = _create_or_update(request, link.ref, body, exists)
     files.link(link, keep_old, lambda: attachment_of(request, link.ref))
@@ -64,23 +61,25 @@ def detach(request: Request, ref: RecordRef) -> Response:
     """Remove the attribute from the record; the listeners let go of the bytes."""
     # RFC 7396: null removes the key. A plain PATCH would store the null.
     body = {"data": {ATTRIBUTE: None}}
-    undo_by_hand(request, files_of(request), ref, None)
     return _invoke(request, "PATCH", ref, body, {"Content-Type": "application/merge-patch+json"})
 
 
 def _create_or_update(
     request: Request, ref: RecordRef, body: dict[str, Any], exists: bool
 ) -> Response:
-    for _ in range(2):
+    safely = {"If-None-Match": "*"}
+    only_new = request.headers.get("If-None-Match") == "*"
+    for _ in range(3):
         try:
-            return _invoke(request, "PATCH" if exists else "PUT", ref, body, exists=exists)
-        except httpexceptions.HTTPNotFound:
-            if not exists:
-                raise  # no such collection
-            exists = False  # deleted meanwhile
-        except UnicityError:
-            exists = True  # created meanwhile
-    return _invoke(request, "PATCH" if exists else "PUT", ref, body, exists=exists)
+            if exists and not only_new:
+                return _invoke(request, "PATCH", ref, body)
+            return _invoke(request, "PUT", ref, body, safely, missing=not exists)
+        except (httpexceptions.HTTPException, UnicityError):
+            # It may have been created or deleted meanwhile, and be judged in another way.
+            if exists == (read_record(request, ref) is not None):
+                raise
+            exists = not exists
+    raise ReplacedMeanwhile()
 
 
 def _invoke(
@@ -90,20 +89,21 @@ def _invoke(
     body: dict[str, Any],
     headers: dict[str, str] | None = None,
     *,
-    exists: bool = True,
+    missing: bool = False,
 ) -> Response:
     """Have Kinto do it; see :func:`invoke`.
 
-    :param exists: Kinto need not look for the record otherwise.
-    :raises UnicityError: it does.
+    :param missing: Kinto need not look for the record.
+    :raises UnicityError: it was there all the same.
     """
     defaults = {"Accept": "application/json", "Content-Type": "application/json"}
     subrequest = build_request(request, {"method": method, "path": ref.uri, "body": body})
     for name in ("Transfer-Encoding", "Expect", "Response-Behavior"):
         subrequest.headers.pop(name, None)
     subrequest.headers.update({**defaults, **(headers or {})})
-    refuses_second = request.registry.attachment_links.rolls_back  # as PostgreSQL does
-    write_one(subrequest, None if exists else ref.record, refuses_second)
+    write = Write(ref, missing, refuses_second=request.registry.attachment_links.rolls_back)
+    write_one(subrequest, write)
+    undo_by_hand(request, write)
     return invoke(request, subrequest)
 
 
@@ -179,32 +179,29 @@ def _unlinked_key(request: Request, ref: RecordRef, attachment: dict[str, Any]) 
     return key
 
 
-def undo_by_hand(
-    request: Request, files: Files, ref: RecordRef, attachment: dict[str, Any] | None
-) -> None:
-    """Remember the record as it is, for a Kinto storage that does not roll back.
-
-    :param attachment: what is about to be written; a record with another one somebody else wrote.
-    """
-    registry = request.registry
+def undo_by_hand(request: Request, write: Write) -> None:
+    """Undo the write when the transaction fails, on a Kinto storage that does not roll back; but
+    not if somebody else has attached a file since."""
+    registry, ref = request.registry, write.ref
     if registry.attachment_links.rolls_back:
         return
 
-    before = deepcopy(read_record(request, ref))
     permissions = registry.permission.get_objects_permissions([ref.uri])[0]
 
     def undo() -> None:
         now = read_record(request, ref)
-        if now is None or now == before or now.get(ATTRIBUTE) != attachment:
+        if write.new is None or now == write.old:
             return
-        if before is None:
+        if (now or {}).get(ATTRIBUTE) not in (None, write.new.get(ATTRIBUTE)):
+            return
+        if write.old is None:
             only = [Filter("id", ref.record, COMPARISON.EQ)]
             registry.storage.delete_all(
                 "record", ref.collection_uri, filters=only, with_deleted=False
             )
             registry.permission.delete_object_permissions(ref.uri)
         else:
-            registry.storage.update("record", ref.collection_uri, ref.record, before)
+            registry.storage.update("record", ref.collection_uri, ref.record, write.old)
             registry.permission.replace_object_permissions(ref.uri, permissions)
 
-    files.undo(undo)
+    files_of(request).undo(undo)

@@ -2,51 +2,31 @@
 
 import os
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
 from threading import Lock
 from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-from urllib3.exceptions import HTTPError
+from botocore.exceptions import ClientError
 from zope.interface import implementer
 
-from ..blob import CHUNK, Label, Source
+from ..blob import Label, Source
 from ..errors import BlobNotFound, StorageError, StorageUnavailable
 from ..keys import check_key
 from ..settings import Settings
 from . import IStorage, Stat
 from .base import RemoteStorage, read_spool_dir
 from .breaker import Breaker
-from .s3_parts import PART, compose_parts, read_parts, send_all
+from .s3_answers import NOT_FOUND, S3Chunks, translated
+from .s3_parts import COPY, DELETED, PART, at_once, compose_parts, read_parts, send_all
 
-DELETE_PAGE = 1000
 CONNECTIONS = 50
 
-_NOT_FOUND = {"NoSuchKey", "NotFound", "404"}
 _EMPTY_RANGE = {"InvalidRange", "416"}
-# The last three: an answer that lacks what S3 always says, or says nonsense; a connection cut.
-_UNAVAILABLE = (BotoCoreError, HTTPError, KeyError, ValueError, OSError)
-
-
-@contextmanager
-def _translated(key: str, missing: type[StorageError] = StorageUnavailable) -> Iterator[None]:
-    """What botocore says, in our words.
-
-    :param missing: what a 404 is. Only who reads may say that a blob is not there: to who
-        writes, it is a bucket that is gone or a server that is none of S3.
-    """
-    try:
-        yield
-    except ClientError as error:
-        unknown = error.response["Error"]["Code"] in _NOT_FOUND
-        raise (missing if unknown else StorageUnavailable)(key, str(error)) from error
-    except _UNAVAILABLE as error:
-        raise StorageUnavailable(key, f"{type(error).__name__}: {error}") from error
 
 
 @implementer(IStorage)
@@ -129,7 +109,7 @@ class S3FileStorage(RemoteStorage):
         if self._client is None or self._client[0] != os.getpid():
             with self._lock:
                 if self._client is None or self._client[0] != os.getpid():
-                    with _translated(self.bucket_name):
+                    with translated(self.bucket_name):
                         session = boto3.session.Session()
                         client = session.client("s3", config=self._config, **self._options)
                     self._client = (os.getpid(), client)
@@ -138,7 +118,7 @@ class S3FileStorage(RemoteStorage):
     @contextmanager
     def _call(self, key: str, missing: type[StorageError] = StorageUnavailable) -> Iterator[None]:
         """Around one request: time-outs are counted, and what is raised is in our words."""
-        with self._breaker.call(key), _translated(key, missing):
+        with self._breaker.call(key), translated(key, missing):
             yield
 
     def put(self, key: str, source: Source) -> None:
@@ -181,18 +161,27 @@ class S3FileStorage(RemoteStorage):
 
     def delete(self, keys: Iterable[str]) -> None:
         keys = iter(keys)
-        while page := [{"Key": check_key(key)} for key in islice(keys, DELETE_PAGE)]:
-            with self._call(page[0]["Key"]):
-                answer = self.client.delete_objects(
-                    Bucket=self.bucket_name, Delete={"Objects": page, "Quiet": True}
-                )
-            for error in answer.get("Errors", ()):
-                if error.get("Code") not in _NOT_FOUND:
-                    raise StorageUnavailable(error.get("Key", ""), error.get("Message", ""))
+        pages = iter(lambda: list(islice(keys, DELETED)), [])
+        first = next(pages, None)
+        if first is None:
+            return
+        # To the breaker, what times out at once is one call.
+        with self._breaker.call(first[0]):
+            at_once(self._delete_page, chain([first], pages))
+
+    def _delete_page(self, keys: Sequence[str]) -> None:
+        objects = [{"Key": check_key(key)} for key in keys]
+        with translated(keys[0]):
+            answer = self.client.delete_objects(
+                Bucket=self.bucket_name, Delete={"Objects": objects, "Quiet": True}
+            )
+        for error in answer.get("Errors", ()):
+            if error.get("Code") not in NOT_FOUND:
+                raise StorageUnavailable(error.get("Key", ""), error.get("Message", ""))
 
     def list(self, prefix: str = "") -> Iterator[Stat]:
         pages = self.client.get_paginator("list_objects_v2")
-        with _translated(prefix):
+        with translated(prefix):
             for page in pages.paginate(Bucket=self.bucket_name, Prefix=prefix):
                 for found in page.get("Contents", ()):
                     yield Stat(found["Key"], found["Size"], found["LastModified"])
@@ -201,7 +190,7 @@ class S3FileStorage(RemoteStorage):
         self, before: datetime, is_ours: Callable[[str], bool], dry_run: bool = False
     ) -> Iterator[str]:
         pages = self.client.get_paginator("list_multipart_uploads")
-        with _translated(self.bucket_name):
+        with translated(self.bucket_name):
             for page in pages.paginate(Bucket=self.bucket_name):
                 for upload in page.get("Uploads", ()):
                     if upload["Initiated"] < before and is_ours(upload["Key"]):
@@ -218,7 +207,17 @@ class S3FileStorage(RemoteStorage):
             with self._call(key):
                 self.client.put_object(Bucket=self.bucket_name, Key=key, Body=b"", **headers)
             return
+        if len(sizes) == 1 and sizes[0][1] <= COPY:
+            self._copy(sizes[0][0], key, headers)
+            return
         self._put_parts(key, compose_parts(self.open, self.bucket_name, sizes), headers)
+
+    def _copy(self, source: str, key: str, headers: dict[str, str]) -> None:
+        """One request, where a multipart upload takes three."""
+        copied = {"CopySource": {"Bucket": self.bucket_name, "Key": source}, **headers}
+        where = {"Bucket": self.bucket_name, "Key": key, "MetadataDirective": "REPLACE"}
+        with self._call(key, missing=BlobNotFound):
+            self.client.copy_object(**where, **copied)
 
     def sign(
         self,
@@ -234,7 +233,7 @@ class S3FileStorage(RemoteStorage):
         if method == "GET" and mimetype is not None:
             parameters["ResponseContentType"] = mimetype
         call = {"GET": "get_object", "HEAD": "head_object", "PUT": "put_object"}[method]
-        with _translated(key):
+        with translated(key):
             return self.client.generate_presigned_url(call, Params=parameters, ExpiresIn=expires)
 
     @property
@@ -263,8 +262,8 @@ class S3FileStorage(RemoteStorage):
             copied = part.get("CopySource")
             with self._call(key, missing=BlobNotFound if copied else StorageUnavailable):
                 if copied:
-                    answer = self.client.upload_part_copy(**where, PartNumber=number, **part)
-                    answer = answer["CopyPartResult"]
+                    copying = self.client.upload_part_copy(**where, PartNumber=number, **part)
+                    answer = copying["CopyPartResult"]
                 else:
                     answer = self.client.upload_part(**where, PartNumber=number, **part, **checksum)
                 sums = {name: answer[name] for name in ("ChecksumCRC32",) if name in answer}
@@ -283,33 +282,4 @@ class S3FileStorage(RemoteStorage):
             with self._call(where["Key"]):
                 self.client.abort_multipart_upload(**where)
         except StorageUnavailable:
-            # What is being raised says why; what is left is no object, and `gc` aborts it.
-            return
-
-
-class S3Chunks(Iterator[bytes]):
-    """The body of an answer, closed at its end or by :meth:`close`. Without one there are none."""
-
-    def __init__(self, key: str, body: Any = None, length: int = 0):
-        self._key = key
-        self._body = body
-        self.length = length
-
-    def __next__(self) -> bytes:
-        if self._body is None:
-            raise StopIteration
-        try:
-            with _translated(self._key):
-                chunk = self._body.read(CHUNK)
-        except StorageUnavailable:
-            self.close()
-            raise
-        if not chunk:
-            self.close()
-            raise StopIteration
-        return chunk
-
-    def close(self) -> None:
-        if self._body is not None:
-            self._body.close()
-            self._body = None
+            return  # what is being raised says why; what is left is no object, and `gc` aborts it

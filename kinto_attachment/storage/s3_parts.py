@@ -6,14 +6,14 @@ The limits are those of https://docs.aws.amazon.com/AmazonS3/latest/userguide/qf
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from io import BytesIO
-from typing import Any, BinaryIO
+from itertools import chain
+from typing import Any, BinaryIO, TypeVar
 
 from ..blob import Source
 from ..errors import StorageUnavailable
 
 MIB = 1024 * 1024
-PART = 8 * MIB
-MIN_PART = 5 * MIB
+MIN_PART = PART = 5 * MIB
 MAX_PART = 5 * 1024 * MIB
 MAX_PARTS = 10_000
 
@@ -21,10 +21,17 @@ COPY = 64 * MIB
 """Bytes copied by one request, so that a slow server answers it in time: SeaweedFS takes more
 than 5 seconds for 1 GiB."""
 
-WORKERS = 2
-"""Parts on their way at once; each is held in memory."""
+WORKERS = 4
+"""Requests on their way at once; of parts, each is held in memory, and the next one: so parts are
+as small as they may be."""
+
+DELETED = 250
+"""Keys in one DeleteObjects, of 1000 that S3 takes: a few such requests at once are done sooner
+than one."""
 
 Part = dict[str, Any]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def read_parts(source: Source) -> Iterator[Part]:
@@ -85,21 +92,33 @@ def send_all(send: Callable[[int, Part], Part], parts: Iterator[Part]) -> list[P
 
     :param send: takes the number of a part, from 1, and the part.
     """
-    sent: list[Part] = []
+    sent = at_once(lambda numbered: send(*numbered), enumerate(parts, start=1))
+    return sorted(sent, key=lambda answer: answer["PartNumber"])
+
+
+def at_once(call: Callable[[Item], Result], items: Iterator[Item]) -> list[Result]:
+    """Call it with each item as it comes, a few at once; what they returned, in no order. After
+    the first that raised, no other is begun. One alone needs no thread."""
+    results: list[Result] = []
+    first, second = next(items, None), next(items, None)
+    if second is None:
+        return [] if first is None else [call(first)]
+    items = chain([first, second], items)
+    del first, second  # parts are large
     with ThreadPoolExecutor(WORKERS) as pool:
         running: set[Future] = set()
         try:
-            for number, part in enumerate(parts, start=1):
-                running.add(pool.submit(send, number, part))
-                del part
+            for item in items:
+                running.add(pool.submit(call, item))
+                del item
                 if len(running) >= WORKERS:
                     done, running = wait(running, return_when=FIRST_COMPLETED)
-                    sent += [future.result() for future in done]
-            sent += [future.result() for future in running]
+                    results += [future.result() for future in done]
+            results += [future.result() for future in running]
         finally:
             for future in running:
                 future.cancel()
-    return sorted(sent, key=lambda answer: answer["PartNumber"])
+    return results
 
 
 def _read_exactly(file: BinaryIO, size: int) -> bytes:

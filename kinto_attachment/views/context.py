@@ -17,6 +17,7 @@ from ..blob import RecordRef
 from ..body import Body
 from ..errors import BlobDamaged, BlobNotFound, StorageUnavailable
 from ..records import read_record
+from ..transaction import is_in_batch
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +177,8 @@ class RecordContext(RouteFactory):
             if not self.is_default_bucket:
                 raise
             self._bucket_to_create = not self._bucket_exists
-        else:
+            return
+        if not is_in_batch(request):  # where it may be deleted, and created again
             # Where Kinto looks for what it has read in this transaction.
             request.bound_data.setdefault("collections", {})[ref.collection_uri] = found
 

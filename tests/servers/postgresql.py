@@ -38,6 +38,11 @@ class PostgreSQL:
         self.url = server.get_uri()
         return self
 
+    @property
+    def pid(self) -> int:
+        """Of the process that starts the others."""
+        return int((self._folder / "postmaster.pid").read_text().split()[0])
+
     def create_database(self) -> str:
         """The URL of a new database, as Kinto wants them: UTF-8 and UTC."""
         name = f"kinto_{uuid4().hex}"

@@ -228,6 +228,17 @@ class S3Test(StorageTest):
         assert head["ContentType"] == LABEL.mimetype
         assert head["ContentDisposition"] == LABEL.disposition
 
+    def test_compose_of_one_small_part_is_one_copy(self, storage, prefix):
+        self.put(storage, f"{prefix}part", b"content")
+        calls = []
+        events = storage.client.meta.events
+        remember = lambda model, **_: calls.append(model.name)  # noqa: E731
+        events.register("before-call.s3", remember)
+        storage.compose([f"{prefix}part"], f"{prefix}whole", LABEL)
+        events.unregister("before-call.s3", remember)
+        assert calls == ["HeadObject", "CopyObject"]
+        assert self.read(storage, f"{prefix}whole") == b"content"
+
     def test_a_source_whose_digest_is_not_known_yet(self, storage, prefix):
         with storage.spool() as file:
             file.write(b"content")
@@ -416,6 +427,24 @@ def test_a_body_that_is_cut(answering):
     with pytest.raises(StorageUnavailable):
         list(chunks)
     assert list(chunks) == []
+
+
+def test_delete_of_many_that_times_out_is_one_failure(monkeypatch):
+    """Or else one deletion would have everybody wait."""
+    keys = {"aws.access_key": "a", "aws.secret_key": "b"}
+    storage = make_storage({}, **keys, **{"aws.bucket_name": "b", "aws.region": "us-east-1"})
+
+    def time_out(**_):
+        raise ReadTimeoutError(endpoint_url="http://127.0.0.1")
+
+    monkeypatch.setattr(storage.client, "delete_objects", time_out)
+    counted = []
+    monkeypatch.setattr(storage._breaker, "_count", counted.append)
+    with pytest.raises(StorageUnavailable):
+        storage.delete(f"{number}" for number in range(1000))
+    assert len(counted) == 1
+    storage.delete([])
+    assert len(counted) == 1
 
 
 def test_delete_of_what_the_server_keeps(answering):
