@@ -78,9 +78,12 @@ def main() -> None:
                 except Exception:
                     traceback.print_exc()
                     failed.append(f"{run.__module__}.{run.__name__}")
+        stage.stop()
     if options.plots:
         plot(tables, options.plots)
     print(summary(table for each in tables.values() for table in each))
+    if options.quick:
+        print("Of sizes that small the numbers say little.")
     print(f"{time.monotonic() - started:.0f} seconds")
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")

@@ -18,7 +18,7 @@ COLUMNS = ["answer s", "gone s", "CPU s", "MiB over idle", "of 1/10"]
 
 def run(stage: Stage) -> Table:
     """In a folder and on S3; and a tenth of it first, for the memory."""
-    count = stage.pick(10_000, 300)
+    count = stage.pick(10_000, 200)
     lines: dict[str, dict[str, Cell]] = {}
     for name in stage.plugins:
         lines[f"local, {name}"] = _delete_twice(stage.server(name), count)

@@ -38,7 +38,7 @@ def run_s3(stage: Stage) -> Table:
 
 
 def _run(stage: Stage, storage: str, floor: str) -> Table:
-    size, runs = stage.pick(1024, 64), stage.pick(15, 3)
+    size, runs = stage.pick(1024, 64), stage.pick(15, 2)
     server = stage.server(OURS, storage)
     collection = server.client.collection()
     small, large = (_upload(server, collection, each) for each in (1, size))

@@ -6,6 +6,7 @@ All get the same bytes, and write JPEG of the same quality.
 import re
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from tests.shelf import settings as library_settings
 from tests.site import Site
 
 from .alternatives import THUMBOR, Pillow, Thumbor, Web, environment
-from .stage import OURS, start_postgresql
+from .stage import OURS, start_postgresql, stop_all
 
 AUTH = ("alice", "secret")
 CACHED, MANY = "with cache_seconds", "2 processes of 50 threads"
@@ -137,15 +138,25 @@ def start(stack: ExitStack, folder: Path) -> dict[str, Program]:
     memory = {"kinto.attachment.base_path": str(folder / "memory")}
     Site(**_of_library(postgresql)).close()
     cached = {"kinto.attachment.images.cache_seconds": "5"}
-    for name, kind, settings, pid in (
-        (OURS, Quiet, postgresql, database.pid),
-        (CACHED, Quiet, {**postgresql, **cached}, database.pid),
-        ("memory storage", Quiet, memory, None),
-        ("memory, with cache_seconds", Quiet, {**memory, **cached}, None),
-        (MANY, QuietProcesses, postgresql, database.pid),
-    ):
-        server = stack.enter_context(kind(_of_library(settings), folder))
-        programs[name] = Program(Library(server), pid)
+    kintos = {
+        OURS: (Quiet, postgresql, database.pid),
+        CACHED: (Quiet, {**postgresql, **cached}, database.pid),
+        "memory storage": (Quiet, memory, None),
+        "memory, with cache_seconds": (Quiet, {**memory, **cached}, None),
+        MANY: (QuietProcesses, postgresql, database.pid),
+    }
+
+    servers: list[Quiet] = []
+    stack.callback(stop_all, servers)
+
+    def start_one(kind: type[Quiet], settings: dict[str, str], pid: int | None) -> Program:
+        server = kind(_of_library(settings), folder)
+        servers.append(server)
+        return Program(Library(server), pid)
+
+    with ThreadPoolExecutor() as pool:
+        started = {name: pool.submit(start_one, *options) for name, options in kintos.items()}
+        programs |= {name: future.result() for name, future in started.items()}
     for name, draft in ((PILLOW, False), (DRAFT, True)):
         programs[name] = Program(stack.enter_context(Pillow(folder, draft=draft)))
     return programs

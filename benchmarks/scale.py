@@ -16,11 +16,11 @@ VERBS = ["upload", "replace", "delete"]
 
 def run(stage: Stage) -> Table:
     """In the collection that has them, too."""
-    others, times = stage.pick(100_000, 5000), stage.pick(150, 15)
+    others, times = stage.pick(100_000, 2000), stage.pick(150, 10)
     servers, collections = {}, {}
-    for name in stage.kintos:
-        for role in ("", "full"):
-            server = servers[name, role] = stage.server(name, role=role)
+    for role in ("", "full"):
+        for name, server in stage.servers(role=role).items():
+            servers[name, role] = server
             collection = collections[name, role] = server.client.collection()
             if role:
                 _fill(server, collection, others)

@@ -26,10 +26,9 @@ IDLE = """
 
 def run(stage: Stage) -> Table:
     """One process of 40 threads."""
-    length = stage.pick(20, 2)
-    lines = {}
-    for name in stage.kintos:
-        lines[name] = _measure(stage.server(name, threads=40), length)
+    length = stage.pick(20, 1)
+    servers = stage.servers(threads=40)
+    lines = {name: _measure(server, length) for name, server in servers.items()}
     ours = lines[OURS]
     targets = [
         Target("slow clients: p95 of GET, of unloaded", ours["x unloaded"], 1.5),

@@ -48,8 +48,8 @@ def run(stage: Stage) -> Table:
     floor = stage.floor("receive")
     requests = {FLOOR: lambda: floor.client.request("POST", "/", CONTENT)}
     servers: dict = {FLOOR: floor}
-    for name in stage.kintos:
-        servers[name] = server = stage.server(name)
+    for name, server in stage.servers().items():
+        servers[name] = server
         requests[name] = uploader(server, server.client.collection(), server.client)
     for _ in range(5):
         for request in requests.values():
@@ -60,7 +60,8 @@ def run(stage: Stage) -> Table:
     for _ in range(times):
         for name, request in requests.items():
             seconds[name].append(seconds_of(request))
-    statements = {name: _statements(stage, name) for name in stage.kintos}
+    told = stage.servers(role="statements", includes="statements")
+    statements = {name: _statements(server) for name, server in told.items()}
     p50 = {name: median(each) for name, each in seconds.items()}
     lines = {
         name: {
@@ -85,9 +86,8 @@ def run(stage: Stage) -> Table:
     return Table(title, columns, lines, targets, notes)
 
 
-def _statements(stage: Stage, name: str) -> list[str]:
+def _statements(server: Kinto) -> list[str]:
     """What one upload asks the database, and where it commits."""
-    server = stage.server(name, role="statements", includes="statements")
     upload = uploader(server, server.client.collection(), server.client)
     for _ in range(3):
         upload()
@@ -118,7 +118,7 @@ def _shorten(statement: str) -> str:
 def run_parallel(stage: Stage) -> Table:
     """Eight at once, to two processes."""
     times, rounds = stage.pick(400, 80), stage.pick(5, 1)
-    servers = {name: stage.server(name, workers=2, threads=50) for name in stage.kintos}
+    servers = stage.servers(workers=2, threads=50)
     collections = {name: server.client.collection() for name, server in servers.items()}
     workers = {}
     for name, server in servers.items():

@@ -3,9 +3,13 @@ started when it is asked for first, and then kept."""
 
 import shutil
 import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
+from typing import Any
 from uuid import uuid4
 
 import psycopg2
@@ -92,6 +96,7 @@ class Stage:
         self._stack = stack
         self._pythons = {KINTO: sys.executable, EXISTING: existing, OURS: sys.executable}
         self._servers: dict[tuple, Kinto] = {}
+        self._creating = Lock()
         shutil.copy(str(statements.__file__), folder)
 
     def pick(self, full: int, quick: int) -> int:
@@ -134,6 +139,17 @@ class Stage:
             server = Kinto(name, python, settings, self.folder, workers, threads, s3)
             self._servers[key] = self._stack.enter_context(server)
         return self._servers[key]
+
+    def servers(self, **options: Any) -> dict[str, Kinto]:
+        """One of each of :attr:`kintos`, started at once; see :meth:`server`."""
+        _ = self._template  # one for all
+        with ThreadPoolExecutor() as pool:
+            started = pool.map(lambda name: self.server(name, **options), self.kintos)
+            return dict(zip(self.kintos, started, strict=True))
+
+    def stop(self) -> None:
+        """End all servers; at once, as each takes a second."""
+        stop_all(self._servers.values())
 
     def floor(self, program: str, folder: Path | None = None, **env: str) -> Floor:
         return self._stack.enter_context(Floor(program, folder or self.make_folder(), **env))
@@ -180,8 +196,15 @@ class Stage:
 
     def _create_database(self) -> str:
         name = f"kinto_{uuid4().hex}"
-        _execute(self._postgresql, f"CREATE DATABASE {name} TEMPLATE {self._template}")
+        with self._creating:
+            _execute(self._postgresql, f"CREATE DATABASE {name} TEMPLATE {self._template}")
         return _database(self._postgresql, name)
+
+
+def stop_all(servers: Iterable[Gunicorn]) -> None:
+    with ThreadPoolExecutor() as pool:
+        for stopped in [pool.submit(server.stop) for server in servers]:
+            stopped.result()
 
 
 def start_postgresql(stack: ExitStack, folder: Path) -> PostgreSQL:

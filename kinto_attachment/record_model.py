@@ -10,6 +10,7 @@ request: :func:`install` makes it so, once in a process. All other requests have
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -73,7 +74,8 @@ class RecordModel(Model):
         if self._write.missing:
             raise ObjectNotFoundError(object_id)
         found = super().get_object(object_id, parent_id)
-        self._write.old = {name: found[name] for name in found if name != self.permissions_field}
+        self._write.old = deepcopy(found)  # changes are made in place
+        del self._write.old[self.permissions_field]
         return found
 
     def create_object(self, obj: Row, parent_id: str | None = None) -> Row:
