@@ -4,6 +4,7 @@ A test that asks for ``site`` runs on each of the combinations. Servers are star
 test needs them, and stopped at the end.
 """
 
+import signal
 import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +20,11 @@ from .servers.gcs import FakeGCS
 from .servers.postgresql import PostgreSQL
 from .servers.s3 import Moto, SeaweedFS
 from .site import ALICE, Site
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and so would all that they
+# start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 KINTO_STORAGES = ["memory", "postgresql"]
 FILE_STORAGES = ["local", "moto", "seaweedfs", "gcs"]

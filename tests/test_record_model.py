@@ -19,6 +19,12 @@ TOMORROW = 4102444800000
 
 
 @pytest.fixture
+def site(make_site, kinto):
+    """Where the bytes are makes no difference."""
+    return make_site(kinto)
+
+
+@pytest.fixture
 def timestamps(site):
     """Of the events of records, as they come."""
     seen = []
