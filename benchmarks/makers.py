@@ -15,7 +15,7 @@ import psutil
 import requests
 
 from kinto_attachment.library import metadata
-from tests.servers.wsgi import Gunicorn, KintoServer
+from tests.servers.wsgi import Gunicorn, GunicornProcesses, KintoServer
 from tests.shelf import settings as library_settings
 from tests.site import Site
 
@@ -36,10 +36,8 @@ class Quiet(Gunicorn):
         return super().command()
 
 
-class QuietProcesses(Quiet):
-    """Two processes of many threads."""
-
-    workers, threads = 2, 50
+class QuietProcesses(Quiet, GunicornProcesses):
+    pass
 
 
 class Library(Web):

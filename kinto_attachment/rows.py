@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 Row = dict[str, Any]
 
 PAGE = 1000
-"""Keys in one row or one filter, and in one DeleteObjects of S3."""
+"""Keys in one row or one filter."""
 
 
 def pages(items: Iterable[Item]) -> Iterator[list[Item]]:

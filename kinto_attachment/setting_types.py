@@ -24,7 +24,7 @@ def parse_flag(value: Any) -> bool:
 
 
 def parse_size(value: Any) -> int:
-    return _whole_number(value, "of bytes")
+    return _whole_number(value, "a number of bytes")
 
 
 def parse_count(value: Any) -> int:
@@ -35,13 +35,13 @@ def parse_count(value: Any) -> int:
 
 
 def parse_number(value: Any) -> int:
-    return _whole_number(value, "of things")
+    return _whole_number(value, "a whole number")
 
 
 def _whole_number(value: Any, what: str) -> int:
     text = parse_text(value) or "0"
     if not text.isascii() or not text.isdigit():
-        raise ValueError(f"{text!r} is not a number {what}")
+        raise ValueError(f"{text!r} is not {what}")
     return int(text)
 
 

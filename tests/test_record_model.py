@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 from kinto.core.events import ResourceChanged
+from kinto.core.resource import Resource
 from kinto.core.resource.model import Model
 from kinto.views.records import Record as RecordResource
 from sqlalchemy import event
@@ -353,4 +354,5 @@ class TestStatements:
                 other.http.delete(other.uri, headers=ALICE)
             counts.append(len(asked))
             monkeypatch.setattr(RecordResource, "default_model", Model)
+            monkeypatch.setattr(RecordResource, "timestamp", Resource.timestamp)
         assert counts[0] == counts[1]

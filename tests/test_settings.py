@@ -110,7 +110,7 @@ def test_storage_is_found(given, storage):
         ({**BASE, "attachment.images.sizes": "320"}, "images.sizes: '320' is not a size of the"),
         ({**BASE, "attachment.images.workers": "0"}, "images.workers: '0' is not a number above 0"),
         ({**BASE, "attachment.images.workers": "99"}, "images.workers: 99 is not a number of 1"),
-        ({**BASE, "attachment.images.queue": "few"}, "images.queue: 'few' is not a number of"),
+        ({**BASE, "attachment.images.queue": "few"}, "images.queue: 'few' is not a whole number"),
         ({**BASE, "attachment.images.memory": "1"}, "images.memory: 1 bytes are less than the"),
         ({**BASE, "attachment.images.avif_quality": "101"}, "avif_quality: 101 is not a quality"),
         ({**BASE, "attachment.folder": "_variants"}, "attachment.folder: is that of the media"),

@@ -7,10 +7,8 @@ says by whom.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
-from itertools import islice
 from typing import BinaryIO
 from uuid import uuid4
 
@@ -25,7 +23,7 @@ from ..keys import check_key
 from ..media_type import DEFAULT_MIMETYPE
 from ..settings import Settings
 from . import IStorage, Stat
-from .base import RemoteStorage, read_spool_dir
+from .base import RemoteStorage, at_once, read_spool_dir
 from .gcs_bucket import Bucket, ObjectChunks, Resumable, translated
 
 PART = 8 * 1024 * 1024
@@ -143,12 +141,7 @@ class GoogleCloudStorage(RemoteStorage):
         return Stat(key, blob.size, blob.time_created)
 
     def delete(self, keys: Iterable[str]) -> None:
-        keys = iter(keys)
-        with ThreadPoolExecutor(_DELETERS) as pool:
-            # One round of the pool at a time: one that fails is the last.
-            while some := [check_key(key) for key in islice(keys, _DELETERS)]:
-                for _ in pool.map(self._delete, some):
-                    pass
+        at_once(self._delete, map(check_key, keys), _DELETERS)
 
     def list(self, prefix: str = "") -> Iterator[Stat]:
         for blob in self._bucket.blobs(prefix):

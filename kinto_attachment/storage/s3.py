@@ -19,10 +19,10 @@ from ..errors import BlobNotFound, StorageError, StorageUnavailable
 from ..keys import check_key
 from ..settings import Settings
 from . import IStorage, Stat
-from .base import RemoteStorage, read_spool_dir
+from .base import RemoteStorage, at_once, read_spool_dir
 from .breaker import Breaker
 from .s3_answers import NOT_FOUND, S3Chunks, translated
-from .s3_parts import COPY, DELETED, PART, at_once, compose_parts, read_parts, send_all
+from .s3_parts import COPY, DELETED, PART, WORKERS, compose_parts, read_parts, send_all
 
 CONNECTIONS = 50
 
@@ -167,7 +167,7 @@ class S3FileStorage(RemoteStorage):
             return
         # To the breaker, what times out at once is one call.
         with self._breaker.call(first[0]):
-            at_once(self._delete_page, chain([first], pages))
+            at_once(self._delete_page, chain([first], pages), WORKERS)
 
     def _delete_page(self, keys: Sequence[str]) -> None:
         objects = [{"Key": check_key(key)} for key in keys]

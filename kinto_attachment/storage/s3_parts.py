@@ -4,13 +4,12 @@ The limits are those of https://docs.aws.amazon.com/AmazonS3/latest/userguide/qf
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from io import BytesIO
-from itertools import chain
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 from ..blob import Source
 from ..errors import StorageUnavailable
+from .base import at_once
 
 MIB = 1024 * 1024
 MIN_PART = PART = 5 * MIB
@@ -30,8 +29,6 @@ DELETED = 250
 than one."""
 
 Part = dict[str, Any]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def read_parts(source: Source) -> Iterator[Part]:
@@ -92,33 +89,8 @@ def send_all(send: Callable[[int, Part], Part], parts: Iterator[Part]) -> list[P
 
     :param send: takes the number of a part, from 1, and the part.
     """
-    sent = at_once(lambda numbered: send(*numbered), enumerate(parts, start=1))
+    sent = at_once(lambda numbered: send(*numbered), enumerate(parts, start=1), WORKERS)
     return sorted(sent, key=lambda answer: answer["PartNumber"])
-
-
-def at_once(call: Callable[[Item], Result], items: Iterator[Item]) -> list[Result]:
-    """Call it with each item as it comes, a few at once; what they returned, in no order. After
-    the first that raised, no other is begun. One alone needs no thread."""
-    results: list[Result] = []
-    first, second = next(items, None), next(items, None)
-    if second is None:
-        return [] if first is None else [call(first)]
-    items = chain([first, second], items)
-    del first, second  # parts are large
-    with ThreadPoolExecutor(WORKERS) as pool:
-        running: set[Future] = set()
-        try:
-            for item in items:
-                running.add(pool.submit(call, item))
-                del item
-                if len(running) >= WORKERS:
-                    done, running = wait(running, return_when=FIRST_COMPLETED)
-                    results += [future.result() for future in done]
-            results += [future.result() for future in running]
-        finally:
-            for future in running:
-                future.cancel()
-    return results
 
 
 def _read_exactly(file: BinaryIO, size: int) -> bytes:

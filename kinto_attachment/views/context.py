@@ -170,17 +170,12 @@ class RecordContext(RouteFactory):
         ref, request = self.ref, self._request
         raise_404_if_invalid_id(request, "bucket", ref.bucket)
         raise_404_if_invalid_id(request, "collection", ref.collection)
-        bucket_uri = f"/buckets/{ref.bucket}"
         try:
-            found = object_exists_or_404(request, "collection", ref.collection, bucket_uri)
+            read_collection(request, ref.bucket, ref.collection)
         except httpexceptions.HTTPNotFound:
             if not self.is_default_bucket:
                 raise
             self._bucket_to_create = not self._bucket_exists
-            return
-        if not is_in_batch(request):  # where it may be deleted, and created again
-            # Where Kinto looks for what it has read in this transaction.
-            request.bound_data.setdefault("collections", {})[ref.collection_uri] = found
 
     def _require(self, method: str) -> None:
         creates = method == "POST" and (
@@ -193,3 +188,16 @@ class RecordContext(RouteFactory):
         else:
             self.required_permission = "write"
             self.permission_object_id = self.ref.uri
+
+
+def read_collection(request: Request, bucket: str, collection: str) -> None:
+    """Look for it, and leave it where Kinto looks for what was read in this transaction; but in
+    a batch, where it may be deleted, and created again.
+
+    :raises HTTPNotFound: there is no such collection.
+    """
+    parent = f"/buckets/{bucket}"
+    found = object_exists_or_404(request, "collection", collection, parent)
+    if not is_in_batch(request):
+        known = request.bound_data.setdefault("collections", {})
+        known[f"{parent}/collections/{collection}"] = found

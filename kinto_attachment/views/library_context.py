@@ -2,13 +2,12 @@
 
 from kinto.authorization import RouteFactory
 from kinto.core.errors import ERRORS, http_error
-from kinto.views import object_exists_or_404
 from pyramid import httpexceptions
 from pyramid.request import Request
 
 from ..body import Body
 from ..library import Library
-from .context import RecordContext
+from .context import RecordContext, read_collection
 
 
 class UploadContext(RouteFactory):
@@ -52,13 +51,11 @@ def library_of(request: Request) -> Library:
 
 
 def check_library(request: Request, library: Library) -> None:
-    """Look for its collection, where Kinto's records look for what was found.
-
+    """
     :raises HTTPNotFound: nobody has made it yet.
     """
-    parent = f"/buckets/{library.bucket}"
     try:
-        found = object_exists_or_404(request, "collection", library.collection, parent)
+        read_collection(request, library.bucket, library.collection)
     except httpexceptions.HTTPNotFound:
         raise http_error(
             httpexceptions.HTTPNotFound(),
@@ -66,4 +63,3 @@ def check_library(request: Request, library: Library) -> None:
             message="There is no media library yet: kinto-attachment library init",
             details={"id": library.collection, "resource_name": "collection"},
         ) from None
-    request.bound_data.setdefault("collections", {})[library.uri] = found
