@@ -18,13 +18,13 @@ from pathlib import Path
 
 import psutil
 
-from tests.servers.existing import REQUIREMENTS, REUSE
+from tests.support.servers.existing import REQUIREMENTS, REUSE
 
-from . import deletion, download, images, media, scale, slow, small, upload
-from .alternatives import environment
+from .harness.competitors import environment
+from .harness.environment import EXISTING, Stage
 from .plot import plot
 from .report import Table, summary
-from .stage import EXISTING, Stage
+from .scenarios import deletion, download, images, media, scale, slow, small, upload
 
 ROWS: dict[str, list[Callable[[Stage], Table | Iterator[Table]]]] = {
     "upload": [upload.run, upload.run_s3],

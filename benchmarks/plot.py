@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from .harness.environment import EXISTING, OURS
 from .report import Table
-from .stage import EXISTING, OURS
 
 WIDTH, LABELS, BAR, GAP = 760, 210, 20, 8
 NUMBERS = 80  # to the right of the longest bar

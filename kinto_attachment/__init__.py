@@ -19,30 +19,33 @@ def includeme(config: Configurator) -> None:
     # Not before Kinto is set up: services take renderer and CORS settings when they are imported.
     from pyramid_storage.registry import get_file_storage_impl
 
-    from . import guard, listeners, record_model
-    from .claims import Claims
+    from .attachments import attribute as guard
+    from .attachments import default_bucket, listeners, record_model
+    from .attachments import image_views as images
+    from .attachments import views as attachments
     from .errors import AttachmentError, SettingError
-    from .files import Files
-    from .heartbeat import heartbeat
-    from .imaging import Imaging
-    from .kept import KeptFiles
-    from .legacy import LegacyRows
-    from .library import open_library
-    from .links import Links
-    from .media import MediaStore
-    from .pending import PendingUploads
-    from .releases import Releases
+    from .http.heartbeat import heartbeat
+    from .http.response_cache import SharedCache, execution_policy
+    from .http.responses import error_view
+    from .images.service import Imaging
+    from .legacy.adoption import LegacyRows
+    from .legacy.kept_files import KeptFiles
+    from .library import views as library
+    from .library import views as uploads
+    from .library.schema import open_library
+    from .media import views as media
+    from .media.context import PRINCIPALS
+    from .media.store import MediaStore
+    from .media.verifier import Background, Verifier
+    from .remote.unsplash import open_unsplash
+    from .rows.deletion import Claims, Releases
+    from .rows.links import Links
+    from .rows.uploads import PendingUploads, UnclaimedUploads
+    from .rows.variants import Variants
     from .settings import read_settings
-    from .shared_cache import SharedCache, execution_policy
     from .storage import IFileStorage, open_storage
-    from .storage.pyramid import PyramidStorage
-    from .unclaimed import UnclaimedUploads
-    from .unsplash import open_unsplash
-    from .variants import Variants
-    from .verify import Background, Verifier
-    from .views import attachments, default_bucket, images, library, media, uploads
-    from .views.errors import error_view
-    from .views.media_context import PRINCIPALS
+    from .storage.pyramid_storage import PyramidStorage
+    from .transactions.files import Files
 
     registry = config.registry
     config.add_settings({**PRINCIPALS, **config.get_settings()})
@@ -92,7 +95,7 @@ def includeme(config: Configurator) -> None:
         KeptFiles(settings, storage, registry.attachment_links, registry.attachment_releases),
     )
     if hasattr(registry.storage, "client"):
-        from .migrations import AttachmentMigration  # PostgreSQL is an extra of Kinto
+        from .legacy.migration import AttachmentMigration  # PostgreSQL is an extra of Kinto
 
         config.add_migration(AttachmentMigration(registry.attachment_legacy))
 
@@ -104,7 +107,7 @@ def includeme(config: Configurator) -> None:
     record_model.install()
     listeners.install(config)
     config.add_tween(
-        "kinto_attachment.retry.tween_factory",
+        "kinto_attachment.transactions.retry.tween_factory",
         under=EXCVIEW,
         over="kinto.core.events.notify_resource_events_before",
     )

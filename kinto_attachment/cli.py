@@ -22,16 +22,19 @@ from tqdm import tqdm
 
 from .errors import AttachmentError, SettingError
 from .finding import Finding
-from .maintenance import Keys, Server
 from .maintenance.fsck import check
 from .maintenance.gc import collect
-from .maintenance.library import create
+from .maintenance.init_library import create
+from .maintenance.key_index import Keys
 from .maintenance.migrate import copy
 from .maintenance.rebase import rebase
+from .maintenance.server import Server
+from .media.verifier import Verifier
 from .settings import read_settings
 from .storage import open_storage
-from .transfer import Client, download, upload
-from .verify import Verifier
+from .transfer.client import Client
+from .transfer.download import download
+from .transfer.upload import upload
 
 CLEAN, PROBLEMS, FAILED = 0, 1, 2
 

@@ -14,12 +14,12 @@ import transaction
 from kinto.views.records import Record as RecordResource
 from pyramid.events import NewRequest
 
-from kinto_attachment.maintenance import Server, fsck
-
-from .servers.gcs import FakeGCS
-from .servers.postgresql import PostgreSQL
-from .servers.s3 import Moto, SeaweedFS
-from .site import ALICE, Site
+from kinto_attachment.maintenance import fsck
+from kinto_attachment.maintenance.server import Server
+from tests.support.servers.gcs import FakeGCS
+from tests.support.servers.postgresql import PostgreSQL
+from tests.support.servers.s3 import Moto, SeaweedFS
+from tests.support.site import ALICE, Site
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and so would all that they
 # start and interrupt.

@@ -19,10 +19,9 @@ import pytest
 import requests
 
 from kinto_attachment.cli import main
-
-from .servers.wsgi import BIN, INI, Gunicorn
-from .shelf import Shelf
-from .site import SETTINGS, Site
+from tests.support.library import Shelf
+from tests.support.servers.wsgi import BIN, INI, Gunicorn
+from tests.support.site import SETTINGS, Site
 
 
 def shell(*arguments, **env: str) -> tuple[int, list[str], str]:

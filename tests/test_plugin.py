@@ -12,8 +12,7 @@ from pyramid_storage.interfaces import IFileStorage
 import kinto_attachment
 from kinto_attachment.errors import StorageUnavailable
 from kinto_attachment.storage import IFileStorage as OwnIFileStorage
-
-from .site import ALICE, Site
+from tests.support.site import ALICE, Site
 
 
 class TestCapability:

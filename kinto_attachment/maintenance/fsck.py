@@ -6,13 +6,14 @@ from contextlib import closing
 from hashlib import sha256
 from typing import Any
 
-from ..attached import records_of, rows_of
-from ..blob import ATTRIBUTE, Attachment, RecordRef, Ref, UploadRef
 from ..errors import BlobNotFound, StorageUnavailable
+from ..files.blob import ATTRIBUTE, Attachment
+from ..files.ref import RecordRef, Ref, UploadRef
 from ..finding import Finding
-from ..links import Link
-from ..rows import pages
-from . import Keys, Server
+from ..rows.links import Link
+from ..rows.paging import pages, records_of, rows_of
+from .key_index import Keys
+from .server import Server
 
 RESTORE = "restore it from a backup, or DELETE {record}/attachment"
 DELETE = "restore it from a backup, or DELETE /media/{hash}"

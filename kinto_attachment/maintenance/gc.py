@@ -11,17 +11,18 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any
 
-from ..attached import records_of, rows_of
-from ..blob import ATTRIBUTE, RecordRef, UploadRef
 from ..errors import BlobNotFound, NotImported, SweepRefused
+from ..files.blob import ATTRIBUTE
+from ..files.key import HEARTBEAT, ends_of
+from ..files.ref import RecordRef, UploadRef
 from ..finding import Finding
-from ..keys import HEARTBEAT, ends_of
-from ..links import Link
-from ..releases import Release, Rule
-from ..rows import pages
-from ..unclaimed import Unclaimed
-from ..variants import Variant
-from . import Keys, Server
+from ..rows.deletion import Release, Rule
+from ..rows.links import Link
+from ..rows.paging import pages, records_of, rows_of
+from ..rows.uploads import Unclaimed
+from ..rows.variants import Variant
+from .key_index import Keys
+from .server import Server
 
 FEW = 10
 """Files in no record, of which there may be more than of others: a new server."""
@@ -243,8 +244,8 @@ class _Collector:
             return True
 
     def _delete_doomed(self, keys: list[str]) -> tuple[list[str], bool]:
-        """Of keys that somebody may just be storing, see :mod:`kinto_attachment.claims`; those
-        that went. The others are to stay: who stores them now writes down what becomes of them."""
+        """Of keys that somebody may just be storing, see
+        :mod:`kinto_attachment.rows.deletion`; those that went. The others are to stay: who stores them now writes down what becomes of them."""
         server = self._server
         doom = None if self._dry_run else server.run(lambda: server.claims.doom(keys))
         # In this order, each with eyes of its own: a claim ends when its link is there.

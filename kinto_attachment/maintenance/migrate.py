@@ -14,20 +14,21 @@ from mimetypes import guess_type
 from typing import Any
 from uuid import uuid4
 
-from ..attached import records_of, rows_of
-from ..blob import ATTRIBUTE, Attachment, RecordRef, Source
 from ..errors import BlobExists, BlobNotFound, NotImported, SettingError
+from ..files.blob import ATTRIBUTE, Attachment, Source
+from ..files.key import HEARTBEAT
+from ..files.mimetype import DEFAULT_MIMETYPE, accept_mimetype
+from ..files.ref import RecordRef
 from ..finding import Finding
-from ..keys import HEARTBEAT
-from ..links import Link
-from ..media_type import DEFAULT_MIMETYPE, accept_mimetype
-from ..policy import Policy
-from ..releases import Rule
-from ..rows import Row
+from ..rows.deletion import Rule
+from ..rows.links import Link
+from ..rows.paging import Row, records_of, rows_of
 from ..settings import Settings
+from ..settings.policy import Policy
 from ..storage import IStorage, Stat
-from . import Keys, Server
 from .fsck import RESTORE
+from .key_index import Keys
+from .server import Server
 
 COPY_AGAIN = "delete it there, and run it again"
 MOVE_AWAY = "run it again; if it stays, look which of both is wanted, and delete the other"

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
-from ..attached import rows_of
-from ..blob import ATTRIBUTE
+from ..files.blob import ATTRIBUTE
 from ..finding import Finding
-from ..links import Link
-from ..setting_types import parse_url
-from . import Server
+from ..rows.links import Link
+from ..rows.paging import rows_of
+from ..settings.parsers import parse_url
+from .server import Server
 
 
 def rebase(server: Server, old: str, new: str, *, dry_run: bool = False) -> Iterator[Finding]:

@@ -15,9 +15,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO
 from urllib.parse import urljoin
 
-from ..blob import Digest
 from ..errors import RemoteFailed, RemoteLimited, RemoteNotFound, StorageUnavailable, TooLarge
-from ..media_type import accept_mimetype
+from ..files.blob import Digest
+from ..files.mimetype import accept_mimetype
 from .connection import Patience, Response, ask
 from .origin import Origin, is_public
 

@@ -12,8 +12,8 @@ from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
 
-from ..blob import CHUNK
 from ..errors import RemoteFailed, RemoteTimeout
+from ..files.blob import CHUNK
 from .origin import Origin, is_public, split
 
 LINGER = 1.0

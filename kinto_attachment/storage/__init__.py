@@ -38,7 +38,7 @@ class Stat:
 class IStorage(Interface):
     """Bytes under keys. Thread-safe, and safe in the children of a preforking server.
 
-    Keys are judged by :func:`kinto_attachment.keys.check_key`; every method that takes one
+    Keys are judged by :func:`kinto_attachment.files.key.check_key`; every method that takes one
     raises ``KeyRefused`` for a bad one. Any of them raises ``StorageUnavailable`` within a
     bounded time when the storage cannot be reached or refuses us.
     """
@@ -54,7 +54,7 @@ class IStorage(Interface):
         storage, which may then take it over without copying."""
 
     def put(key, source):
-        """Store all bytes of ``source`` (:class:`~kinto_attachment.blob.Source`) under
+        """Store all bytes of ``source`` (:class:`~kinto_attachment.files.blob.Source`) under
         ``key``, with its type and disposition. All or nothing, and durable on return.
         The source stays open and may be put again.
 
@@ -83,7 +83,7 @@ class IStorage(Interface):
     def compose(parts, key, label):
         """Store under ``key`` the blobs ``parts`` (a list of keys) one after the other, without
         moving them through this process where the storage can. The parts remain. ``label``
-        (:class:`~kinto_attachment.blob.Label`) is what the object says of itself.
+        (:class:`~kinto_attachment.files.blob.Label`) is what the object says of itself.
 
         :raises BlobNotFound: a part is not there; nothing is stored under ``key``.
         :raises BlobExists: as ``put``."""

@@ -9,7 +9,7 @@ from tempfile import TemporaryFile
 from typing import BinaryIO, TypeVar
 
 from ..errors import SettingError, StorageUnavailable
-from ..keys import check_key
+from ..files.key import check_key
 from ..settings import Settings
 
 Item = TypeVar("Item")

@@ -17,10 +17,10 @@ from google.cloud.storage.acl import ACL
 from google.oauth2 import service_account
 from zope.interface import implementer
 
-from ..blob import Label, Source
 from ..errors import BlobExists, BlobNotFound, KeyRefused, SettingError, StorageUnavailable
-from ..keys import check_key
-from ..media_type import DEFAULT_MIMETYPE
+from ..files.blob import Label, Source
+from ..files.key import check_key
+from ..files.mimetype import DEFAULT_MIMETYPE
 from ..settings import Settings
 from . import IStorage, Stat
 from .base import RemoteStorage, at_once, read_spool_dir

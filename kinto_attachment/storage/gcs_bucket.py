@@ -21,10 +21,10 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from google.oauth2 import service_account
 from requests.adapters import HTTPAdapter
 
-from ..blob import CHUNK
 from ..errors import BlobExists, BlobNotFound, StorageUnavailable
-from ..keys import check_key
-from .breaker import Breaker
+from ..files.blob import CHUNK
+from ..files.key import check_key
+from .circuit_breaker import Breaker
 
 _CONNECTIONS = 50  # kept open, one a thread of a large server
 

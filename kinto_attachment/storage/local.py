@@ -17,9 +17,9 @@ from uuid import uuid4
 
 from zope.interface import implementer
 
-from ..blob import CHUNK, Label, Source
 from ..errors import BlobExists, BlobNotFound, KeyRefused, SettingError, StorageUnavailable
-from ..keys import check_key
+from ..files.blob import CHUNK, Label, Source
+from ..files.key import check_key
 from ..settings import Settings
 from . import IStorage, Stat
 from .base import Storage

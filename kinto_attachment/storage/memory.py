@@ -9,9 +9,9 @@ from typing import BinaryIO
 
 from zope.interface import implementer
 
-from ..blob import CHUNK, Label, Source
 from ..errors import BlobExists, BlobNotFound
-from ..keys import check_key
+from ..files.blob import CHUNK, Label, Source
+from ..files.key import check_key
 from ..settings import Settings
 from . import IStorage, Stat
 from .base import Storage

@@ -1,4 +1,4 @@
-"""Bytes in a bucket of Amazon S3, or of a server that speaks its protocol."""
+"""What S3 answers: the bytes of an object, or that something is wrong."""
 
 import os
 from base64 import b64encode
@@ -11,18 +11,67 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import HTTPError
 from zope.interface import implementer
 
-from ..blob import Label, Source
 from ..errors import BlobNotFound, StorageError, StorageUnavailable
-from ..keys import check_key
+from ..files.blob import CHUNK, Label, Source
+from ..files.key import check_key
 from ..settings import Settings
 from . import IStorage, Stat
 from .base import RemoteStorage, at_once, read_spool_dir
-from .breaker import Breaker
-from .s3_answers import NOT_FOUND, S3Chunks, translated
-from .s3_parts import COPY, DELETED, PART, WORKERS, compose_parts, read_parts, send_all
+from .circuit_breaker import Breaker
+from .s3_multipart import COPY, DELETED, PART, WORKERS, compose_parts, read_parts, send_all
+
+NOT_FOUND = {"NoSuchKey", "NotFound", "404"}
+# The last three: an answer that lacks what S3 always says, or says nonsense; a connection cut.
+UNAVAILABLE = (BotoCoreError, HTTPError, KeyError, ValueError, OSError)
+
+
+@contextmanager
+def translated(key: str, missing: type[StorageError] = StorageUnavailable) -> Iterator[None]:
+    """What botocore says, in our words.
+
+    :param missing: what a 404 is. Only who reads may say that a blob is not there: to who
+        writes, it is a bucket that is gone or a server that is none of S3.
+    """
+    try:
+        yield
+    except ClientError as error:
+        unknown = error.response["Error"]["Code"] in NOT_FOUND
+        raise (missing if unknown else StorageUnavailable)(key, str(error)) from error
+    except UNAVAILABLE as error:
+        raise StorageUnavailable(key, f"{type(error).__name__}: {error}") from error
+
+
+class S3Chunks(Iterator[bytes]):
+    """The body of an answer, closed at its end or by :meth:`close`. Without one there are none."""
+
+    def __init__(self, key: str, body: Any = None, length: int = 0):
+        self._key = key
+        self._body = body
+        self.length = length
+
+    def __next__(self) -> bytes:
+        if self._body is None:
+            raise StopIteration
+        try:
+            with translated(self._key):
+                chunk = self._body.read(CHUNK)
+        except StorageUnavailable:
+            self.close()
+            raise
+        if not chunk:
+            self.close()
+            raise StopIteration
+        return chunk
+
+    def close(self) -> None:
+        if self._body is not None:
+            self._body.close()
+            self._body = None
+
 
 CONNECTIONS = 50
 

@@ -18,8 +18,8 @@ from uuid import uuid4
 import pytest
 from zope.interface.verify import verifyObject
 
-from ..blob import CHUNK, Label, Source
 from ..errors import BlobExists, BlobNotFound, KeyRefused, StorageUnavailable
+from ..files.blob import CHUNK, Label, Source
 from . import IStorage
 
 LARGE = 17 * 1024 * 1024 + 3

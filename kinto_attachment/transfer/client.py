@@ -11,8 +11,10 @@ from urllib.parse import quote, urljoin, urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
-from ..blob import CHUNK, RecordRef
-from .answers import (
+from ..files.blob import CHUNK
+from ..files.ref import RecordRef
+from .connections import BreakableAdapter
+from .responses import (
     ENDED,
     REDIRECTED,
     REMEDIES,
@@ -26,7 +28,6 @@ from .answers import (
     reason,
     retry_after,
 )
-from .connections import BreakableAdapter
 
 Answer = TypeVar("Answer")
 

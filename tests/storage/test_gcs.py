@@ -22,14 +22,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from requests.adapters import HTTPAdapter
 
-from kinto_attachment.blob import Source, content_disposition
 from kinto_attachment.errors import BlobExists, BlobNotFound, SettingError, StorageUnavailable
+from kinto_attachment.files.blob import Source
+from kinto_attachment.files.filename import content_disposition
 from kinto_attachment.settings import read_settings
 from kinto_attachment.storage import open_storage
 from kinto_attachment.storage.gcs import COMPOSING, PART
 from kinto_attachment.storage.testing import LABEL, LARGE, StorageTest
-
-from ..servers.gcs import as_the_real_one
+from tests.support.servers.gcs import as_the_real_one
 
 TIMEOUT = 0.4  # seconds, where nobody answers
 BOUND = 8 * TIMEOUT  # for any call: some ask twice, machines are busy

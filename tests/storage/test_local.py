@@ -6,8 +6,8 @@ import stat
 
 import pytest
 
-from kinto_attachment.blob import Label, Source
 from kinto_attachment.errors import BlobExists, BlobNotFound, KeyRefused, StorageUnavailable
+from kinto_attachment.files.blob import Label, Source
 from kinto_attachment.storage.local import LocalFileStorage
 from kinto_attachment.storage.testing import StorageTest
 
@@ -155,9 +155,9 @@ def test_a_file_that_gets_shorter_while_it_is_read(storage, tmp_path):
 def test_many_threads_with_one_name(storage):
     from concurrent.futures import ThreadPoolExecutor
 
-    from kinto_attachment.blob import RecordRef
     from kinto_attachment.errors import BlobExists
-    from kinto_attachment.keys import KeyTemplate
+    from kinto_attachment.files.key import KeyTemplate
+    from kinto_attachment.files.ref import RecordRef
 
     template = KeyTemplate("", "{filename}")
 

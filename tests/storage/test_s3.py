@@ -13,11 +13,12 @@ import pytest
 import requests
 from botocore.exceptions import ReadTimeoutError
 
-from kinto_attachment.blob import Source, content_disposition
 from kinto_attachment.errors import BlobNotFound, StorageUnavailable
+from kinto_attachment.files.blob import Source
+from kinto_attachment.files.filename import content_disposition
 from kinto_attachment.settings import read_settings
 from kinto_attachment.storage import open_storage
-from kinto_attachment.storage.s3_parts import compose_parts
+from kinto_attachment.storage.s3_multipart import compose_parts
 from kinto_attachment.storage.testing import LABEL, LARGE, StorageTest
 
 

@@ -1,0 +1,91 @@
+"""The same small uploads on a server that has many other attachments."""
+
+import os
+from statistics import median
+from uuid import uuid4
+
+from ..harness.client import Client
+from ..harness.environment import KINTO, OURS, Kinto, Stage
+from ..harness.process_stats import seconds_of
+from ..harness.seed import copied_keys, copy_rows, write_files
+from ..report import Table, Target
+from .small import CONTENT
+
+VERBS = ["upload", "replace", "delete"]
+
+
+def run(stage: Stage) -> Table:
+    """In the collection that has them, too."""
+    others, times = stage.pick(100_000, 2000), stage.pick(150, 10)
+    servers, collections = {}, {}
+    for role in ("", "full"):
+        for name, server in stage.servers(role=role).items():
+            servers[name, role] = server
+            collection = collections[name, role] = server.client.collection()
+            if role:
+                _fill(server, collection, others)
+    seconds: dict[tuple, list[float]] = {}
+    for number in range(times + 3):
+        for (name, role), server in servers.items():
+            for verb, each in _verbs(name, server.client, collections[name, role]).items():
+                if number > 2:  # the first ones find nothing cached
+                    seconds.setdefault((name, verb, role), []).append(each)
+    p50 = {key: median(each) * 1000 for key, each in seconds.items()}
+    lines = {
+        f"{verb}, {name}": {
+            "empty": p50[name, verb, ""],
+            "full": p50[name, verb, "full"],
+            "x empty": p50[name, verb, "full"] / p50[name, verb, ""],
+        }
+        for verb in VERBS
+        for name in stage.kintos
+    }
+    targets = [
+        Target(
+            f"{others} others: p50 of {verb}, of empty", lines[f"{verb}, {OURS}"]["x empty"], 1.1
+        )
+        for verb in VERBS
+    ]
+    title = f"p50 in ms with {others} other attachments ({times} each, in turns)"
+    notes = [f"{KINTO}: PUT, PUT again and DELETE of records."]
+    return Table(title, ["empty", "full", "x empty"], lines, targets, notes)
+
+
+def _verbs(name: str, client: Client, collection: str) -> dict[str, float]:
+    """The seconds that each takes, of one new record."""
+    record = f"{collection}/records/{uuid4().hex}"
+    content = CONTENT, os.urandom(len(CONTENT))
+    if name == KINTO:
+        requests = {
+            "upload": lambda: client.json("PUT", record, {"n": 1}),
+            "replace": lambda: client.json("PUT", record, {"n": 2}),
+            "delete": lambda: client.request("DELETE", record),
+        }
+    else:
+        requests = {
+            "upload": lambda: client.upload(record, content[0]),
+            "replace": lambda: client.upload(record, content[1]),
+            "delete": lambda: client.request("DELETE", f"{record}/attachment"),
+        }
+    return {verb: seconds_of(request) for verb, request in requests.items()}
+
+
+def _fill(server: Kinto, collection: str, others: int) -> None:
+    record = f"{collection}/records/{uuid4().hex}"
+    if server.name == KINTO:
+        server.client.json("PUT", record, {"key": "no key"})
+        copy_rows(server.database, record.rpartition("/")[2], "no key", others)
+        return
+    key = key_of(server.client.upload(record, CONTENT))
+    uuid = uuid_of(key)
+    copy_rows(server.database, record.rpartition("/")[2], uuid, others)
+    write_files(server.files / other for other in copied_keys(key, uuid, others))
+
+
+def key_of(attachment: dict) -> str:
+    """Where its file is."""
+    return "bench/" + attachment["location"].partition("/bench/")[2]
+
+
+def uuid_of(key: str) -> str:
+    return key.rpartition("/")[2].partition(".")[0]

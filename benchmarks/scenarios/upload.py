@@ -1,0 +1,132 @@
+"""One large upload: what it costs the server, beside what does only the I/O."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from uuid import uuid4
+
+from ..harness.client import BLOCK
+from ..harness.environment import EXISTING, OURS, ROOT, Floor, Kinto, Stage, workers_of
+from ..harness.process_stats import MIB, Cost, in_turns, measure
+from ..report import Table, Target, ratio
+
+FLOOR = "floor: read, hash, write"
+UPLOAD_FILE = "floor: hash, upload_file"
+FIRST = 9  # MiB
+COLUMNS = ["MB/s", "x floor", "x existing", "CPU s", "CPU x floor", "MiB over idle"]
+
+
+def run(stage: Stage) -> Table:
+    """In a folder."""
+    size, runs = stage.pick(1024, 64), stage.pick(3, 1)
+    folder = stage.make_folder()
+    floor = stage.floor("receive", folder)
+    requests = {FLOOR: _requests(floor, "/", size)}
+    for name in stage.plugins:
+        server = stage.server(name)
+        requests[name] = _requests(server, f"{server.client.collection()}/records", size)
+    lines = _lines(in_turns(requests, runs), size, FLOOR)
+    ours = lines[OURS]
+    targets = [
+        Target("upload, local: MiB over idle", ours["MiB over idle"], 30),
+        Target("upload, local: MB/s of the existing plugin's", ours["x existing"], 2.5, True),
+        Target("upload, local: CPU of the floor's", ours["CPU x floor"], 1.25),
+    ]
+    return Table(f"Upload {size} MiB, local ({_medians(runs)})", COLUMNS, lines, targets)
+
+
+def run_s3(stage: Stage) -> Table:
+    """To SeaweedFS."""
+    size, runs = stage.pick(1024, 64), stage.pick(3, 1)
+    server = stage.server(OURS, "s3")
+    path = stage.make_folder() / "file.pdf"
+    with path.open("wb") as file:
+        file.writelines(BLOCK for _ in range(size))
+    requests = {
+        UPLOAD_FILE: partial(_upload_file, path, server.settings),
+        OURS: _requests(server, f"{server.client.collection()}/records", size),
+    }
+    if EXISTING in stage.plugins:
+        other = stage.server(EXISTING)
+        name = f"{EXISTING}, local"
+        requests[name] = _requests(other, f"{other.client.collection()}/records", size)
+    lines = _lines(in_turns(requests, runs), size, UPLOAD_FILE)
+    path.unlink()
+    ours = lines[OURS]
+    targets = [
+        Target("upload, S3: MiB over idle", ours["MiB over idle"], 60),
+        Target("upload, S3: MB/s of upload_file's, hashing first", ours["x floor"], 0.8, True),
+    ]
+    notes = [
+        "The floor is a program beside the object store, with the file on its disk.",
+        "The existing plugin has no S3 since 8.0.0; its line is of a folder.",
+    ]
+    title = f"Upload {size} MiB, S3 ({_medians(runs)})"
+    return Table(title, COLUMNS, lines, targets, notes)
+
+
+def _requests(server: Kinto | Floor, path: str, size: int) -> Callable[[], Cost]:
+    """A function that uploads once, and tells what it cost."""
+    is_kinto = isinstance(server, Kinto)
+    send = partial(server.client.send, form=is_kinto)
+    digest = sha256()
+    for _ in range(FIRST):
+        digest.update(BLOCK)
+
+    def upload() -> Cost:
+        record = f"{path}/{uuid4().hex}" if is_kinto else path
+        target = f"{record}/attachment" if is_kinto else path
+        cost = measure(workers, lambda: send(target, size))
+        if is_kinto:
+            server.client.request("DELETE", record)  # the disk is not endless
+        return cost
+
+    # What is loaded at the first request is not the cost of a large one.
+    first = f"{path}/first/attachment" if is_kinto else path
+    assert digest.hexdigest() in send(first, FIRST).decode()
+    workers = workers_of(server)
+    return upload
+
+
+def _upload_file(path: Path, settings: dict[str, str]) -> Cost:
+    aws = "kinto.attachment.aws."
+    env = {
+        **os.environ,
+        "AWS_ENDPOINT_URL_S3": settings[f"{aws}endpoint_url"],
+        "AWS_ACCESS_KEY_ID": settings[f"{aws}access_key"],
+        "AWS_SECRET_ACCESS_KEY": settings[f"{aws}secret_key"],
+        "AWS_DEFAULT_REGION": settings[f"{aws}region"],
+    }
+    module = [sys.executable, "-m", "benchmarks.harness.upload_file"]
+    ran = subprocess.run(
+        [*module, str(path), settings[f"{aws}bucket_name"]],
+        check=True,
+        capture_output=True,
+        cwd=ROOT,
+        env=env,
+    )
+    return json.loads(ran.stdout)
+
+
+def _lines(costs: dict[str, Cost], size: int, floor: str) -> dict[str, dict]:
+    existing = next((cost for name, cost in costs.items() if name.startswith(EXISTING)), None)
+    return {
+        name: {
+            "MB/s": size * MIB / 1e6 / cost["seconds"],
+            "x floor": costs[floor]["seconds"] / cost["seconds"],
+            "x existing": ratio(existing and existing["seconds"], cost["seconds"]),
+            "CPU s": cost["cpu"],
+            "CPU x floor": cost["cpu"] / costs[floor]["cpu"],
+            "MiB over idle": cost["memory"],
+        }
+        for name, cost in costs.items()
+    }
+
+
+def _medians(runs: int) -> str:
+    return f"medians of {runs}" if runs > 1 else "one run"

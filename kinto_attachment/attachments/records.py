@@ -1,0 +1,236 @@
+"""``location``: where the record says that its file is, and which key that is."""
+
+from typing import Any
+
+from kinto.core.errors import http_error
+from kinto.core.storage import Filter
+from kinto.core.storage.exceptions import ObjectNotFoundError, UnicityError
+from kinto.core.utils import COMPARISON, build_request
+from pyramid import httpexceptions
+from pyramid.registry import Registry
+from pyramid.request import Request
+from pyramid.response import Response
+
+from ..errors import BlobNotFound, KeyRefused, ReplacedMeanwhile
+from ..files.blob import ATTRIBUTE, Attachment, Blob
+from ..files.key import check_key
+from ..files.mimetype import DEFAULT_MIMETYPE, accept_mimetype
+from ..files.ref import RecordRef
+from ..rows.links import Link
+from ..settings.policy import Policy
+from ..transactions.request import files_of
+from .record_model import Write, write_one
+
+
+def location_of(request: Request, ref: RecordRef, key: str, policy: Policy) -> str:
+    """What to write on the record: the key joined to ``base_url``, or, for a private file, the URL
+    of the record's attachment, as Kinto makes its URLs."""
+    if not policy.private:
+        return request.registry.attachment_storage.url(key)
+    ids = {"bucket_id": ref.bucket, "collection_id": ref.collection, "id": ref.record}
+    return request.route_url("attachment", **ids)
+
+
+def key_in(registry: Registry, attachment: Any) -> str:
+    """The key at the end of a location; empty if there is none: it is below another ``base_url``
+    than today's, or the file is private, or the attribute is from before this plugin."""
+    location = attachment.get("location") if isinstance(attachment, dict) else ""
+    key = str(location or "").removeprefix(registry.attachment_settings["base_url"])
+    if "://" in key or RecordRef.attached_at(key):
+        return ""
+    try:
+        return check_key(key)
+    except KeyRefused:
+        return ""
+
+
+def find_key(registry: Registry, attachment: dict[str, Any]) -> str:
+    """The key of a file that another record may have; empty if nobody knows it."""
+    ref = RecordRef.attached_at(str(attachment.get("location", "")))
+    links = registry.attachment_links.of(ref) if ref else ()
+    found = (link.key for link in links if link.is_of(attachment))
+    return next(found, key_in(registry, attachment))
+
+
+def attach(
+    request: Request,
+    link: Link,
+    attachment: Attachment,
+    *,
+    data: dict[str, Any] | None,
+    permissions: dict[str, Any] | None,
+    exists: bool,
+    keep_old: bool,
+) -> Response:
+    """Create the record with the attachment, or merge it into the one that is there.
+
+    :param link: the record, and the blob that is already stored.
+    :param data: further attributes; an ``attachment`` among them is overruled.
+    :param exists: whether the record was there a moment ago.
+    :param keep_old: do not delete the bytes of the attachment that is replaced.
+    :returns: Kinto's own answer, 200 or 201, for ``ETag`` and ``Last-Modified``.
+    :raises HTTPException: Kinto refused.
+    """
+    body: dict[str, Any] = {"data": {**(data or {}), ATTRIBUTE: attachment.to_json()}}
+    if permissions is not None:
+        body["permissions"] = permissions
+
+    legacy = request.registry.attachment_legacy
+    if legacy.pending():
+        for _ in legacy.adopt(link.ref.bucket, link.ref.collection, link.ref.record):
+            pass  # what it finds is the link of the file that is about to be replaced
+    files = files_of(request)
+    files.expect(link.ref, attachment.to_json())
+    response = _create_or_update(request, link.ref, body, exists)
+    files.link(link, keep_old, lambda: attachment_of(request, link.ref))
+    return response
+
+
+def detach(request: Request, ref: RecordRef) -> Response:
+    """Remove the attribute from the record; the listeners let go of the bytes."""
+    # RFC 7396: null removes the key. A plain PATCH would store the null.
+    body = {"data": {ATTRIBUTE: None}}
+    return _invoke(request, "PATCH", ref, body, {"Content-Type": "application/merge-patch+json"})
+
+
+def _create_or_update(
+    request: Request, ref: RecordRef, body: dict[str, Any], exists: bool
+) -> Response:
+    safely = {"If-None-Match": "*"}
+    only_new = request.headers.get("If-None-Match") == "*"
+    for _ in range(3):
+        try:
+            if exists and not only_new:
+                return _invoke(request, "PATCH", ref, body)
+            return _invoke(request, "PUT", ref, body, safely, missing=not exists)
+        except (httpexceptions.HTTPException, UnicityError):
+            # It may have been created or deleted meanwhile, and be judged in another way.
+            if exists == (read_record(request, ref) is not None):
+                raise
+            exists = not exists
+    raise ReplacedMeanwhile()
+
+
+def _invoke(
+    request: Request,
+    method: str,
+    ref: RecordRef,
+    body: dict[str, Any],
+    headers: dict[str, str] | None = None,
+    *,
+    missing: bool = False,
+) -> Response:
+    """Have Kinto do it; see :func:`invoke`.
+
+    :param missing: Kinto need not look for the record.
+    :raises UnicityError: it was there all the same.
+    """
+    defaults = {"Accept": "application/json", "Content-Type": "application/json"}
+    subrequest = build_request(request, {"method": method, "path": ref.uri, "body": body})
+    for name in ("Transfer-Encoding", "Expect", "Response-Behavior"):
+        subrequest.headers.pop(name, None)
+    subrequest.headers.update({**defaults, **(headers or {})})
+    write = Write(ref, missing, refuses_second=request.registry.attachment_links.rolls_back)
+    write_one(subrequest, write)
+    undo_by_hand(request, write)
+    return invoke(request, subrequest)
+
+
+def invoke(request: Request, subrequest: Request) -> Response:
+    """What Kinto answers to it, in the same transaction.
+
+    :raises HTTPException: for every refusal: a returned one would be committed.
+    """
+    response = request.invoke_subrequest(subrequest, use_tweens=False)
+    if response.status_code >= 400:
+        error = http_error(httpexceptions.status_map[response.status_code](), **response.json)
+        for name in ("ETag", "Last-Modified", "Retry-After"):
+            if name in response.headers:
+                error.headers[name] = response.headers[name]
+        raise error
+    return response
+
+
+def read_record(request: Request, ref: RecordRef) -> dict[str, Any] | None:
+    """The record as Kinto's storage has it now, or None."""
+    try:
+        return request.registry.storage.get("record", ref.collection_uri, ref.record)
+    except ObjectNotFoundError:
+        return None
+
+
+def attachment_of(request: Request, ref: RecordRef) -> Any:
+    """The attachment that the record has now; None if it has none."""
+    return (read_record(request, ref) or {}).get(ATTRIBUTE)
+
+
+def attached(
+    request: Request, ref: RecordRef, record: dict[str, Any]
+) -> tuple[Attachment, Blob, int] | None:
+    """What is attached to the record: the attribute, the blob, and since when, in milliseconds
+    since 1970. None if nothing is.
+
+    :raises BlobNotFound: the record has another one by now, or its blob is not known.
+    """
+    value = record.get(ATTRIBUTE)
+    try:
+        attachment = Attachment.from_json(value)
+    except ValueError:
+        return None
+    links = request.registry.attachment_links.of(ref)
+    for link in links:
+        if link.is_of(value):
+            key, modified = link.key, link.modified
+            break
+    else:
+        if links:
+            raise BlobNotFound(attachment.location)
+        key, modified = _unlinked_key(request, ref, value), record["last_modified"]
+    mimetype = accept_mimetype(attachment.mimetype) or DEFAULT_MIMETYPE
+    return attachment, Blob(key, attachment.hash, attachment.size, mimetype), modified
+
+
+def _unlinked_key(request: Request, ref: RecordRef, attachment: dict[str, Any]) -> str:
+    """The key of a file of the existing plugin. The attribute may also be older than any plugin,
+    and name what it likes: only what nobody else has, and what is named as files are, or is what
+    the existing plugin gave this record.
+
+    :raises BlobNotFound:
+    """
+    registry = request.registry
+    location = str(attachment["location"])
+    key = key_in(registry, attachment)
+    if not registry.attachment_settings.makes(key):
+        legacy = registry.attachment_legacy
+        key = legacy.key_of(ref, location) if legacy.pending() else ""
+    if not key or registry.attachment_links.having(key):
+        raise BlobNotFound(location)
+    return key
+
+
+def undo_by_hand(request: Request, write: Write) -> None:
+    """Undo the write when the transaction fails, on a Kinto storage that does not roll back; but
+    not if somebody else has attached a file since."""
+    registry, ref = request.registry, write.ref
+    if registry.attachment_links.rolls_back:
+        return
+
+    permissions = registry.permission.get_objects_permissions([ref.uri])[0]
+
+    def undo() -> None:
+        now = read_record(request, ref)
+        if write.new is None or now == write.old:
+            return
+        if (now or {}).get(ATTRIBUTE) not in (None, write.new.get(ATTRIBUTE)):
+            return
+        if write.old is None:
+            only = [Filter("id", ref.record, COMPARISON.EQ)]
+            registry.storage.delete_all(
+                "record", ref.collection_uri, filters=only, with_deleted=False
+            )
+            registry.permission.delete_object_permissions(ref.uri)
+        else:
+            registry.storage.update("record", ref.collection_uri, ref.record, write.old)
+            registry.permission.replace_object_permissions(ref.uri, permissions)
+
+    files_of(request).undo(undo)

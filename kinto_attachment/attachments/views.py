@@ -1,0 +1,182 @@
+"""The first door: one file on one record."""
+
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from kinto.core import Service
+from kinto.core.authorization import DYNAMIC
+from pyramid.request import Request
+from pyramid.response import Response
+
+from ..errors import FieldRefused, NotInBatch
+from ..files.blob import ATTRIBUTE, Attachment
+from ..files.ref import RecordRef
+from ..http.downloads import Download, serve
+from ..http.openapi import DOWNLOAD, ERRORS, EXPOSED_HEADERS, AttachedSchema, NothingSchema
+from ..http.responses import NoContent
+from ..rows.links import Link
+from ..settings.policy import Policy
+from ..transactions.request import is_in_batch, restart
+from ..transactions.retry import allow_retry
+from . import records
+from .context import RecordContext
+from .default_bucket import create_parents
+from .upload import receive_form, store
+
+STORED = "attachment.stored"
+"""In ``bound_data``: what is left of the body, for when the request is tried again."""
+
+PATH = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"
+
+
+attachment = Service(
+    name="attachment",
+    path=PATH,
+    description="The file of a record",
+    factory=RecordContext,
+    cors_headers=EXPOSED_HEADERS,
+)
+
+
+@attachment.get(
+    permission=DYNAMIC,
+    tags=["Attachments"],
+    operation_id="download",
+    response_schemas=DOWNLOAD,
+)
+def download(request: Request) -> Response:
+    """The bytes, whole or in ranges, for who may read the record."""
+    context: RecordContext = request.context
+    if is_in_batch(request):
+        raise NotInBatch()
+    return context.serve(lambda record: _serve(request, context, record))
+
+
+@attachment.post(
+    permission=DYNAMIC,
+    tags=["Attachments"],
+    operation_id="attach",
+    response_schemas={
+        "200": AttachedSchema(description="Attached to a record that was there."),
+        "201": AttachedSchema(description="Attached to a new record."),
+        **ERRORS,
+    },
+)
+def upload(request: Request) -> dict[str, Any]:
+    """Attach the file of a multipart form: field ``attachment``, with optional JSON objects
+    ``data`` and ``permissions`` for the record."""
+    context: RecordContext = request.context
+    policy = request.registry.attachment_settings.policy(context.ref.bucket, context.ref.collection)
+    context.check_preconditions()
+    if context.current_object is not None:
+        _check_not_in_library(request, context.ref)
+    # When this is tried again, the bytes are there.
+    stored = request.bound_data.get((STORED, context.ref)) or _receive(request, context, policy)
+    if context.is_default_bucket:
+        create_parents(request, context.ref)
+    response = records.attach(
+        request,
+        stored.link,
+        stored.attachment,
+        data=stored.data,
+        permissions=stored.permissions,
+        exists=context.current_object is not None,
+        keep_old=policy.keep_old_files,
+    )
+    _describe_record(request, request.response, response)
+    request.response.status = response.status
+    return stored.attachment.to_json()
+
+
+@attachment.delete(
+    permission=DYNAMIC,
+    tags=["Attachments"],
+    operation_id="detach",
+    response_schemas={"204": NothingSchema(description="The file is gone."), **ERRORS},
+)
+def remove(request: Request) -> Response:
+    """Remove the file from the record, which stays."""
+    context: RecordContext = request.context
+    if context.current_object is None:
+        raise context.not_found()
+    context.check_preconditions()
+    if context.current_object.get(ATTRIBUTE) is None:
+        raise context.not_found()
+    _check_not_in_library(request, context.ref)
+    allow_retry(request)
+    response = NoContent()
+    _describe_record(request, response, records.detach(request, context.ref))
+    del response.headers["Location"]
+    return response
+
+
+@dataclass(frozen=True)
+class StoredForm:
+    """A form that is read, checked, and whose file is stored."""
+
+    link: Link
+    attachment: Attachment
+    data: dict[str, Any] | None
+    permissions: dict[str, Any] | None
+
+
+def _receive(request: Request, context: RecordContext, policy: Policy) -> StoredForm:
+    """Everything that has to do with the body of the request."""
+    form = receive_form(request, context.body, policy)
+    with closing(form.file):
+        data, permissions = form.json_object("data"), form.json_object("permissions")
+        stored = store(request, context.ref, form.file, policy)
+    if stored.facts:
+        data = {**(data or {}), **stored.facts}
+    form_stored = StoredForm(stored.link, stored.attachment, data, permissions)
+    request.bound_data[STORED, context.ref] = form_stored
+    allow_retry(request)
+    return form_stored
+
+
+def _check_not_in_library(request: Request, ref: RecordRef) -> None:
+    """
+    :raises FieldRefused: it is, where an object is its file.
+    """
+    library = request.registry.attachment_library
+    if library is not None and library.holds(ref):
+        raise FieldRefused("stays as long as its object: make another object", ATTRIBUTE)
+
+
+def _serve(request: Request, context: RecordContext, record: dict[str, Any]) -> Response:
+    found = records.attached(request, context.ref, record)
+    if found is None:
+        raise context.not_found()
+    attachment, blob, modified = found
+    # Whoever resumes by a date asks for one more look; an entity tag needs none.
+    by_date = '"' not in request.headers.get("If-Range", '"')
+    dated = not by_date or request.registry.attachment_links.is_first(context.ref)
+    restart(request)  # no connection to the database is held while bytes move
+    flag = request.GET.get("download", "no").lower()
+    return serve(
+        request,
+        Download(
+            blob,
+            attachment.filename,
+            modified // 1000,
+            cache_control(request),
+            saved=flag not in ("no", "false", "0"),
+            dated=dated,
+        ),
+    )
+
+
+def cache_control(request: Request) -> str:
+    """As Kinto has it for the record, but that a file may be kept, and asked for again."""
+    if request.prefixed_userid is not None:
+        return "private, no-cache"
+    seconds = request.registry.settings.get("record_cache_expires_seconds")
+    return f"max-age={int(seconds)}" if seconds else "no-cache"
+
+
+def _describe_record(request: Request, response: Response, written: Response) -> None:
+    """The headers that say which version of the record came of it."""
+    for name in ("ETag", "Last-Modified"):
+        response.headers[name] = written.headers[name]
+    response.headers["Location"] = request.route_url("record-object", **request.matchdict)

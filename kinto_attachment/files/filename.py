@@ -1,0 +1,77 @@
+"""The values: bytes on their way in, bytes at rest, and what a record says of them."""
+
+import re
+import unicodedata
+from urllib.parse import quote
+
+from ..errors import FilenameRefused
+
+MAX_FILENAME = 255
+"""Characters of a filename, as the file systems it will be saved to have it."""
+
+
+def accept_filename(filename: str | None) -> str:
+    """The filename of a form part, or the reason why it cannot be one.
+
+    Any script is welcome. What could be taken for something else than the name of
+    one file is not: RFC 7578, section 4.2.
+
+    :raises FilenameRefused: empty, too long, a path, control characters.
+
+    >>> accept_filename("façade 写真.jpg")
+    'façade 写真.jpg'
+    """
+    filename = unicodedata.normalize("NFC", (filename or "").strip())
+    if not filename:
+        raise FilenameRefused("Filename is required.")
+    if len(filename) > MAX_FILENAME:
+        raise FilenameRefused(
+            f"Filename is too long ({len(filename)} characters, {MAX_FILENAME} are allowed)."
+        )
+    if "/" in filename or "\\" in filename or filename in (".", ".."):
+        raise FilenameRefused("Filename cannot be a path.")
+    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in filename):
+        raise FilenameRefused("Filename cannot contain control characters.")
+    return filename
+
+
+def extension_of(filename: str) -> str:
+    """The last extension in lowercase, without its dot, ASCII letters and digits only.
+
+    >>> extension_of("photo.JPG"), extension_of("README"), extension_of(".profile")
+    ('jpg', '', '')
+    """
+    stem, dot, extension = filename.rpartition(".")
+    if not stem.strip(".") or not re.fullmatch(r"[A-Za-z0-9]{1,16}", extension):
+        return ""
+    return extension.lower()
+
+
+def safe_filename(filename: str) -> str:
+    """A name of ASCII letters, digits, ``_``, ``-`` and ``.``, at most 100 characters.
+
+    >>> safe_filename("mon été.PNG"), safe_filename("写真.png")
+    ('mon_ete.PNG', 'file.png')
+    """
+    ascii_name = unicodedata.normalize("NFKD", filename).encode("ascii", "ignore").decode()
+    stem, dot, extension = ascii_name.rpartition(".")
+    if not dot:
+        stem, extension = ascii_name, ""
+    stem = re.sub(r"[^A-Za-z0-9_.-]", "", "_".join(stem.split())).strip("._")[:80]
+    extension = re.sub(r"[^A-Za-z0-9]", "", extension)[:16]
+    return f"{stem or 'file'}.{extension}" if extension else stem or "file"
+
+
+def content_disposition(filename: str, inline: bool) -> str:
+    """The value of ``Content-Disposition`` (RFC 6266).
+
+    :param inline: whether browsers may show the file, and not only save it.
+
+    >>> content_disposition("写真.png", inline=True)
+    'inline; filename="file.png"; filename*=UTF-8\\'\\'%E5%86%99%E7%9C%9F.png'
+    """
+    filename = filename[:MAX_FILENAME]
+    value = f'{"inline" if inline else "attachment"}; filename="{safe_filename(filename)}"'
+    if safe_filename(filename) != filename:
+        value += f"; filename*=UTF-8''{quote(filename, safe='', errors='replace')}"
+    return value

@@ -1,0 +1,151 @@
+"""Keys: where bytes are in a storage, and how an operator wants them named."""
+
+import re
+import string
+from collections.abc import Iterator
+from uuid import uuid4
+
+from ..errors import KeyRefused, SettingError
+from .filename import extension_of, safe_filename
+from .ref import Ref
+
+MAX_KEY = 1024
+"""Bytes of a key in UTF-8, the limit of S3 and GCS."""
+
+HEARTBEAT = "__heartbeat__"
+"""The folder of the objects by which a storage is tried."""
+
+# What placeholders become; others are anything but a slash.
+_VALUES = {
+    "uuid": "[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}",
+    "hash": "[0-9a-f]{64}",
+    "shard": "[0-9a-f]{2}",
+    "extension": r"(?:\.[A-Za-z0-9]{1,16})?",
+}
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]")
+# Of a name that was taken.
+_SUFFIX = re.compile(r"-[0-9a-f]{8}(?=(?:\.[^/]*)?$)")
+
+
+def check_key(key: str) -> str:
+    """The same key, when it names a place below the root of a storage.
+
+    :raises KeyRefused: empty, longer than 1024 bytes, absolute, with empty, ``.`` or
+        ``..`` segments, backslashes or control characters.
+
+    >>> check_key("blog/articles/photo.jpg")
+    'blog/articles/photo.jpg'
+    """
+    try:
+        size = len(key.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise KeyRefused(ascii(key), "not Unicode text") from None
+    if not 0 < size <= MAX_KEY:
+        raise KeyRefused(key[:80], f"{size} bytes where 1 to {MAX_KEY} are allowed")
+    if any(segment in ("", ".", "..") for segment in key.split("/")):
+        raise KeyRefused(key, "not a relative path")
+    if _UNSAFE.search(key):
+        raise KeyRefused(ascii(key), "backslash or control character")
+    return key
+
+
+def ends_of(location: str) -> list[str]:
+    """What can be a key, the longest first.
+
+    >>> ends_of("blog/articles/a.png")
+    ['blog/articles/a.png', 'articles/a.png', 'a.png']
+    """
+    parts = location.split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts))]
+
+
+class KeyTemplate:
+    """How the keys of one bucket or collection are made.
+
+    :param folder: a path with ``{bucket_id}`` and ``{collection_id}``.
+    :param pattern: the name below it, of ``{uuid}``, ``{hash}``, ``{filename}``,
+        ``{extension}`` (with its dot), ``{record_id}``, ``{bucket_id}``, ``{collection_id}``, and
+        ``{shard}``, the first two digits of the hash: a folder of many files has 256 of its own.
+    :raises SettingError: for any other placeholder, or a path that leaves the root.
+
+    >>> from kinto_attachment.files.ref import RecordRef
+    >>> template = KeyTemplate("{bucket_id}", "{hash}{extension}")
+    >>> next(template.keys(RecordRef("blog", "a", "b"), "x.PNG", "e3b0"))
+    'blog/e3b0.png'
+    """
+
+    FOLDER = frozenset({"bucket_id", "collection_id"})
+    PATTERN = FOLDER | {"record_id", "uuid", "hash", "shard", "filename", "extension"}
+
+    def __init__(self, folder: str, pattern: str):
+        folder = folder.strip("/")
+        _check_template("folder", folder, self.FOLDER)
+        _check_template("filename_pattern", pattern, self.PATTERN)
+        if not pattern:
+            raise SettingError("filename_pattern", "cannot be empty")
+        if folder:
+            pattern = f"{folder}/{pattern}"
+        self.text = pattern
+        fields = set(_placeholders(pattern))
+        self.unique = "uuid" in fields
+        """Whether no two files ever have one key."""
+        self.shared = "hash" in fields and not self.unique
+        """Whether two files may have one key: only when they have the same bytes."""
+        parts = (
+            re.escape(literal) + (_VALUES.get(name, "[^/]+") if name else "")
+            for literal, name, _, _ in string.Formatter().parse(pattern)
+        )
+        self._made = re.compile("".join(parts))
+
+    def makes(self, key: str) -> bool:
+        """Whether it could have made that key, and not somebody else who uses the same storage.
+
+        >>> template = KeyTemplate("{bucket_id}", "{uuid}{extension}")
+        >>> template.makes("blog/38e4e0f8-1419-4a38-a3f3-a30f62ecc133.jpg")
+        True
+        >>> template.makes("backups/monday.tar")
+        False
+        """
+        return any(
+            self._made.fullmatch(candidate) for candidate in (key, _SUFFIX.sub("", key, count=1))
+        )
+
+    def keys(self, ref: Ref, filename: str, digest: str) -> Iterator[str]:
+        """The key wanted, then others like it (``a.jpg``, ``a-1f0c33d2.jpg``), without end,
+        for when it is taken."""
+        extension = extension_of(filename)
+        values = {
+            **dict(zip(("bucket_id", "collection_id", "record_id"), ref.path, strict=True)),
+            "hash": digest,
+            "shard": digest[:2],
+            "extension": f".{extension}" if extension else "",
+            "filename": safe_filename(filename),
+        }
+        yield check_key(self.text.format_map({**values, "uuid": str(uuid4())}))
+        while True:
+            key = self.text.format_map({**values, "uuid": str(uuid4())})
+            folder, slash, name = key.rpartition("/")
+            stem, dot, extension = name.partition(".")
+            yield check_key(f"{folder}{slash}{stem}-{uuid4().hex[:8]}{dot}{extension}")
+
+
+def _placeholders(template: str) -> Iterator[str]:
+    return (name for _, name, _, _ in string.Formatter().parse(template) if name is not None)
+
+
+def _check_template(setting: str, template: str, known: frozenset[str]) -> None:
+    try:
+        unknown = sorted(set(_placeholders(template)) - known)
+    except ValueError as error:
+        raise SettingError(setting, f"{template!r}: {error}") from error
+    if any(spec or conversion for _, _, spec, conversion in string.Formatter().parse(template)):
+        # {hash:.8} would be one name for many files.
+        raise SettingError(setting, f"{template!r}: placeholders take no format")
+    if unknown:
+        allowed = ", ".join(f"{{{name}}}" for name in sorted(known))
+        raise SettingError(setting, f"unknown placeholder {{{unknown[0]}}}, use {allowed}")
+    if template:
+        try:
+            check_key(template.format_map(dict.fromkeys(known, "x")))
+        except (KeyRefused, ValueError, IndexError, AttributeError) as error:
+            raise SettingError(setting, f"{template!r} is not a relative path: {error}") from error

@@ -1,0 +1,74 @@
+"""WebP before it is decoded (RFC 9649)."""
+
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from ...errors import ImageRefused
+from .header import Picture
+from .limits import Checked, Limits, contradiction, truncated
+from .reader import read_at, size_of
+
+MAX_CHUNKS = 16384
+
+
+def check_webp(file: BinaryIO, picture: Picture, limits: Limits) -> Checked:
+    """
+    :raises ImageRefused: too many frames, no frame, cut off, or larger than it says.
+    """
+    end = 8 + int.from_bytes(read_at(file, 4, 4), "little")
+    if end > size_of(file):
+        raise truncated("WebP")
+    frames = 0
+    for kind, start, length in _chunks(file, 12, end):
+        if kind == b"ANMF":
+            frames += 1
+            limits.animated(frames, picture)
+            _check_frame(file, start, length, picture)
+        elif kind in (b"VP8 ", b"VP8L"):
+            if _size(kind, read_at(file, start, 10)) != picture.stored:
+                raise contradiction("WebP")
+            frames += 1
+        elif kind == b"ICCP" and length > limits.profile:
+            raise ImageRefused(f"The colour profile has over {limits.profile} bytes.")
+    if not frames:
+        raise ImageRefused("The WebP has no frame.")
+    return Checked(limits.animated(frames, picture), ((0, end),))
+
+
+def _check_frame(file: BinaryIO, start: int, length: int, picture: Picture) -> None:
+    header = read_at(file, start, 12)
+    left, top, width, height = (
+        int.from_bytes(header[at : at + 3], "little") for at in range(0, 12, 3)
+    )
+    size = (width + 1, height + 1)
+    canvas = picture.stored
+    if 2 * left + size[0] > canvas[0] or 2 * top + size[1] > canvas[1]:
+        raise contradiction("WebP")
+    for kind, at, _ in _chunks(file, start + 16, start + length):
+        if kind in (b"VP8 ", b"VP8L") and _size(kind, read_at(file, at, 10)) != size:
+            raise contradiction("WebP")
+
+
+def _size(kind: bytes, data: bytes) -> tuple[int, int]:
+    """Of a frame, from its first bytes: RFC 6386, section 9.1; RFC 9649, section 3.4."""
+    if len(data) < 10:
+        raise truncated("WebP")
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 6)
+        return width & 0x3FFF, height & 0x3FFF
+    bits = int.from_bytes(data[1:5], "little")
+    return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+
+
+def _chunks(file: BinaryIO, offset: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, offset and length of the payload of each chunk."""
+    for _ in range(MAX_CHUNKS):
+        if offset + 8 > end:
+            return
+        kind, length = struct.unpack("<4sI", read_at(file, offset, 8))
+        if offset + 8 + length > end:
+            raise truncated("WebP")
+        yield kind, offset + 8, length
+        offset += 8 + length + length % 2
+    raise ImageRefused(f"The WebP has more than {MAX_CHUNKS} chunks, which is too many.")

@@ -1,0 +1,249 @@
+"""The second door: keep a hash, get the bytes back."""
+
+from contextlib import closing
+from dataclasses import dataclass
+from mimetypes import guess_extension
+from typing import Any
+
+from kinto.core import Service
+from kinto.core.authorization import DYNAMIC
+from kinto.core.errors import ERRORS as ERRNO
+from kinto.core.errors import http_error
+from pyramid import httpexceptions
+from pyramid.authorization import Everyone
+from pyramid.request import Request
+from pyramid.response import Response
+
+from ..errors import DigestMismatch, NotADigest, NotInBatch
+from ..files.blob import Blob, is_digest
+from ..files.ref import MediaRef
+from ..http.downloads import Download, serve
+from ..http.openapi import (
+    DOWNLOAD,
+    ERRORS,
+    EXPOSED_HEADERS,
+    HashSchema,
+    NothingSchema,
+    RefusedSchema,
+    StatAnswerSchema,
+)
+from ..http.requests import flag, receive
+from ..http.responses import NoContent
+from ..library.context import UploadContext
+from ..library.views import upload
+from ..rows.links import Link
+from ..rows.uploads import Pending
+from ..transactions.request import files_of, is_in_batch, restart
+from ..transactions.retry import allow_retry
+from .context import MediaContext, claimed_digest, declared_type, read_question
+from .store import MediaStore
+
+STORED = "attachment.media"
+"""In ``bound_data``: what is left of the body, for when the request is tried again."""
+
+
+def _context(request: Request) -> MediaContext | UploadContext:
+    """A form is for the media library, if there is one; every other body is a medium."""
+    is_form = request.headers.get("Content-Type", "").lower().startswith("multipart/")
+    to_library = is_form and request.method == "POST" and "hash" not in request.matchdict
+    if to_library and request.registry.attachment_library:
+        return UploadContext(request)
+    return MediaContext(request)
+
+
+_DOOR: dict[str, Any] = {
+    "factory": _context,
+    "cors_headers": EXPOSED_HEADERS,
+}
+
+media = Service(name="media", path="/media", description="Media by their hash", **_DOOR)
+# Before the next one, which would take it for a hash.
+media_stat = Service(name="media-stat", path="/media/stat", description="Which media are", **_DOOR)
+medium = Service(name="medium", path="/media/{hash}", description="One of them", **_DOOR)
+SERVICES = (media, media_stat, medium)
+
+_STORE: dict[str, Any] = {
+    "permission": DYNAMIC,
+    "tags": ["Media store"],
+    "response_schemas": {
+        "200": HashSchema(description="It is there, and was yours before."),
+        "201": HashSchema(description="It is there."),
+        "202": HashSchema(description="It is going to be verified."),
+        "413": RefusedSchema(description="It is over the limit."),
+        **ERRORS,
+    },
+}
+
+
+@dataclass(frozen=True)
+class StoredBody:
+    """A body that is read, and stored. It is either verified, or pending."""
+
+    ref: MediaRef
+    mimetype: str
+    size: int
+    key: str = ""
+    pending: Pending | None = None
+
+
+@media.post(operation_id="store_media", **_STORE)
+@medium.post(operation_id="store_media_by_hash", **_STORE)
+@medium.put(operation_id="put_media", **_STORE)
+def store(request: Request) -> Response | dict[str, Any]:
+    """Store the body; the answer is its SHA-256. A form is for the media library, where the answer
+    is what there is to know of the file."""
+    if isinstance(request.context, UploadContext):
+        return upload(request)
+    if is_in_batch(request):
+        raise NotInBatch()
+    store: MediaStore = request.registry.attachment_media
+    # When this is tried again, the bytes are there.
+    stored = request.bound_data.get(STORED) or _receive(request, store)
+    if stored.pending:
+        store.pending.add(stored.pending)
+        status = 202
+        request.add_finished_callback(_verify_soon)
+    else:
+        files, known = files_of(request), (stored.key, stored.mimetype, stored.size)
+        status = 201 if store.keep(files, stored.ref, *known) else 200
+    return _answer(request, status, stored)
+
+
+@medium.get(
+    permission=DYNAMIC,
+    tags=["Media store"],
+    operation_id="get_media",
+    response_schemas=DOWNLOAD,
+)
+def get(request: Request) -> Response:
+    """The bytes of that hash, whole or in ranges."""
+    if is_in_batch(request):
+        raise NotInBatch()
+    link = _find(request)
+    restart(request)  # no connection to the database is held while bytes move
+    blob = Blob(link.key, link.digest, link.size, link.mimetype)
+    extension = guess_extension(link.mimetype) or ""
+    cache_control = f"{_audience(request)}, max-age=31536000, immutable"
+    seconds = link.modified // 1000
+    return serve(request, Download(blob, f"{link.digest}{extension}", seconds, cache_control))
+
+
+@medium.delete(
+    permission=DYNAMIC,
+    tags=["Media store"],
+    operation_id="delete_media",
+    response_schemas={"204": NothingSchema(description="It is not yours any more."), **ERRORS},
+)
+def delete(request: Request) -> Response:
+    """Drop one's own entry. The bytes go when nobody has one."""
+    digest = request.matchdict["hash"].lower()
+    store: MediaStore = request.registry.attachment_media
+    allow_retry(request)
+    ref = MediaRef(request.context.owner, digest)
+    if not is_digest(digest) or not store.drop(files_of(request), ref):
+        raise _not_found(request)
+    return NoContent()
+
+
+@media_stat.post(
+    permission=DYNAMIC,
+    tags=["Media store"],
+    operation_id="stat_media",
+    response_schemas={"200": StatAnswerSchema(description="Which are there."), **ERRORS},
+)
+def stat(request: Request) -> dict[str, Any]:
+    """Which of up to 1000 hashes one may get: a JSON list of them, or ``{"hashes": [...]}``."""
+    restart(request)  # no connection to the database is held while bytes move
+    digests = read_question(request.context.body)
+    context, store = request.context, request.registry.attachment_media
+    there = store.stat(context.owner, digests, context.reads_all)
+    return {
+        "present": [digest for digest in digests if digest in there],
+        "missing": [digest for digest in digests if digest not in there],
+    }
+
+
+def _receive(request: Request, store: MediaStore) -> StoredBody:
+    """Everything that has to do with the body of the request."""
+    context = request.context
+    claimed, verified = claimed_digest(request), flag(request, "verify", True)
+    policy = store.settings.media if verified else store.settings.pending
+    if claimed is None and not verified:
+        raise NotADigest("Without a hash there is nothing to verify.", "verify", "querystring")
+    declared = declared_type(request)
+    restart(request)  # no connection to the database is held while bytes move
+    try:
+        file, digest = receive(context.body, store.storage.spool, policy.max_size, verified)
+    finally:
+        context.body.close()
+    with closing(file):
+        found = digest.hexdigest()
+        if claimed and found and claimed.digest != found:
+            raise DigestMismatch(claimed.digest, found, claimed.field, claimed.location)
+        ref = MediaRef(context.owner, found or claimed.digest)
+        source = policy.source(file, ref.digest, declared, digest)
+        if verified:
+            key, pending = store.store(files_of(request), source), None
+        else:
+            pending = store.store_pending(files_of(request), ref, source)
+            key = ""
+    stored = StoredBody(ref, source.mimetype, source.size, key, pending)
+    request.bound_data[STORED] = stored
+    allow_retry(request)
+    return stored
+
+
+def _verify_soon(request: Request) -> None:
+    """Once the row is committed."""
+    request.registry.attachment_verifier.wake()
+
+
+def _answer(request: Request, status: int, stored: StoredBody) -> Response:
+    digest = stored.ref.digest
+    location = request.route_url("medium", hash=digest)
+    if request.accept.best_match(["text/plain", "application/json"]) == "application/json":
+        description = {
+            "hash": digest,
+            "size": stored.size,
+            "mimetype": stored.mimetype,
+            "verified": stored.pending is None,
+            "location": location,
+        }
+        response = Response(json=description, status=status)
+    else:
+        response = Response(digest, status=status, content_type="text/plain", charset="utf-8")
+    response.headers["Location"] = location
+    response.vary = ["Accept"]
+    if stored.pending is None:
+        response.headers["ETag"] = f'"{digest}"'
+    return response
+
+
+def _find(request: Request) -> Link:
+    """The entry by which he may have it.
+
+    :raises HTTPNotFound: there is none. Who may only read his own learns nothing of others'.
+    """
+    digest, store = request.matchdict["hash"].lower(), request.registry.attachment_media
+    context = request.context
+    if not is_digest(digest):
+        raise _not_found(request)
+    own = store.find(MediaRef(context.owner, digest))
+    found = own or (store.find_any(digest) if context.reads_all else None)
+    if found is None:
+        raise _not_found(request)
+    return found
+
+
+def _not_found(request: Request) -> httpexceptions.HTTPNotFound:
+    return http_error(
+        httpexceptions.HTTPNotFound(),
+        errno=ERRNO.MISSING_RESOURCE,
+        message="There is no media of this hash, or it is not verified yet.",
+        details={"id": request.matchdict["hash"][:200], "resource_name": "media"},
+    )
+
+
+def _audience(request: Request) -> str:
+    principals = request.registry.settings["media_read_principals"]
+    return "public" if Everyone in principals else "private"

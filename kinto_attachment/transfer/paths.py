@@ -1,0 +1,144 @@
+"""Where files go that others have named."""
+
+import os
+import re
+import sqlite3
+import sys
+import unicodedata
+from collections.abc import Iterator
+from itertools import chain, count
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..errors import KeyRefused
+from ..files.filename import extension_of
+from ..files.key import check_key
+
+PART = ".part"
+"""Put after the name of a file that is not complete."""
+
+MAX_NAME = 255 - len(PART)
+"""Bytes of a name, as file systems have it."""
+
+# https://learn.microsoft.com/windows/win32/fileio/naming-a-file
+_NOT_ON_WINDOWS = re.compile(
+    r'.*[<>:"|?*].*|.*[. ]|(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\s*\..*)?',
+    re.IGNORECASE | re.DOTALL,
+)
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,200}")
+
+
+class Places:
+    """Paths below a folder. No two of them are the same, none is a folder of another, and neither
+    is its part file; those that were given are remembered in a temporary file. ::
+
+        places = Places()
+        places.give("first", "a/b.txt")    # 'a/b.txt'
+        places.give("second", "a/b.txt")   # 'a/b-second.txt'
+        places.give("third", "a")          # 'a-third'
+        places.give("fourth", "a/b.txt/c") # 'a-fourth/b.txt/c'
+
+    :param windows: whether names have to be those that Windows takes.
+    :param fold: whether names that differ in case, or in how accents are written, are the same.
+    """
+
+    def __init__(self, windows: bool = os.name == "nt", fold: bool = sys.platform != "linux"):
+        self._windows, self._fold = windows, fold
+        # An empty name is a file that goes with its connection: https://sqlite.org/inmemorydb.html
+        self._taken = sqlite3.connect("", check_same_thread=False)
+        self._taken.execute("CREATE TABLE taken (path TEXT PRIMARY KEY, folder) WITHOUT ROWID")
+
+    def give(self, record: str, *wanted: Any) -> str:
+        """The first of these that is a path below a folder and none of it, or the id of the
+        record; with that id in it if it is taken. The same questions get the same answers.
+
+        :param wanted: whatever a record says: no strings, paths that lead elsewhere.
+        :raises ValueError: that is the id of no record.
+        """
+        if not _ID.fullmatch(record):
+            raise ValueError(f"{ascii(record)[:80]} is no id of a record")
+        path = wish = next(filter(self._accepts, wanted), None) or self._by_id(record, wanted)
+        ids = chain([record], (f"{record}-{number}" for number in count(2)))
+        others = chain.from_iterable(_others(wish, suffix) for suffix in ids)
+        name = PurePosixPath(wish).name
+        # What is not complete must not meet what is.
+        if len(name.encode()) > MAX_NAME or name.lower().endswith(PART):
+            path = next(others)
+        while not self._take(path):
+            path = next(others)
+        return path
+
+    def close(self) -> None:
+        self._taken.close()
+
+    def _accepts(self, wanted: Any) -> bool:
+        if not isinstance(wanted, str):
+            return False
+        try:
+            names = check_key(wanted).split("/")
+        except KeyRefused:
+            return False
+        if any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in wanted):
+            return False
+        if any(len(name.encode()) > 255 for name in names):
+            return False
+        return not (self._windows and any(_NOT_ON_WINDOWS.fullmatch(name) for name in names))
+
+    def _by_id(self, record: str, wanted: tuple) -> str:
+        last = wanted[-1] if wanted and isinstance(wanted[-1], str) else ""
+        extension = extension_of(last)
+        return f"{record}.{extension}" if extension else record
+
+    def _take(self, path: str) -> bool:
+        """Whether it was free."""
+        if self._fold:
+            path = unicodedata.normalize("NFC", path).casefold()
+        files = [path, path + PART]
+        folders = [str(folder) for folder in PurePosixPath(path).parents][:-1]
+        if any(self._is_folder(name) is not None for name in files):
+            return False
+        if any(self._is_folder(name) is False for name in folders):
+            return False
+        rows = [*((name, False) for name in files), *((name, True) for name in folders)]
+        self._taken.executemany("INSERT OR IGNORE INTO taken VALUES (?, ?)", rows)
+        return True
+
+    def _is_folder(self, path: str) -> bool | None:
+        """None if it is free."""
+        found = self._taken.execute("SELECT folder FROM taken WHERE path = ?", (path,)).fetchone()
+        return bool(found[0]) if found else None
+
+
+def _others(path: str, record: str) -> Iterator[str]:
+    """The path with the id in the name of the file, or of its first folder: that may be a file.
+
+    >>> list(_others("a/b.txt", "1f"))
+    ['a/b-1f.txt', 'a-1f/b.txt']
+    """
+    yield _with_id(path, record)
+    folder, slash, rest = path.partition("/")
+    if slash:
+        yield f"{_with_id(folder, record)}/{rest}"
+
+
+def _with_id(path: str, record: str) -> str:
+    """The path with the id before its extension, and short enough.
+
+    >>> _with_id("a/b.txt", "1f")
+    'a/b-1f.txt'
+    """
+    place = PurePosixPath(path)
+    extension = place.suffix if len(place.suffix.encode()) <= 17 else ""
+    stem = place.name.removesuffix(extension).encode()
+    kept = stem[: MAX_NAME - len(f"-{record}{extension}".encode())].decode(errors="ignore")
+    return str(place.with_name(f"{kept}-{record}{extension}"))
+
+
+def link_on_the_way(root: Path, path: str) -> Path | None:
+    """The first symbolic link among the folders, and the file, of that path below the root."""
+    place = root
+    for name in path.split("/"):
+        place = place / name
+        if place.is_symlink():
+            return place
+    return None

@@ -1,1 +1,0 @@
-"""The doors: one module each, and the one table from errors to HTTP."""

@@ -1,0 +1,202 @@
+"""The attribute on the record: only the plugin writes it."""
+
+import pytest
+
+from tests.support.site import ALICE, Site
+
+MERGE = {**ALICE, "Content-Type": "application/merge-patch+json"}
+JSON_PATCH = {**ALICE, "Content-Type": "application/json-patch+json"}
+FORGED = {
+    "filename": "a.txt",
+    "hash": "00",
+    "location": "https://cdn.example/files/x",
+    "mimetype": "text/plain",
+    "size": 1,
+}
+
+
+def check_forged(response) -> None:
+    assert response.status_int == 400
+    assert response.json["message"] == "Attachment metadata cannot be modified."
+    assert response.json["details"][0]["name"] == "attachment"
+
+
+@pytest.mark.parametrize("value", [FORGED, {}, "text", 1, [], {"location": None}, False])
+class TestForged:
+    def test_on_create(self, record, value):
+        check_forged(
+            record.http.put_json(
+                record.uri, {"data": {"attachment": value}}, headers=ALICE, status="*"
+            )
+        )
+        assert record.snapshot()[0] == 404
+        plural = record.uri.rpartition("/")[0]
+        body = {"data": {"id": record.id, "attachment": value}}
+        check_forged(record.http.post_json(plural, body, headers=ALICE, status="*"))
+        assert record.snapshot() == (404, None, None, None, [], [], [])
+
+    @pytest.mark.parametrize("before", ["with", "without"])
+    def test_on_update(self, record, value, before):
+        record.upload(b"real") if before == "with" else record.put(family="sans")
+        snapshot = record.snapshot()
+        body = {"data": {"attachment": value}}
+        for method in ("put_json", "patch_json"):
+            call = getattr(record.http, method)
+            check_forged(call(record.uri, body, headers=ALICE, status="*"))
+            assert record.snapshot() == snapshot
+
+
+class TestAltered:
+    @pytest.fixture
+    def record(self, record):
+        record.upload(b"real", data={"family": "sans"})
+        return record
+
+    @pytest.mark.parametrize(
+        "change", [{"size": 0}, {"size": 4.0}, {"size": "4"}, {"extra": 1}, {"hash": None}]
+    )
+    def test_by_merge_patch(self, record, change):
+        before = record.snapshot()
+        body = {"data": {"attachment": change}}
+        check_forged(record.http.patch_json(record.uri, body, headers=MERGE, status="*"))
+        assert record.snapshot() == before
+
+    @pytest.mark.parametrize(
+        "operation",
+        [
+            {"op": "replace", "path": "/data/attachment/location", "value": "x"},
+            {"op": "remove", "path": "/data/attachment/hash"},
+            {"op": "add", "path": "/data/attachment/extra", "value": 1},
+            {"op": "copy", "from": "/data/family", "path": "/data/attachment"},
+        ],
+    )
+    def test_by_json_patch(self, record, operation):
+        before = record.snapshot()
+        check_forged(
+            record.http.patch_json(record.uri, [operation], headers=JSON_PATCH, status="*")
+        )
+        assert record.snapshot() == before
+
+    def test_in_a_batch_fails_alone(self, record):
+        requests = [
+            {"method": "PATCH", "path": record.uri, "body": {"data": {"attachment": FORGED}}},
+            {"method": "PATCH", "path": record.uri, "body": {"data": {"family": "serif"}}},
+        ]
+        body = {"requests": requests}
+        answers = record.http.post_json("/batch", body, headers=ALICE).json["responses"]
+        assert [answer["status"] for answer in answers] == [400, 200]
+        assert answers[0]["body"]["message"] == "Attachment metadata cannot be modified."
+        record.check(b"real")
+
+    def test_by_another_records_attachment(self, record):
+        other = record.collection.record()
+        other.upload(b"other")
+        body = {"data": {"attachment": other.data["attachment"]}}
+        check_forged(record.http.patch_json(record.uri, body, headers=ALICE, status="*"))
+
+
+class TestUnchanged:
+    @pytest.fixture
+    def record(self, record):
+        record.upload(b"real", data={"family": "sans"})
+        return record
+
+    def test_by_put_of_the_whole_record(self, record):
+        record.put(**{**record.data, "family": "serif"})
+        assert record.data["family"] == "serif"
+        record.check(b"real")
+
+    def test_by_patch(self, record):
+        for data in ({"family": "serif"}, {"attachment": record.data["attachment"]}):
+            record.http.patch_json(record.uri, {"data": data}, headers=ALICE)
+            record.check(b"real")
+
+    def test_by_merge_patch(self, record):
+        for change in ({"family": "serif"}, {"attachment": {"size": 4}}):
+            record.http.patch_json(record.uri, {"data": change}, headers=MERGE)
+            record.check(b"real")
+
+    def test_by_json_patch(self, record):
+        operation = {"op": "replace", "path": "/data/family", "value": "serif"}
+        record.http.patch_json(record.uri, [operation], headers=JSON_PATCH)
+        record.check(b"real")
+
+    def test_by_permissions(self, record):
+        body = {"permissions": {"read": ["system.Everyone"]}}
+        record.http.patch_json(record.uri, body, headers=ALICE)
+        record.http.put_json(record.uri, body, headers=ALICE)
+        record.check(b"real")
+
+
+class TestDetached:
+    """As ``DELETE {record}/attachment`` would."""
+
+    @pytest.fixture
+    def record(self, record):
+        record.upload(b"real", data={"family": "sans"})
+        return record
+
+    def check(self, record):
+        assert record.data.get("attachment") is None
+        assert record.snapshot()[3:] == (None, [], [], [])
+        record.upload(b"again", status=200)
+        record.check(b"again")
+
+    def test_by_put_without_it(self, record):
+        record.put(family="serif")
+        assert "attachment" not in record.data
+        self.check(record)
+
+    def test_by_put_of_null(self, record):
+        record.put(attachment=None)
+        self.check(record)
+
+    def test_by_patch_of_null(self, record):
+        body = {"data": {"attachment": None}}
+        record.http.patch_json(record.uri, body, headers=ALICE)
+        self.check(record)
+
+    def test_by_merge_patch_of_null(self, record):
+        body = {"data": {"attachment": None}}
+        record.http.patch_json(record.uri, body, headers=MERGE)
+        self.check(record)
+
+    def test_by_json_patch(self, record):
+        operation = {"op": "remove", "path": "/data/attachment"}
+        record.http.patch_json(record.uri, [operation], headers=JSON_PATCH)
+        self.check(record)
+
+    def test_null_was_never_anything(self, record):
+        other = record.collection.record()
+        other.put(attachment=None)
+        other.upload(b"x", status=200)
+        assert other.data["attachment"]["size"] == 1
+
+
+class TestFromBefore:
+    """Records that are older than this plugin, or than its settings."""
+
+    @pytest.mark.parametrize("value", ["see page 3", 3, ["a"], {"location": None}, {"a": 1}])
+    def test_attribute_of_another_kind(self, site, record, value):
+        record.put(family="sans")
+        old = {**record.data, "attachment": value}
+        site.in_transaction(
+            lambda: site.registry.storage.update("record", record.collection.uri, record.id, old)
+        )
+        record.http.patch_json(record.uri, {"data": {"family": "serif"}}, headers=ALICE)
+        assert record.data["attachment"] == value
+        record.upload(b"real", status=200)
+        record.check(b"real")
+
+    def test_base_url_that_was_another(self, make_site, kinto_settings, file_settings, files):
+        settings = {**kinto_settings("postgresql", fresh=True), **file_settings(files)}
+        record = Site(**settings).collection().record()
+        location = record.upload(b"content").json["location"]
+        for base_url in ("", "https://other.example/"):
+            site = Site(**settings, **{"kinto.attachment.base_url": base_url})
+            body = {"data": {"family": base_url}}
+            site.http.patch_json(record.uri, body, headers=ALICE)
+            got = site.http.get(record.uri, headers=ALICE).json["data"]
+            assert got["attachment"]["location"] == location
+        site.http.delete(record.uri, headers=ALICE)
+        assert record.collection.keys == record.collection.links == []

@@ -1,0 +1,95 @@
+"""Names: filenames in, keys out."""
+
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kinto_attachment.errors import FilenameRefused, KeyRefused
+from kinto_attachment.files.blob import Digest
+from kinto_attachment.files.filename import (
+    accept_filename,
+    content_disposition,
+    extension_of,
+    safe_filename,
+)
+from kinto_attachment.files.key import MAX_KEY, KeyTemplate, check_key
+from kinto_attachment.files.ref import RecordRef
+
+REF = RecordRef("blog", "articles", "first")
+
+
+@given(st.text())
+def test_accepted_filenames_are_one_printable_line(filename):
+    try:
+        accepted = accept_filename(filename)
+    except FilenameRefused as refused:
+        assert refused.reason.startswith("Filename")
+        return
+    assert 0 < len(accepted) <= 255
+    assert accepted not in (".", "..")
+    assert not re.search(r"[/\\\x00-\x1f\x7f-\x9f\u2028\u2029]", accepted)
+    accepted.encode("utf-8")
+
+
+@given(st.text())
+def test_safe_filenames_are_ascii_and_short(filename):
+    safe = safe_filename(filename)
+    assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", safe)
+    assert ".." not in safe.rpartition(".")[2]
+
+
+@given(st.text(), st.sampled_from(["{filename}", "{uuid}{extension}", "{hash}{extension}"]))
+def test_keys_are_always_good(filename, pattern):
+    keys = KeyTemplate("{bucket_id}", pattern).keys(REF, filename, "ab" * 32)
+    for key in (next(keys), next(keys), next(keys)):
+        assert check_key(key).startswith("blog/")
+        assert key.isascii()
+        assert KeyTemplate("{bucket_id}", pattern).makes(key)
+
+
+@given(st.text())
+def test_good_keys_never_leave_the_root(key):
+    import os
+
+    try:
+        check_key(key)
+    except KeyRefused:
+        return
+    assert len(key.encode()) <= MAX_KEY
+    path = os.path.normpath(os.path.join("/root", key))
+    assert path == f"/root/{key}"
+
+
+@given(st.text(min_size=1))
+def test_dispositions_are_one_ascii_line(filename):
+    try:
+        filename = accept_filename(filename)
+    except FilenameRefused:
+        return
+    value = content_disposition(filename, inline=False)
+    assert value.startswith('attachment; filename="')
+    assert value.isascii() and value.isprintable()
+    assert value.count('"') == 2
+
+
+@given(st.text(st.characters()))
+def test_dispositions_of_any_name(filename):
+    """Records may be older than the rules for names."""
+    assert content_disposition(filename, inline=True).isprintable()
+
+
+@given(st.text())
+def test_extensions_are_ascii(filename):
+    assert re.fullmatch(r"[a-z0-9]{0,16}", extension_of(filename))
+
+
+@given(st.lists(st.binary(), max_size=20))
+def test_digest_is_of_all_chunks(chunks):
+    from hashlib import sha256
+
+    digest = Digest()
+    for chunk in chunks:
+        digest.update(chunk)
+    assert digest.hexdigest() == sha256(b"".join(chunks)).hexdigest()
+    assert digest.size == len(b"".join(chunks))

@@ -1,0 +1,122 @@
+"""Multipart bodies, however they are cut and whatever is in them."""
+
+import io
+from hashlib import sha256
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kinto_attachment.errors import MalformedForm, NotMultipart, Refused
+from kinto_attachment.http.forms import FormReader, read_boundary
+from kinto_attachment.http.requests import Body
+
+
+class Trickle(io.RawIOBase):
+    """A body that arrives in pieces of given sizes."""
+
+    def __init__(self, data: bytes, sizes: list[int]):
+        self._data, self._sizes = data, sizes or [1]
+        self._turn = 0
+
+    def read(self, size=-1):
+        limit = self._sizes[self._turn % len(self._sizes)]
+        self._turn += 1
+        chunk, self._data = self._data[: min(size, limit)], self._data[min(size, limit) :]
+        return chunk
+
+
+def body_of(data: bytes, sizes: list[int] | None = None) -> Body:
+    stream = Trickle(data, sizes) if sizes else io.BytesIO(data)
+    return Body({"wsgi.input": stream, "CONTENT_LENGTH": str(len(data))})
+
+
+def form(content: bytes, data: str, order: bool) -> bytes:
+    head = "--XX\r\nContent-Disposition: form-data; name="
+    parts = [
+        f'{head}"attachment"; filename="a"\r\n\r\n'.encode() + content + b"\r\n",
+        f'{head}"data"\r\n\r\n{data}\r\n'.encode(),
+    ]
+    return b"".join(parts if order else parts[::-1]) + b"--XX--\r\n"
+
+
+@given(
+    st.binary(max_size=300).filter(lambda content: b"\r\n--XX" not in content),
+    st.text(max_size=50).filter(lambda text: "\r\n--XX" not in text),
+    st.booleans(),
+    st.lists(st.integers(1, 40), min_size=1, max_size=5),
+)
+def test_is_read_however_it_is_cut(content, data, order, sizes):
+    reader = FormReader(io.BytesIO)
+    read = reader.read(body_of(form(content, data, order), sizes), "XX")
+    assert read.file.file.getvalue() == content
+    assert read.file.digest.hexdigest() == sha256(content).hexdigest()
+    assert read.fields["data"] == data
+
+
+@given(st.binary(max_size=500), st.lists(st.integers(1, 100), min_size=1, max_size=3))
+def test_anything_is_read_or_refused(data, sizes):
+    with pytest.raises(Refused):
+        FormReader(io.BytesIO).read(body_of(data, sizes), "never-in-there")
+
+
+@given(
+    st.integers(0, 400),
+    st.integers(1, 8),
+    st.binary(max_size=8),
+    st.lists(st.integers(1, 100), min_size=1, max_size=3),
+)
+def test_damaged_forms_never_end_in_another_error(at, length, damage, sizes):
+    good = form(b"content" * 10, '{"family": "sans"}', True)
+    bad = good[:at] + damage + good[at + length :]
+    spools = []
+
+    def spool():
+        spools.append(io.BytesIO())
+        return spools[-1]
+
+    try:
+        FormReader(spool).read(body_of(bad, sizes), "XX").file.file.close()
+    except Refused as refused:
+        assert refused.reason
+    assert all(file.closed for file in spools)
+
+
+@given(st.text(max_size=100))
+def test_any_content_type_is_understood_or_refused(content_type):
+    try:
+        assert read_boundary(content_type)
+    except (NotMultipart, MalformedForm) as refused:
+        assert refused.reason
+
+
+def test_body_is_never_read_past_its_end():
+    stream = io.BytesIO(b"abcdef")
+    body = Body({"wsgi.input": stream, "CONTENT_LENGTH": "4"})
+    assert body.read() == b"abcd"
+    assert body.read() == b""
+    assert stream.tell() == 4
+
+
+def test_body_without_length_is_empty_unless_chunked():
+    assert Body({"wsgi.input": io.BytesIO(b"abc")}).read() == b""
+    chunked = {"wsgi.input": io.BytesIO(b"abc"), "HTTP_TRANSFER_ENCODING": "chunked"}
+    assert Body(chunked).read() == b"abc"
+    terminated = {"wsgi.input": io.BytesIO(b"abc"), "wsgi.input_terminated": True}
+    assert Body(terminated).read() == b"abc"
+
+
+def test_close_drops_a_bounded_amount():
+    class Endless:
+        dropped = 0
+
+        def read(self, size):
+            self.dropped += size
+            return bytes(size)
+
+    environ = {"wsgi.input": Endless(), "CONTENT_LENGTH": str(10**12)}
+    endless = environ["wsgi.input"]
+    Body(environ).close()
+    assert 1024 * 1024 < endless.dropped < 10 * 1024 * 1024
+    assert environ["CONTENT_LENGTH"] == "0"
+    assert environ["wsgi.input"].read() == b""

@@ -1,0 +1,439 @@
+"""What an image is, what size comes out, and whether that is the image: next to Pillow's."""
+
+import io
+import math
+from importlib.util import find_spec
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageChops, ImageCms, ImageOps, ImageStat
+
+from kinto_attachment.errors import ImageRefused, SizeRefused
+from kinto_attachment.images.formats import check
+from kinto_attachment.images.formats.header import Picture, read_orientation, read_picture
+from kinto_attachment.images.plan import Output, Plan, Size, Trim, plan
+from kinto_attachment.images.worker.engine import is_srgb
+from tests.support import images as pictures
+
+pytestmark = pytest.mark.skipif(not find_spec("pyvips"), reason="pyvips is not installed")
+
+SIDES = st.integers(1, 20_000)
+SIZES = st.builds(Size, st.integers(0, 25_000), st.integers(0, 25_000))
+FORMATS = ["JPEG", "PNG", "WEBP", "AVIF"]
+SAMPLES = pictures.usual()
+NO_SIZES = ["320", "x", "-1x2", "1x2x3", "100000x1", "1.5x2", "1x", "\u0663x\u0663", ""]
+
+
+@pytest.fixture(scope="module")
+def workers():
+    resizer = pictures.Resizer()
+    yield resizer
+    resizer.close()
+
+
+def read(data: bytes) -> Picture | None:
+    return read_picture(io.BytesIO(data))
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return pictures.photo(1001, 667)
+
+
+@pytest.fixture
+def make(workers):
+    """Resize, as a server does it; what came out, as Pillow opens it, and how it was planned."""
+
+    def resize(data, size, format="png", trim=None, quality=None):
+        picture = read(data)
+        planned = plan(picture.width, picture.height, size, trim=trim)
+        made = workers.make(data, picture, planned, Output(format, quality))
+        assert read(made).format == format
+        return Image.open(io.BytesIO(made)), planned
+
+    return resize
+
+
+def by_pillow(data: bytes, planned: Plan) -> Image.Image:
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    right, bottom = planned.left + planned.crop_width, planned.top + planned.crop_height
+    image = image.crop((planned.left, planned.top, right, bottom))
+    return image.resize((planned.width, planned.height), Image.Resampling.LANCZOS)
+
+
+def on_grey(image: Image.Image) -> Image.Image:
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "grey"), image).convert("RGB")
+
+
+def psnr(one: Image.Image, other: Image.Image) -> float:
+    """Decibels; above 30 nobody sees a difference."""
+    assert one.size == other.size
+    difference = ImageStat.Stat(ImageChops.difference(on_grey(one), on_grey(other)))
+    error = sum(difference.sum2) / sum(difference.count)
+    return math.inf if not error else 10 * math.log10(255**2 / error)
+
+
+# -- what it is
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_picture_is_read(name):
+    picture = read(SAMPLES[name])
+    expected = (200, 300) if name == "jpeg-turned" else (300, 200)
+    assert (picture.width, picture.height) == expected
+    assert picture.format == name.partition("-")[0].replace("apng", "png")
+    assert picture.mimetype == f"image/{picture.format}"
+    assert picture.resizable
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientations_change_the_sides(format, orientation):
+    picture = read(pictures.turned(pictures.corners(60, 40), format, orientation))
+    assert (picture.width, picture.height) == ((60, 40) if orientation < 5 else (40, 60))
+
+
+@pytest.mark.parametrize("format", ["TIFF", "BMP", "ICO", "JPEG2000"])
+def test_others_are_read_and_not_resized(format):
+    data = pictures.encode(Image.new("RGB", (64, 64)), format)
+    picture = read(data)
+    assert picture.width == 64 and not picture.resizable
+    with pytest.raises(ImageRefused, match="cannot be resized"):
+        check(io.BytesIO(data), picture)
+
+
+def test_a_size_behind_big_segments():
+    data = pictures.encode(Image.new("RGB", (64, 32)), "JPEG")
+    data = pictures.with_segments(data, 0xE2, b"MPF\0" + bytes(65_000), 40)
+    assert (read(data).width, read(data).height) == (64, 32)
+
+
+SVG = 'xmlns="http://www.w3.org/2000/svg"'
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        (f'<svg {SVG} width="30" height="20"/>', (30, 20)),
+        (f"<svg {SVG} width='30px' height='1in'>", (30, 96)),
+        (f'<svg {SVG} viewBox="0 0 40 10"/>', (40, 10)),
+        (f'<svg {SVG} width="100%" height="100%" viewBox="0,0,40,10"/>', (40, 10)),
+        (f'<svg {SVG} width="80" viewBox="0 0 40 10"/>', (80, 20)),
+        (
+            f'\ufeff<?xml version="1.0"?>\n<!-- width="1" -->\n<!DOCTYPE svg [<!ENTITY w "7">]>'
+            f'<svg {SVG} width="&w;" height="2"><g width="9"/></svg>',
+            (7, 2),
+        ),
+        (
+            '<s:svg xmlns:s="http://www.w3.org/2000/svg" width="3" height="2"/>',
+            (3, 2),
+        ),
+    ],
+)
+def test_an_svg_is_read(text, size):
+    picture = read(text.encode())
+    assert (picture.format, picture.width, picture.height) == ("svg", *size)
+    assert not picture.resizable
+
+
+@pytest.mark.parametrize("encoding", ["utf-16"])
+def test_an_svg_in_another_encoding(encoding):
+    assert read(f'<svg {SVG} width="3" height="2"/>'.encode(encoding)).format == "svg"
+
+
+@pytest.mark.parametrize("name", pictures.NO_IMAGE)
+def test_no_picture(name):
+    assert read(pictures.NO_IMAGE[name]()) is None
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes(data):
+    picture = read(data)
+    assert picture is None or min(picture.width, picture.height) > 0
+
+
+@given(
+    name=st.sampled_from(sorted(SAMPLES)),
+    changes=st.lists(st.tuples(st.integers(0, 600), st.integers(0, 255)), max_size=8),
+    cut=st.integers(0, 800),
+)
+@settings(deadline=None)
+def test_damaged_headers(name, changes, cut):
+    data = bytearray(SAMPLES[name])
+    for at, value in changes:
+        data[at % len(data)] = value
+    del data[len(data) - cut :]
+    file = io.BytesIO(data)
+    picture = read_picture(file)
+    assert file.tell() == 0
+    if picture and picture.resizable:
+        try:
+            checked = check(file, picture)
+        except ImageRefused as refused:
+            assert refused.reason.endswith(".")
+        else:
+            assert len(checked.read(file)) <= len(data)
+
+
+@given(st.binary(max_size=200))
+@example(b"II*\0\xff\xff\xff\xff")
+@example(b"MM\0*\0\0\0\x08\xff\xff\x01\x12")
+def test_any_exif(data):
+    assert 1 <= read_orientation(data) <= 8
+
+
+# -- what size comes out
+
+
+@pytest.mark.parametrize(
+    "text", ["320", "x", "-1x2", "1x2x3", "100000x1", "1.5x2", "1x", "٣x٣", ""]
+)
+def test_no_size(text):
+    with pytest.raises(SizeRefused) as refused:
+        Size.parse(text)
+    assert (refused.value.field, refused.value.location) == ("size", "path")
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ("600x0", (0, 0, 1200, 800, 600, 400)),
+        ("0x100", (0, 0, 1200, 800, 150, 100)),
+        ("0x0", (0, 0, 1200, 800, 1200, 800)),
+        ("5000x0", (0, 0, 1200, 800, 1200, 800)),
+        ("2000x500", (0, 150, 1200, 500, 1200, 500)),
+        ("100x100", (200, 0, 800, 800, 100, 100)),
+        ("9999x9999", (0, 0, 1200, 800, 1200, 800)),
+        ("1x0", (0, 0, 1200, 800, 1, 1)),
+    ],
+)
+def test_a_plan(size, expected):
+    assert plan(1200, 800, Size.parse(size)) == Plan(*expected)
+
+
+def test_a_plan_of_a_part():
+    part = Trim(100, 50, 400, 200)
+    assert plan(1200, 800, Size(200, 0), trim=part) == Plan(100, 50, 400, 200, 200, 100)
+    assert plan(1200, 800, Size(900, 900), trim=part) == Plan(100, 50, 400, 200, 400, 200)
+    assert plan(1200, 800, Size(100, 100), trim=part) == Plan(200, 50, 200, 200, 100, 100)
+
+
+@pytest.mark.parametrize("part", [(-1, 0, 5, 5), (0, 0, 0, 5), (0, 0, 5, 6), (4, 0, 2, 2)])
+def test_a_part_outside(part):
+    with pytest.raises(SizeRefused) as refused:
+        plan(5, 5, Size(1, 1), trim=Trim(*part))
+    assert refused.value.field == "trim"
+
+
+@given(SIDES, SIDES, SIZES, st.integers(1, 5000), st.data())
+def test_plans(width, height, size, max_side, data):
+    left, top = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    inside = st.integers(1, width - left), st.integers(1, height - top)
+    trim = Trim(left, top, data.draw(inside[0]), data.draw(inside[1]))
+    planned = plan(width, height, size, max_side, trim)
+    # Inside the part, and never enlarged.
+    assert trim.left <= planned.left and trim.top <= planned.top
+    assert 1 <= planned.width <= planned.crop_width <= trim.left + trim.width - planned.left
+    assert 1 <= planned.height <= planned.crop_height <= trim.top + trim.height - planned.top
+    assert max(planned.width, planned.height) <= max_side
+    # The proportions are right to a pixel: of the result, or of the crop.
+    across, down = planned.crop_width / planned.width, planned.crop_height / planned.height
+    assert (
+        min(
+            abs(planned.crop_height / across - planned.height),
+            abs(planned.crop_width / down - planned.width),
+            abs(planned.crop_height - planned.height * across),
+            abs(planned.crop_width - planned.width * down),
+        )
+        < 1
+    )
+    if size.width and size.height:
+        assert planned.width == min(size.width, trim.width, max_side)
+        assert planned.height == min(size.height, trim.height, max_side)
+        again = Size(planned.width, planned.height)
+        assert plan(width, height, again, max_side, trim) == planned
+    else:
+        assert (planned.crop_width, planned.crop_height) == (trim.width, trim.height)
+    if size.width and not size.height and planned.width < max_side > planned.height:
+        assert plan(width, height, Size(planned.width, 0), max_side, trim) == planned
+
+
+@given(SIDES, SIDES, st.integers(1, 5000), st.integers(0, 30_000))
+def test_larger_than_the_image_is_its_own_size(width, height, max_side, more):
+    assert plan(width, height, Size(width + more, 0), max_side) == plan(
+        width, height, Size(width, 0), max_side
+    )
+
+
+# -- whether it is the image
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("size", ["700x0", "320x0", "0x50", "90x70", "400x100", "60x60", "0x0"])
+def test_the_same_as_pillow(make, photo, format, size):
+    options = {"subsampling": "4:4:4"} if format == "AVIF" else {}
+    data = pictures.encode(photo, format, **options)
+    made, planned = make(data, Size.parse(size))
+    expected = by_pillow(data, planned)
+    assert made.size == (planned.width, planned.height)
+    assert psnr(made, expected) > 31
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation(make, photo, format, orientation):
+    data = pictures.turned(photo, format, orientation)
+    for size, trim in [("300x0", None), ("80x80", None), ("100x0", Trim(101, 203, 333, 250))]:
+        made, planned = make(data, Size.parse(size), trim=trim)
+        assert psnr(made, by_pillow(data, planned)) > 31, size
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_corners_are_where_they_belong(make, orientation):
+    upright = pictures.corners(600, 300)
+    # What the camera stored: turned the other way.
+    back = {5: 5, 6: 8, 7: 7, 8: 6}.get(orientation, orientation)
+    exif = Image.Exif()
+    exif[0x0112] = back
+    carrier = Image.open(io.BytesIO(pictures.encode(upright, "PNG", exif=exif)))
+    stored = ImageOps.exif_transpose(carrier)
+    made, _ = make(pictures.turned(stored, "JPEG", orientation, quality=95), Size(60, 0))
+    assert made.size == (60, 30)
+    places = {(4, 4): "RED", (55, 4): "GREEN", (55, 25): "BLUE", (4, 25): "YELLOW"}
+    for place, name in places.items():
+        colour = getattr(pictures, name)
+        found = made.convert("RGB").getpixel(place)
+        assert all(abs(a - b) < 20 for a, b in zip(found, colour, strict=True)), name
+
+
+@pytest.mark.parametrize("name", sorted(set(SAMPLES) - {"jpeg-cmyk", "png-grey16"}))
+def test_every_kind(make, name):
+    made, planned = make(SAMPLES[name], Size(120, 0))
+    assert psnr(made, by_pillow(SAMPLES[name], planned)) > 35
+
+
+def test_grey_of_16_bits(make):
+    made, _ = make(SAMPLES["png-grey16"], Size(30, 0))
+    assert made.mode in ("L", "RGB")
+    assert abs(made.convert("L").getpixel((15, 10)) - 40000 / 257) < 2
+
+
+def test_cmyk(make):
+    image = Image.new("CMYK", (200, 100), (0, 0, 0, 0))
+    image.paste((0, 255, 255, 0), (0, 0, 100, 100))
+    made, _ = make(pictures.encode(image, "JPEG", quality=95), Size(50, 0), "jpeg")
+    assert made.mode == "RGB"
+    red, white = made.getpixel((10, 12)), made.getpixel((40, 12))
+    assert red[0] > 180 and red[1] < 80 and red[2] < 80
+    assert min(white) > 245
+
+
+def test_colours_of_a_profile_are_converted(make, photo):
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    swapped = _red_is_green(srgb.tobytes())
+    data = pictures.encode(photo, "PNG", icc_profile=swapped)
+    made, planned = make(data, Size(200, 0))
+    opened = Image.open(io.BytesIO(data))
+    expected = ImageCms.profileToProfile(
+        opened, ImageCms.ImageCmsProfile(io.BytesIO(swapped)), srgb
+    )
+    expected = expected.resize((planned.width, planned.height), Image.Resampling.LANCZOS)
+    assert psnr(made, expected) > 31
+    assert psnr(made, by_pillow(data, planned)) < 25  # there was something to convert
+    assert "icc_profile" not in made.info
+
+
+def _red_is_green(profile: bytes) -> bytes:
+    """A profile of another name, with two primaries exchanged."""
+    exchanged = profile.replace(b"rXYZ", b"-XYZ").replace(b"gXYZ", b"rXYZ")
+    exchanged = exchanged.replace(b"-XYZ", b"gXYZ")
+    return exchanged.replace(
+        "sRGB built-in".encode("utf-16-be"), "exchanged....".encode("utf-16-be")
+    )
+
+
+def test_known_profiles():
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert is_srgb(srgb)
+    assert not is_srgb(_red_is_green(srgb))
+
+
+@given(st.binary(max_size=300))
+def test_any_profile(data):
+    assert not is_srgb(data)
+
+
+@pytest.mark.parametrize("format", ["jpeg", "png", "webp", "avif", "gif"])
+def test_every_output_without_metadata(make, photo, format):
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    data = pictures.encode(photo, "JPEG", exif=exif, comment=b"secret", quality=95)
+    made, planned = make(data, Size(160, 0), format)
+    assert not made.getexif() and "comment" not in made.info and "icc_profile" not in made.info
+    expected = by_pillow(data, planned)
+    # As near as Pillow gets with the same codec.
+    options = {"avif": {"quality": 60}, "png": {}, "gif": {}}.get(format, {"quality": 80})
+    theirs = Image.open(io.BytesIO(pictures.encode(expected, format.upper(), **options)))
+    assert psnr(made, expected) > min(psnr(theirs, expected) - 1.5, 35)
+
+
+def test_quality(workers, photo):
+    picture = read(pictures.encode(photo, "PNG"))
+    data, planned = pictures.encode(photo, "PNG"), plan(picture.width, picture.height, Size(400, 0))
+    for format in ("jpeg", "webp", "avif"):
+        small, usual, large = (
+            len(workers.make(data, picture, planned, Output(format, quality)))
+            for quality in (20, None, 95)
+        )
+        assert small < usual < large
+
+
+@pytest.mark.parametrize("quality", [0, 101])
+def test_no_output(quality):
+    with pytest.raises(ValueError):
+        Output("jpeg", quality)
+    with pytest.raises(ValueError):
+        Output("bmp")
+
+
+def test_transparent_is_white_in_jpeg(make):
+    image = Image.new("RGBA", (60, 40), (200, 0, 0, 0))
+    image.paste((0, 0, 200, 255), (30, 0, 60, 40))
+    made, _ = make(pictures.encode(image, "PNG"), Size(30, 0), "jpeg")
+    assert min(made.getpixel((4, 10))) > 245
+    assert made.getpixel((25, 10))[2] > 150
+
+
+@pytest.mark.parametrize("source", ["GIF", "WEBP"])
+@pytest.mark.parametrize("format", ["gif", "webp"])
+def test_animations_move(make, source, format):
+    data = pictures.animation(source, 90, 60, 5, duration=70)
+    made, _ = make(data, Size(45, 0), format)
+    assert (made.size, made.n_frames) == ((45, 30), 5)
+    # WebP counts how often it is shown, GIF how often it is shown again.
+    assert made.info["loop"] == 3 + (source == "GIF") - (format == "gif")
+    original = Image.open(io.BytesIO(data))
+    for frame in range(5):
+        made.seek(frame)
+        made.load()
+        original.seek(frame)
+        assert made.info["duration"] == 70
+        expected = original.convert("RGB").resize((45, 30), Image.Resampling.LANCZOS)
+        assert psnr(made, expected) > 30
+
+
+@pytest.mark.parametrize("format", ["jpeg", "png", "avif"])
+def test_animations_stand_still(make, format):
+    made, _ = make(pictures.animation("GIF", 90, 60, 5), Size(45, 0), format)
+    assert getattr(made, "n_frames", 1) == 1
+    assert made.convert("RGB").getpixel((20, 15))[2] > 200  # the first frame
+
+
+def test_long_animations_stand_still(make):
+    made, _ = make(pictures.gif(30, 20, 301), Size(15, 0), "gif")
+    assert made.n_frames == 1
+    made, _ = make(pictures.gif(30, 20, 300), Size(15, 0), "gif")
+    assert made.size == (15, 10)

@@ -1,0 +1,399 @@
+"""The processes that resize: they come, go, and are never in anybody's way."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+
+from kinto_attachment.errors import ImageRefused, ImagingMissing, ResizeBusy, WorkerLost
+from kinto_attachment.images.formats.header import read_picture
+from kinto_attachment.images.plan import Output, Size, plan
+from kinto_attachment.images.worker import process as interpreter
+from kinto_attachment.images.worker.pool import Workers
+from tests.support import images as pictures
+
+pytestmark = pytest.mark.skipif(not find_spec("pyvips"), reason="pyvips is not installed")
+
+SMALL = pictures.usual()["jpeg"]
+
+
+@pytest.fixture(scope="module")
+def slow():
+    """An image that takes half a second or more, to be made a large AVIF."""
+    return pictures.encode(pictures.photo(4096, 4096), "PNG", compress_level=1)
+
+
+def files(data: bytes):
+    file, into = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+    file.write(data)
+    return file, into
+
+
+def make(workers: Workers, data: bytes = SMALL, size: str = "100x0", format: str = "webp"):
+    file, into = files(data)
+    with file, into:
+        picture = read_picture(file)
+        planned = plan(picture.width, picture.height, Size.parse(size))
+        workers.resize(file, picture, planned, Output(format), into)
+        return read_picture(into)
+
+
+def in_background(call):
+    """Call in a thread; what it raised, when it is over."""
+    raised = []
+
+    def run():
+        try:
+            call()
+            raised.append(None)
+        except Exception as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, raised
+
+
+def children() -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process().children()
+        if any("images.worker" in word for word in child.cmdline())
+    ]
+
+
+def until(condition, timeout: float = 10) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def crew(request):
+    """Workers of its own, none left afterwards."""
+    before = set(children())
+    made = []
+
+    def start(**options):
+        made.append(Workers(**options))
+        return made[-1]
+
+    start.processes = lambda: [child for child in children() if child not in before]
+    yield start
+    for workers in made:
+        workers.close()
+    assert not start.processes()
+
+
+def test_files_are_left_at_their_start(crew):
+    file, into = files(SMALL)
+    into.write(b"x" * 100_000)
+    picture = read_picture(file)
+    file.seek(17)
+    crew().resize(file, picture, plan(300, 200, Size(30, 0)), Output("gif"), into)
+    assert (file.tell(), into.tell()) == (17, 0)
+    made = into.read()
+    assert len(made) < 100_000 and made[:3] == b"GIF"
+
+
+def test_one_process_for_many_images(crew):
+    workers = crew()
+    assert not crew.processes()  # not before it is needed
+    for _ in range(5):
+        assert make(workers).width == 100
+    (worker,) = crew.processes()
+    assert worker.nice() >= 5
+
+
+def test_no_descriptors_leak(crew):
+    workers = crew()
+    make(workers)
+    (worker,) = crew.processes()
+    ours, theirs = psutil.Process().num_fds(), worker.num_fds()
+    for _ in range(20):
+        make(workers)
+        with pytest.raises(ImageRefused):
+            make(workers, SMALL[:5000])
+    assert psutil.Process().num_fds() <= ours
+    assert worker.num_fds() <= theirs
+    workers.close()
+    assert psutil.Process().num_fds() < ours
+
+
+def test_the_worker_has_none_of_our_descriptors_and_secrets(crew, monkeypatch, tmp_path):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with (tmp_path / "private").open("wb") as file:
+        os.set_inheritable(file.fileno(), True)
+        make(crew())
+        (worker,) = crew.processes()
+        assert "AWS_SECRET_ACCESS_KEY" not in worker.environ()
+        assert not any(name.path.endswith("private") for name in worker.open_files())
+
+
+def test_libvips_is_not_in_this_process():
+    script = (
+        "import sys; from tests.images import test_image_workers as t\n"
+        "from kinto_attachment.images import Workers\n"
+        "w = Workers(); assert t.make(w).width == 100; w.close()\n"
+        "assert 'pyvips' not in sys.modules and '_libvips' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_killed_while_it_works(crew, slow):
+    workers = crew()
+    make(workers)
+    (worker,) = crew.processes()
+    thread, raised = in_background(lambda: make(workers, slow, "0x0", "avif"))
+    until(lambda: worker.cpu_percent(0.05) > 30)
+    worker.send_signal(signal.SIGKILL)
+    thread.join(5)
+    assert isinstance(raised[0], WorkerLost)
+    assert make(workers).width == 100
+    assert crew.processes() != [worker]
+
+
+def test_killed_while_it_waits(crew):
+    workers = crew()
+    make(workers)
+    (worker,) = crew.processes()
+    worker.send_signal(signal.SIGKILL)
+    until(lambda: worker.status() == psutil.STATUS_ZOMBIE)
+    assert make(workers).width == 100  # nobody notices
+    assert worker not in crew.processes() and len(crew.processes()) == 1
+
+
+def test_too_slow(crew, slow):
+    workers = crew()
+    make(workers)
+    (worker,) = crew.processes()
+    workers._timeout = 0.2
+    started = time.monotonic()
+    with pytest.raises(WorkerLost, match="too long"):
+        make(workers, slow, "0x0", "avif")
+    assert time.monotonic() - started < 1.5
+    assert not worker.is_running()
+    workers._timeout = 10
+    assert make(workers).width == 100
+
+
+def test_too_many(crew, slow):
+    workers = crew(queue=1)
+    make(workers)
+    first, first_raised = in_background(lambda: make(workers, slow, "0x0", "png"))
+    until(lambda: not workers._crew()._free)
+    second, second_raised = in_background(lambda: make(workers))
+    until(lambda: workers._crew()._waiting == 1)
+    started = time.monotonic()
+    with pytest.raises(ResizeBusy):
+        make(workers)
+    assert time.monotonic() - started < 0.2
+    first.join()
+    second.join()
+    assert first_raised == second_raised == [None]
+
+
+def test_waited_too_long(crew, slow):
+    workers = crew()
+    make(workers)
+    first, first_raised = in_background(lambda: make(workers, slow, "0x0", "png"))
+    until(lambda: not workers._crew()._free)
+    workers._timeout = 0.1
+    with pytest.raises(ResizeBusy, match=r"0\.1 seconds"):
+        make(workers)
+    first.join()
+    assert first_raised == [None]
+
+
+def test_many_threads(crew):
+    workers = crew(count=2, queue=100)
+    started = [in_background(lambda: make(workers)) for _ in range(40)]
+    for thread, _ in started:
+        thread.join(30)
+    assert [raised for _, raised in started] == [[None]] * 40
+    assert 1 <= len(crew.processes()) <= 2
+
+
+def test_too_much_memory(crew):
+    """It ends as an error, and the next image is made."""
+    image = pictures.encode(Image.new("RGB", (7000, 7000)), "PNG", compress_level=1)
+    workers = crew(memory=420 * 1024 * 1024)
+    assert make(workers).width == 100
+    with pytest.raises((ImageRefused, WorkerLost)):
+        make(workers, image, "4096x4096", "avif")
+    assert make(workers).width == 100
+
+
+def test_ctrl_c_is_not_for_it(crew):
+    workers = crew()
+    make(workers)
+    (worker,) = crew.processes()
+    worker.send_signal(signal.SIGINT)
+    worker.send_signal(signal.SIGTERM)
+    assert make(workers).width == 100
+    assert crew.processes() == [worker]
+
+
+def test_closing_ends_it(crew):
+    workers = crew()
+    make(workers)
+    (worker,) = crew.processes()
+    workers.close()
+    assert not worker.is_running()
+    assert make(workers).width == 100
+    workers.close()
+    workers.close()
+
+
+SERVER = """
+import os, sys, time
+from tests.images import test_image_workers as t
+from kinto_attachment.images import Workers
+workers = Workers()
+t.make(workers)
+print(t.children()[0].pid, flush=True)
+if sys.argv[1:] == ["fork"] and os.fork() == 0:
+    time.sleep(8)
+    os._exit(0)
+if sys.argv[1:] == ["busy"]:
+    t.make(workers, open(os.environ["SLOW"], "rb").read(), "0x0", "avif")
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("how", ["idle", "fork", "busy"])
+def test_it_ends_with_its_parent(how, slow, tmp_path):
+    (tmp_path / "slow.png").write_bytes(slow)
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER, how],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "SLOW": str(tmp_path / "slow.png")},
+        cwd=Path(__file__).parents[2],
+    )
+    with server.stdout:
+        worker = psutil.Process(int(server.stdout.readline()))
+    if how == "busy":
+        until(lambda: worker.cpu_percent(0.05) > 30)
+    server.kill()
+    server.wait()
+    until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, 1)
+
+
+def test_children_start_their_own(crew):
+    """As servers do that load the application before they fork."""
+    workers = crew()
+    make(workers)
+    (worker,) = crew.processes()
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            assert make(workers).width == 100
+            own = [child.pid for child in children()]
+            assert len(own) == 1 and own[0] != worker.pid
+            workers.close()
+            assert not children()
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(reader)
+    os.close(writer)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert make(workers).width == 100
+    assert crew.processes() == [worker]
+
+
+def test_a_fork_in_the_middle(crew, slow):
+    """The parent's image is made, and the child's too, whatever its locks were."""
+    workers = crew()
+    make(workers)
+    thread, raised = in_background(lambda: make(workers, slow, "0x0", "png"))
+    until(lambda: not workers._crew()._free)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            status = 0 if make(workers).width == 100 else 1
+            workers.close()
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    thread.join()
+    assert raised == [None]
+
+
+def test_without_libvips(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImagingMissing, match="pip install"):
+        make(Workers())
+
+
+def test_libvips_that_does_not_load(crew, monkeypatch, tmp_path):
+    (tmp_path / "pyvips.py").write_text("raise OSError('libvips.so: not there')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImagingMissing, match="not there"):
+        make(crew())
+    assert not crew.processes()
+
+
+def test_the_interpreter_under_uwsgi(crew, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/usr/sbin/uwsgi")
+    path = Path(interpreter.find_interpreter())
+    assert path.name.startswith("python")
+    assert make(crew()).width == 100
+
+
+def test_no_interpreter(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "")
+    for name in ("prefix", "exec_prefix", "base_prefix"):
+        monkeypatch.setattr(sys, name, "/nowhere")
+    monkeypatch.setattr(interpreter.shutil, "which", lambda name: None)
+    with pytest.raises(ImagingMissing, match="interpreter"):
+        interpreter.find_interpreter()
+
+
+def test_a_worker_that_cannot_start(crew, monkeypatch):
+    monkeypatch.setattr("kinto_attachment.images.process.find_interpreter", lambda: "/bin/false")
+    with pytest.raises(WorkerLost):
+        make(crew())
+
+
+def test_nobody_has_them_any_more():
+    before = children()
+    workers = Workers()
+    make(workers)
+    (worker,) = [child for child in children() if child not in before]
+    del workers
+    assert not worker.is_running()
+
+
+def test_closing_while_it_works(crew, slow):
+    workers = crew()
+    make(workers)
+    thread, raised = in_background(lambda: make(workers, slow, "0x0", "avif"))
+    (worker,) = crew.processes()
+    until(lambda: worker.cpu_percent(0.05) > 30)
+    workers.close()
+    thread.join(5)
+    assert isinstance(raised[0], WorkerLost)
+    assert not crew.processes()
+
+
+def test_files_without_a_descriptor():
+    picture = read_picture(io.BytesIO(SMALL))
+    with pytest.raises(io.UnsupportedOperation):
+        Workers().resize(
+            io.BytesIO(SMALL), picture, plan(9, 9, Size(1, 1)), Output("gif"), io.BytesIO()
+        )

@@ -1,0 +1,148 @@
+"""Whatever is sent, it ends soon, in little memory, and with a sentence about what is wrong."""
+
+import io
+import time
+from importlib.util import find_spec
+
+import psutil
+import pytest
+
+from kinto_attachment.errors import ImageRefused
+from kinto_attachment.images.formats import check
+from kinto_attachment.images.formats.header import read_picture
+from kinto_attachment.images.formats.limits import Limits
+from kinto_attachment.images.plan import Output, Size, plan
+from tests.support import images as pictures
+
+pytestmark = pytest.mark.skipif(not find_spec("pyvips"), reason="pyvips is not installed")
+
+
+@pytest.fixture(scope="module")
+def workers():
+    resizer = pictures.Resizer()
+    yield resizer
+    resizer.close()
+
+
+def resize(workers, data: bytes) -> bytes:
+    picture = read_picture(io.BytesIO(data))
+    planned = plan(picture.width, picture.height, Size(100, 0))
+    return workers.make(data, picture, planned, Output("webp"))
+
+
+@pytest.mark.parametrize("name", pictures.HOSTILE)
+def test_hostile_images_are_refused(workers, name):
+    make, reason = pictures.HOSTILE[name]
+    data = make()
+    resize(workers, pictures.gif(30, 20, 1))  # the worker is there
+    pid = workers.pid
+    started = time.monotonic()
+    with pytest.raises(ImageRefused) as refused:
+        resize(workers, data)
+    assert time.monotonic() - started < 2
+    assert reason in refused.value.reason
+    assert "/" not in refused.value.reason and len(refused.value.reason) < 300
+    assert workers.pid == pid
+
+
+@pytest.mark.parametrize("name", pictures.NO_IMAGE)
+def test_what_is_no_image_is_told_fast(name):
+    data = pictures.NO_IMAGE[name]()
+    started = time.monotonic()
+    assert read_picture(io.BytesIO(data)) is None
+    assert time.monotonic() - started < 0.5
+
+
+def test_one_after_the_other_stay_small(workers):
+    """All of them, hostile and usual, twice, in one process."""
+    samples = [*pictures.usual().values(), *(make() for make, _ in pictures.HOSTILE.values())]
+    assert len(samples) > 41
+    resize(workers, samples[0])
+    worker = psutil.Process(workers.pid)
+    refused = 0
+    for data in samples * 2:
+        try:
+            resize(workers, data)
+        except ImageRefused:
+            refused += 1
+        assert worker.memory_info().rss < 300 * 1024 * 1024
+    assert refused == 2 * len(pictures.HOSTILE)
+    assert workers.pid == worker.pid
+
+
+@pytest.mark.parametrize("name", [*pictures.usual()])
+def test_usual_images_pass(name):
+    data = pictures.usual()[name]
+    file = io.BytesIO(data)
+    checked = check(file, read_picture(file))
+    assert checked.frames == (4 if name in ("gif-animated", "webp-animated") else 1)
+
+
+def test_texts_and_frames_do_not_reach_the_decoder():
+    data = pictures.animation("PNG", 30, 20, 4)
+    data = pictures.with_chunk(data, b"zTXt", b"Comment\0\0secret", 3)
+    data = pictures.with_chunk(data, b"eXIf", b"MM\0*secret")
+    file = io.BytesIO(data + b"PK\3\4 and an archive: secret")
+    left = check(file, read_picture(file)).read(file)
+    assert left.startswith(b"\x89PNG") and left.endswith(b"IEND\xaeB`\x82")
+    for name in (b"zTXt", b"eXIf", b"acTL", b"fcTL", b"fdAT", b"secret"):
+        assert name not in left
+    file = io.BytesIO(left)
+    assert check(file, read_picture(file)).read(file) == left
+
+
+def test_what_follows_an_image_does_not_reach_the_decoder():
+    for format in ("JPEG", "WEBP"):
+        data = pictures.encode(pictures.photo(60, 40), format)
+        file = io.BytesIO(data + b"<html>" * 100)
+        assert check(file, read_picture(file)).read(file) == data
+
+
+@pytest.mark.parametrize(
+    ("name", "limits", "reason"),
+    [
+        ("jpeg", Limits(max_bytes=1000), "over 1000 bytes"),
+        ("jpeg", Limits(pixels=59_999), "megapixels"),
+        ("jpeg-progressive", Limits(scans=5), "5 scans"),
+        ("avif", Limits(avif_pixels=59_999), "megapixels"),
+        ("gif", Limits(gif_pixels=59_999), "megapixels"),
+        ("png", Limits(side=299), "a side may have 299"),
+    ],
+)
+def test_limits(name, limits, reason):
+    file = io.BytesIO(pictures.usual()[name])
+    check(file, read_picture(file))
+    with pytest.raises(ImageRefused, match=reason):
+        check(file, read_picture(file), limits)
+
+
+def test_large_images_may_have_fewer_scans():
+    data = pictures.many_scans(50)
+    check(io.BytesIO(data), read_picture(io.BytesIO(data)))
+    with pytest.raises(ImageRefused, match="20 scans"):
+        check(io.BytesIO(data), read_picture(io.BytesIO(data)), Limits(pixels=256 * 256))
+
+
+def test_of_long_animations_the_first_frame_is_used():
+    for data, limits, frames in [
+        (pictures.gif(30, 20, 300), Limits(), 300),
+        (pictures.gif(30, 20, 301), Limits(), 1),
+        (pictures.gif(1000, 1000, 100), Limits(), 100),
+        (pictures.gif(1000, 1000, 101), Limits(), 1),
+        (pictures.animation("WEBP", 30, 20, 4), Limits(frames=3), 1),
+    ]:
+        file = io.BytesIO(data)
+        assert check(file, read_picture(file), limits).frames == frames
+
+
+def test_text_that_is_not_compressed_is_only_left_out():
+    text = b"XML:com.adobe.xmp\0\0\0\0\0" + b"x" * 2_000_000
+    data = pictures.with_chunk(pictures.usual()["png"], b"iTXt", text)
+    file = io.BytesIO(data)
+    assert len(check(file, read_picture(file)).read(file)) < 1_000_000
+
+
+def test_a_profile_of_a_printer_passes(workers):
+    data = pictures.usual()["jpeg"]
+    piece = b"ICC_PROFILE\0\1\1" + bytes(65_000)
+    assert resize(workers, pictures.with_segments(data, 0xE2, piece, 30))

@@ -1,0 +1,119 @@
+"""The rows, on both of Kinto's storages."""
+
+import pytest
+
+from kinto_attachment.files.ref import RecordRef
+from kinto_attachment.rows.links import Link
+from kinto_attachment.rows.paging import PAGE
+
+
+@pytest.fixture
+def site(make_site, kinto):
+    return make_site(kinto, "local")
+
+
+@pytest.fixture
+def run(site):
+    return site.in_transaction
+
+
+@pytest.fixture
+def links(site):
+    return site.links
+
+
+@pytest.fixture
+def bucket():
+    from uuid import uuid4
+
+    return f"b_{uuid4().hex}"
+
+
+def test_of_a_record(links, run, bucket):
+    ref = RecordRef(bucket, "c", "r")
+    link = Link(ref, f"{bucket}/a.txt", "ab12", shared=True)
+    run(lambda: links.add(link))
+    run(lambda: links.add(link))
+    assert run(lambda: links.of(ref)) == [link]
+    assert run(lambda: links.of(RecordRef(bucket, "c", "r2"))) == []
+    assert run(lambda: links.remove(ref)) == [(link.key, True)]
+    assert run(lambda: links.of(ref)) == []
+
+
+@pytest.mark.parametrize(
+    "ids, others",
+    [
+        (("a_", "c", "r"), ("ab", "c", "r")),
+        (("{b}", "c_d", "r"), ("{b}", "cxd", "r")),
+        (("{b}", "c", "r"), ("{b}", "c2", "r")),
+        (("{b}", "c-", "r"), ("{b}", "c", "r")),
+        (("{b}", "c.*", "r"), ("{b}", "cxx", "r")),
+        (("{b}", "c%", "r"), ("{b}", "cxx", "r")),
+    ],
+)
+def test_below_a_collection_are_only_its_own(links, run, bucket, ids, others):
+    mine = RecordRef(*(part.format(b=bucket) for part in ids))
+    other = RecordRef(*(part.format(b=bucket) for part in others))
+    run(lambda: links.add(Link(mine, f"{bucket}/mine", "00")))
+    run(lambda: links.add(Link(other, f"{bucket}/other", "00")))
+    removed = run(lambda: links.remove_links(links.below(mine.bucket, mine.collection)))
+    assert removed == [(f"{bucket}/mine", False)]
+    assert run(lambda: links.remove(other)) == [(f"{bucket}/other", False)]
+
+
+def clean(run, links, bucket):
+    while page := run(lambda: links.below(bucket)):
+        run(lambda page=page: links.remove_links(page))
+
+
+def test_below_goes_on_after(links, run, bucket):
+    pair = [Link(RecordRef(bucket, "c", str(index)), f"{bucket}/{index}", "00") for index in (0, 1)]
+    for link in pair:
+        run(lambda link=link: links.add(link))
+    assert run(lambda: links.below(bucket, "c", after=pair[0])) == [pair[1]]
+    assert run(lambda: links.below(bucket, after=pair[1])) == []
+    clean(run, links, bucket)
+
+
+def test_remove_links_takes_no_other_record_of_a_shared_key(links, run, bucket):
+    pair = [Link(RecordRef(bucket, "c", str(index)), f"{bucket}/k", "00", True) for index in (0, 1)]
+    for link in pair:
+        run(lambda link=link: links.add(link))
+    assert run(lambda: links.find([(pair[0].ref, f"{bucket}/k")])) == [pair[0]]
+    assert run(lambda: links.remove_links([pair[0]])) == [(f"{bucket}/k", True)]
+    assert run(lambda: links.below(bucket)) == [pair[1]]
+    clean(run, links, bucket)
+
+
+def test_linked_keys(links, run, bucket):
+    keys = [f"{bucket}/{index}" for index in range(PAGE + 3)]
+    for index in (0, PAGE, PAGE + 2):
+        ref = RecordRef(bucket, "c", str(index))
+        link = Link(ref, keys[index], "00", shared=index == 0)
+        run(lambda link=link: links.add(link))
+    assert run(lambda: links.linked(keys)) == {keys[0], keys[PAGE], keys[PAGE + 2]}
+    assert run(lambda: links.linked([])) == set()
+    clean(run, links, bucket)
+
+
+def test_all_gives_each_key_once(links, run, bucket):
+    for index in range(7):
+        shared = index >= 5
+        key = f"{bucket}/shared" if shared else f"{bucket}/{index}"
+        ref = RecordRef(bucket, "c", str(index))
+        run(lambda ref=ref, key=key, shared=shared: links.add(Link(ref, key, "00", shared)))
+    mine = run(lambda: [link.key for link in links.all() if link.ref.path[0] == bucket])
+    assert sorted(mine) == [*(f"{bucket}/{index}" for index in range(5)), f"{bucket}/shared"]
+    clean(run, links, bucket)
+
+
+def test_all_reads_page_by_page(links, run, bucket, monkeypatch):
+    import kinto_attachment.rows as module
+
+    monkeypatch.setattr(module, "PAGE", 3)
+    for index in range(10):
+        ref = RecordRef(bucket, "c", str(index))
+        run(lambda ref=ref, index=index: links.add(Link(ref, f"{bucket}/{index}", "00")))
+    mine = run(lambda: [link.key for link in links.all() if link.ref.path[0] == bucket])
+    assert mine == [f"{bucket}/{index}" for index in range(10)]
+    clean(run, links, bucket)

@@ -1,0 +1,300 @@
+"""The settings: what is understood, what is refused, and by which name."""
+
+import pytest
+
+from kinto_attachment.errors import ContentRefused, FilenameRefused, SettingError
+from kinto_attachment.files.ref import RecordRef
+from kinto_attachment.library.schema import open_library
+from kinto_attachment.remote.unsplash import open_unsplash
+from kinto_attachment.settings import read_settings
+from kinto_attachment.settings.table import SETTINGS
+
+BASE = {"attachment.base_path": "/srv/files"}
+REF = RecordRef("blog", "articles", "first")
+
+
+def settings(**given: str):
+    return read_settings({**BASE, **{f"attachment.{key}": value for key, value in given.items()}})
+
+
+def key(read, filename="photo.JPG", digest="ab12"):
+    return next(read.policy("blog", "articles").template.keys(REF, filename, digest))
+
+
+def test_defaults():
+    read = settings()
+    policy = read.policy("blog", "articles")
+    assert read.storage == "local"
+    assert read["base_url"] == ""
+    assert read.advertised_url is None
+    assert policy.max_size == 0
+    assert not policy.keep_old_files
+    assert policy.template.unique and not policy.template.shared
+    assert key(read).endswith(".jpg") and "/" not in key(read)
+    assert {"jpg", "pdf", "txt", "json"} <= policy.extensions
+
+
+def test_other_plugins_settings_are_none_of_ours():
+    assert read_settings({**BASE, "attachments": "x", "history.exclude_resources": "y"})
+
+
+@pytest.mark.parametrize(
+    "given, storage",
+    [
+        ({"base_path": "/srv"}, "local"),
+        ({"aws.bucket": "files"}, "s3"),
+        ({"aws.bucket_name": "files", "base_path": "/srv"}, "s3"),
+        ({"gcloud.bucket_name": "files", "aws.bucket_name": "files"}, "gcs"),
+        ({"storage": "memory"}, "memory"),
+        ({"storage": "local", "base_path": "/srv", "aws.bucket": "files"}, "local"),
+    ],
+)
+def test_storage_is_found(given, storage):
+    given = {f"attachment.{key}": value for key, value in given.items()}
+    assert read_settings(given).storage == storage
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({}, "attachment.base_path: no storage is configured"),
+        ({"attachment.storage": "s3"}, "attachment.aws.bucket_name: s3 storage needs it"),
+        ({"attachment.storage": "tape"}, "attachment.storage: 'tape' is none of auto, local"),
+        ({**BASE, "attachment.nope": "1"}, "attachment.nope: is not a setting of kinto-att"),
+        ({**BASE, "attachment.gzipped": "true"}, "attachment.gzipped: is not a setting"),
+        ({**BASE, "attachment.max_size": "ten"}, "attachment.max_size: 'ten' is not a number"),
+        ({**BASE, "attachment.max_size": "-1"}, "attachment.max_size: '-1' is not a number"),
+        ({**BASE, "attachment.max_size": "²"}, "attachment.max_size: '²' is not a number"),
+        ({**BASE, "attachment.randomize": "maybe"}, "attachment.randomize: 'maybe' is neither"),
+        ({**BASE, "attachment.mimetypes": ".a:b"}, "attachment.mimetypes: '.a:b' is not of"),
+        ({**BASE, "attachment.base_url": "a b"}, "attachment.base_url: 'a b' is not a URL"),
+        ({**BASE, "attachment.folder": "{user}"}, "attachment.folder: unknown placeholder {user}"),
+        (
+            {
+                **BASE,
+                "attachment.randomize": "false",
+                "attachment.filename_pattern": "{hash:.8}",
+            },
+            "attachment.filename_pattern: '{hash:.8}': placeholders take no format",
+        ),
+        ({**BASE, "attachment.folder": "../up"}, "attachment.folder: '../up' is not a relative"),
+        ({**BASE, "attachment.folder": "{"}, "attachment.folder: '{': "),
+        ({**BASE, "attachment.folder": "a//b"}, "attachment.folder: 'a//b' is not a relative"),
+        (
+            {
+                **BASE,
+                "attachment.randomize": "false",
+                "attachment.filename_pattern": "{hash}/../{filename}",
+            },
+            "attachment.filename_pattern: '{hash}/../{filename}' is not a relative path",
+        ),
+        (
+            {**BASE, "attachment.max_size": "1", "attachment.max_size_bytes": "2"},
+            "attachment.max_size_bytes: contradicts max_size",
+        ),
+        (
+            {**BASE, "attachment.aws.endpoint_url": "s3.example"},
+            "attachment.aws.endpoint_url: 's3.example' is not an http:// or https:// URL",
+        ),
+        ({**BASE, "attachment.aws.port": "x"}, "attachment.aws.port: 'x' is not a port"),
+        ({**BASE, "attachment.aws.port": "80"}, "attachment.aws.port: needs aws.host"),
+        (
+            {
+                **BASE,
+                "attachment.aws.host": "a",
+                "attachment.aws.endpoint_url": "http://b",
+            },
+            "attachment.aws.host: contradicts aws.endpoint_url",
+        ),
+        ({**BASE, "attachment.library.bucket": "default"}, "library.bucket: 'default' is no id"),
+        ({**BASE, "attachment.library.bucket": "_a"}, "library.bucket: '_a' is no id of a bucket"),
+        ({**BASE, "attachment.images.sizes": "320"}, "images.sizes: '320' is not a size of the"),
+        ({**BASE, "attachment.images.workers": "0"}, "images.workers: '0' is not a number above 0"),
+        ({**BASE, "attachment.images.workers": "99"}, "images.workers: 99 is not a number of 1"),
+        ({**BASE, "attachment.images.queue": "few"}, "images.queue: 'few' is not a whole number"),
+        ({**BASE, "attachment.images.memory": "1"}, "images.memory: 1 bytes are less than the"),
+        ({**BASE, "attachment.images.avif_quality": "101"}, "avif_quality: 101 is not a quality"),
+        ({**BASE, "attachment.folder": "_variants"}, "attachment.folder: is that of the media"),
+        ({**BASE, "attachment.aws.timeout": "0"}, "attachment.aws.timeout: '0' is not a number"),
+        (
+            {**BASE, "attachment.resources.fen.nec.fonts.randomize": "true"},
+            "Configuration rule malformed: `attachment.resources.fen.nec.fonts.randomize`",
+        ),
+        (
+            {**BASE, "attachment.resources.fennec.base_path": "foobar"},
+            "`base_path` is not a supported setting name. "
+            "Read `attachment.resources.fennec.base_path`",
+        ),
+        (
+            {**BASE, "attachment.resources.fennec.fonts.max_size": "x"},
+            "attachment.resources.fennec.fonts.max_size: 'x' is not a number of bytes",
+        ),
+        (
+            {**BASE, "attachment.resources.fennec.fonts.folder": "{x}"},
+            "attachment.resources.fennec.fonts.folder: unknown placeholder {x}",
+        ),
+    ],
+)
+def test_refused(given, message):
+    with pytest.raises(SettingError) as error:
+        read_settings(given)
+    assert message in str(error.value)
+
+
+def test_resources_inherit_from_their_bucket():
+    read = settings(
+        **{
+            "folder": "all",
+            "max_size": "1",
+            "resources.blog.folder": "{bucket_id}",
+            "resources.blog.articles.max_size": "3",
+            "resources.blog.max_size": "2",
+        }
+    )
+    assert read.policy("other", "articles").max_size == 1
+    assert read.policy("blog", "other").max_size == 2
+    assert read.policy("blog", "articles").max_size == 3
+    assert key(read).startswith("blog/")
+
+
+def test_every_per_resource_setting_is_taken():
+    for setting in SETTINGS:
+        if setting.per_resource:
+            value = setting.default or ""
+            assert settings(**{f"resources.blog.{setting.name}": value})
+
+
+@pytest.mark.parametrize(
+    "pattern, expected, shared",
+    [
+        ("{filename}", "photo.JPG", False),
+        ("{hash}", "ab12", True),
+        ("{hash}{extension}", "ab12.jpg", True),
+        ("{record_id}/{filename}", "first/photo.JPG", False),
+        ("{collection_id}-{record_id}{extension}", "articles-first.jpg", False),
+    ],
+)
+def test_filename_pattern(pattern, expected, shared):
+    read = settings(randomize="false", filename_pattern=pattern)
+    assert key(read) == expected
+    assert read.policy("blog", "articles").template.shared is shared
+
+
+def test_further_keys_differ_and_keep_the_extension():
+    read = settings(randomize="false", filename_pattern="{record_id}{extension}")
+    keys = read.policy("blog", "articles").template.keys(REF, "a.tar.gz", "00")
+    first, second, third = next(keys), next(keys), next(keys)
+    assert first == "first.gz"
+    assert len({first, second, third}) == 3
+    assert second.startswith("first-") and second.endswith(".gz")
+
+
+@pytest.mark.parametrize(
+    "value, accepted, refused",
+    [
+        ("default", ["a.JPG", "b.csv"], ["a.exe", "README", "a.mp4", "jpg"]),
+        ("default+video", ["a.jpg", "a.mp4"], ["a.exe"]),
+        ("mp4 .AVI", ["a.mp4", "a.avi"], ["a.jpg"]),
+        ("any", ["a.exe", "README", "a.b c"], []),
+    ],
+)
+def test_extensions(value, accepted, refused):
+    policy = settings(extensions=value).policy("blog", "articles")
+    for filename in accepted:
+        policy.check_extension(filename)
+    for filename in refused:
+        with pytest.raises(FilenameRefused):
+            policy.check_extension(filename)
+
+
+def test_mimetypes_of_the_operator_win():
+    read = settings(mimetypes=".ftl:application/vnd.fluent; db:application/vnd.sqlite3")
+    policy = read.policy("blog", "articles")
+    assert policy.mimetype("a.ftl", None, b"a = b") == "application/vnd.fluent"
+    assert policy.mimetype("a.FTL", "text/plain", b"") == "application/vnd.fluent"
+    assert policy.mimetype("a.db", "application/octet-stream", b"") == "application/vnd.sqlite3"
+    assert policy.mimetype("a.txt", None, b"") == "text/plain"
+
+
+def test_type_of_last_resort_is_its_signature():
+    policy = settings().policy("blog", "articles")
+    assert policy.mimetype("a", None, b"GIF89a") == "image/gif"
+    for text in (b"text", b"<html>", b""):
+        assert policy.mimetype("a", None, text) == "application/octet-stream"
+    assert policy.mimetype("a", "application/octet-stream", b"GIF89a") == "application/octet-stream"
+
+
+def test_a_library_needs_a_collection():
+    settings = {"attachment.library.bucket": "site", "attachment.library.collection": ""}
+    with pytest.raises(SettingError, match="library.collection: a library needs a collection"):
+        open_library(read_settings({**BASE, **settings}))
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"attachment.unsplash.access_key": "with space"}, "unsplash.access_key"),
+        (
+            {"attachment.unsplash.access_key": "k", "attachment.unsplash.api_url": "http://a:b@c"},
+            "unsplash",
+        ),
+    ],
+)
+def test_unsplash_is_refused_at_start(given, name):
+    with pytest.raises(SettingError, match=name):
+        open_unsplash(read_settings({**BASE, **given}))
+
+
+def test_contradictions_are_refused_where_asked():
+    read = settings(**{"resources.blog.check_content": "true"})
+    with pytest.raises(ContentRefused) as refused:
+        read.policy("blog", "articles").mimetype("a.png", None, b"GIF89a")
+    assert refused.value.reason == "The file is no image/png, it looks like image/gif."
+    assert read.policy("other", "articles").mimetype("a.png", None, b"GIF89a") == "image/png"
+
+
+@pytest.mark.parametrize("storage, download", [("local", "redirect"), ("s3", "accel")])
+def test_downloads_that_the_storage_cannot_do(storage, download):
+    bucket = {"aws.bucket_name": "files"} if storage == "s3" else {}
+    with pytest.raises(SettingError, match="attachment.download: .* is not for"):
+        settings(storage=storage, download=download, **bucket)
+
+
+@pytest.mark.parametrize("seconds", ["0", "0.5", "-1", "x", "999999999"])
+def test_signed_urls_live_for_whole_seconds(seconds):
+    with pytest.raises(SettingError, match="attachment.redirect_expires"):
+        settings(redirect_expires=seconds)
+
+
+def test_private_files_by_hash_are_objects_of_their_own():
+    names = {"randomize": "false", "filename_pattern": "{hash}"}
+    read = settings(**names, **{"resources.secret.private": "true"})
+    keys = [
+        next(read.policy(bucket, "c").template.keys(REF, "a", "ab"))
+        for bucket in ("blog", "secret")
+    ]
+    assert keys == ["ab", "private/ab"]
+
+
+@pytest.mark.parametrize(
+    "path", ["files/", "", "/", "//", "/a b/", "/a\nb/", "/a?b", "/a/../b/", "/a//b"]
+)
+def test_accel_path_is_absolute(path):
+    with pytest.raises(SettingError, match="attachment.accel_path"):
+        settings(accel_path=path)
+
+
+def test_private_files_need_no_base_url():
+    assert settings(private="true").advertised_url == ""
+    assert settings(**{"resources.blog.private": "true"}).advertised_url == ""
+    assert settings(private="true", base_url="https://a.example").advertised_url is not None
+
+
+def test_base_url_gets_its_slash():
+    assert settings(base_url="http://cdn.com")["base_url"] == "http://cdn.com/"
+    assert settings(**{"extra.base_url": "http://x"}).advertised_url == "http://x/"
+
+
+def test_settings_are_frozen():
+    with pytest.raises(TypeError):
+        settings()["base_url"] = "x"

@@ -1,0 +1,20 @@
+"""A plugin for Kinto that writes down which images it resizes, a line for each, in the file that
+the environment names. ``kinto.includes = ... tests.support.servers.counting``"""
+
+import os
+from functools import wraps
+from pathlib import Path
+
+from kinto_attachment.images.worker.pool import Turn
+
+
+def includeme(config) -> None:
+    resize = Turn.resize
+
+    @wraps(resize)
+    def counted(self, input, picture, plan, output, into):
+        with Path(os.environ["RESIZES"]).open("a") as file:
+            file.write(f"{plan.width}x{plan.height}\n")
+        return resize(self, input, picture, plan, output, into)
+
+    Turn.resize = counted

@@ -1,0 +1,180 @@
+"""A line to another server that can be out of order in every way there is."""
+
+import contextlib
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+
+from tests.support.servers import free_port
+
+BLOCK = 64 * 1024
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a RST
+
+
+class Line:
+    """Passes TCP connections on to a port of 127.0.0.1, until it is told otherwise.
+
+    ::
+
+        with Line(server.port) as line:
+            line.silence()   # connections are accepted, and nothing is ever said
+            line.recover()
+
+    :ivar up: bytes that clients have sent since the last change.
+    """
+
+    def __init__(self, target: int):
+        self._target = target
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._listener: socket.socket | None = None
+        self._flowing = threading.Event()
+        self.recover()
+
+    # What can be wrong.
+
+    def refuse(self) -> None:
+        """Nobody listens; who is connected is cut off."""
+        self._change()
+        self._stop_listening()
+        self._cut_all()
+
+    def silence(self, after: int = 0, down: bool = False) -> None:
+        """From now on, or after so many bytes from the clients (or to them), nothing passes. What
+        was sent meanwhile arrives at the recovery, as after a broken network."""
+        self._change(stall=(after, down))
+
+    def answer(self, status: int, code: str) -> None:
+        """Every request is answered so, with an error of S3 and of Google in one."""
+        self._change(answer=(status, code))
+        self._cut_all()
+
+    def cut(self, after: int, down: bool = False) -> None:
+        """Connections are reset after so many bytes from the clients, or to them."""
+        self._change(cut=(after, down))
+
+    def slow(self, rate: int) -> None:
+        """Each connection gets so many bytes through in a second."""
+        self._change(rate=rate)
+
+    def recover(self) -> None:
+        self._change()
+        if self._listener is None:
+            self._listen()
+
+    # How it is done.
+
+    def _change(self, stall=None, answer=None, cut=None, rate=0) -> None:
+        self._stall, self._answer, self._cut, self._rate = stall, answer, cut, rate
+        self.up = self.down = 0
+        if stall == (0, False):
+            self._flowing.clear()
+        else:
+            self._flowing.set()
+
+    def _listen(self) -> None:
+        listener = socket.create_server(("127.0.0.1", self.port), backlog=200)
+        self._listener = listener
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+
+    def _stop_listening(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener:
+            listener.shutdown(socket.SHUT_RDWR)  # wakes up who accepts
+            listener.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with self._kept(client), contextlib.suppress(OSError):
+            if self._answer:
+                self._refuse_requests(client, *self._answer)
+                return
+            self._flowing.wait()
+            server = socket.create_connection(("127.0.0.1", self._target))
+            with self._kept(server):
+                back = threading.Thread(target=self._pump, args=(server, client, True))
+                back.start()
+                self._pump(client, server, False)
+                back.join()
+
+    @contextlib.contextmanager
+    def _kept(self, connection: socket.socket) -> Iterator[None]:
+        with self._lock:
+            self._open.add(connection)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open.discard(connection)
+            connection.close()
+
+    def _cut_all(self) -> None:
+        with self._lock:
+            for connection in self._open:
+                with contextlib.suppress(OSError):
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def _pump(self, source: socket.socket, sink: socket.socket, down: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(min(BLOCK, self._rate // 10 or BLOCK)):
+                if self._rate:
+                    time.sleep(len(data) / self._rate)
+                self._count(len(data), down)
+                self._flowing.wait()
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+            return
+        for connection in (source, sink):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _count(self, length: int, down: bool) -> None:
+        with self._lock:
+            self.up += length * (not down)
+            self.down += length * down
+            passed = self.down if down else self.up
+        if self._stall and down == self._stall[1] and passed > self._stall[0]:
+            self._flowing.clear()
+        if self._cut and down == self._cut[1] and passed > self._cut[0]:
+            self._cut_all()
+            raise ConnectionResetError
+
+    def _refuse_requests(self, client: socket.socket, status: int, code: str) -> None:
+        client.settimeout(30)
+        body = f"<?xml version='1.0'?><Error><Code>{code}</Code></Error>".encode()
+        head = (
+            f"HTTP/1.1 {status} {code}\r\nContent-Type: application/xml\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        request = b""
+        while b"\r\n\r\n" not in request:
+            more = client.recv(BLOCK)
+            if not more:
+                return
+            request += more
+        client.sendall(head.encode() + body)
+        client.shutdown(socket.SHUT_WR)
+        # A reset, for bytes nobody read, would overtake the answer.
+        while select.select([client], [], [], 1)[0] and client.recv(BLOCK):
+            pass
+
+    def __enter__(self) -> "Line":
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self._stop_listening()
+        self._flowing.set()
+        self._cut_all()

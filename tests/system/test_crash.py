@@ -1,0 +1,231 @@
+"""Servers that are killed at any moment, under load: nothing that was acknowledged is lost, and
+nothing is left over.
+
+``make crash-test`` kills 50 times for each storage, ``make tests`` a few times.
+"""
+
+import json
+import os
+import random
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+import transaction
+
+from kinto_attachment.maintenance import fsck
+from kinto_attachment.maintenance.fsck import check
+from kinto_attachment.maintenance.gc import collect
+from kinto_attachment.maintenance.server import Server
+from tests.support.servers.wsgi import GunicornProcesses
+from tests.support.site import SETTINGS, Site
+
+ALICE = ("alice", "secret")
+CLIENTS = 6
+RECORDS = 5
+WELL_KNOWN = [b"%d" % number * 1000 for number in range(4)]
+KILLS = int(os.environ.get("CRASH_TEST_KILLS", "3"))
+
+
+class Client(threading.Thread):
+    """One that works in a collection of its own, and remembers what it was told.
+
+    :ivar allowed: by record, the SHA-256 that its file may have; None is no file. More than one
+        while nobody said what became of the last request.
+    """
+
+    def __init__(self, number: int, seed: int):
+        super().__init__(daemon=True)
+        self.collection = f"buckets/crash{number}/collections/c"
+        self.allowed: dict[str, set[str | None]] = {f"r{n}": {None} for n in range(RECORDS)}
+        self.random = random.Random(seed)
+        self.done: Counter = Counter()
+        self.failures: list[str] = []
+
+    def begin(self, url: str) -> None:
+        """Another life of the server: the same collection, the same memory."""
+        other = Client.__new__(Client)
+        other.__dict__.update(self.__dict__)
+        threading.Thread.__init__(other, daemon=True)
+        other.url, other.stopped = url, threading.Event()
+        self.running = other
+        other.start()
+
+    def run(self) -> None:
+        with requests.Session() as session:
+            session.auth = ALICE
+            self.session = session
+            while not self.stopped.is_set():
+                operation = self.random.choices(*zip(*self.OPERATIONS, strict=True))[0]
+                try:
+                    operation(self)
+                except (requests.RequestException, OSError):
+                    return  # killed
+
+    def change(self, method: str, path: str, after: dict[str, str | None], **options) -> None:
+        """A request that leaves these records with these files, if it is a success."""
+        before = {record: set(self.allowed[record]) for record in after}
+        for record, digest in after.items():
+            self.allowed[record] = before[record] | {digest}
+        response = self.session.request(method, f"{self.url}/{path}", timeout=60, **options)
+        self.done[f"{method} {response.status_code}"] += 1
+        if response.ok:
+            for record, digest in after.items():
+                self.allowed[record] = {digest}
+        else:
+            # What is refused changes nothing.
+            self.allowed.update(before)
+            if response.status_code >= 500 and response.status_code != 503:
+                self.failures.append(f"{method} {path}: {response.status_code} {response.text}")
+
+    def any_record(self) -> str:
+        return self.random.choice(list(self.allowed))
+
+    def upload(self) -> None:
+        record = self.any_record()
+        size = self.random.choice([0, 10, 5000, 300_000, 2_000_000, 9_000_000])
+        content = secrets.token_bytes(16) * (size // 16) + secrets.token_bytes(8)
+        if self.random.random() < 0.5:  # what others upload too
+            content = self.random.choice(WELL_KNOWN)
+        self.change(
+            "POST",
+            f"{self.collection}/records/{record}/attachment",
+            {record: sha256(content).hexdigest()},
+            files={"attachment": ("file.pdf", content)},
+            data={"data": json.dumps({"size": size})},
+        )
+
+    def upload_what_is_refused(self) -> None:
+        record = self.any_record()
+        url = f"{self.url}/{self.collection}/records/{record}/attachment"
+        form = {"attachment": ("file.exe", secrets.token_bytes(100_000))}
+        self.session.post(url, files=form, timeout=60)
+
+    def break_off(self) -> None:
+        url = urlsplit(self.url)
+        path = f"{url.path}/{self.collection}/records/{self.any_record()}/attachment"
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Basic YWxpY2U6c2VjcmV0\r\n"
+            "Content-Type: multipart/form-data; boundary=XX\r\nContent-Length: 5000000\r\n\r\n"
+            '--XX\r\nContent-Disposition: form-data; name="attachment"; filename="a.pdf"\r\n\r\n'
+        )
+        with socket.create_connection((url.hostname, url.port), timeout=60) as connection:
+            connection.sendall(head.encode() + bytes(self.random.randrange(1_000_000)))
+
+    def detach(self) -> None:
+        record = self.any_record()
+        self.change("DELETE", f"{self.collection}/records/{record}/attachment", {record: None})
+
+    def delete(self) -> None:
+        record = self.any_record()
+        self.change("DELETE", f"{self.collection}/records/{record}", {record: None})
+
+    def put(self) -> None:
+        record = self.any_record()
+        path = f"{self.collection}/records/{record}"
+        self.change("PUT", path, {record: None}, json={"data": {"a": 1}})
+
+    def patch(self) -> None:
+        record = self.any_record()
+        url = f"{self.url}/{self.collection}/records/{record}"
+        self.session.patch(url, json={"data": {"a": secrets.token_hex(4)}}, timeout=60)
+
+    def delete_all(self) -> None:
+        self.change("DELETE", f"{self.collection}/records", dict.fromkeys(self.allowed))
+
+    def delete_collection(self) -> None:
+        parent = self.random.choice([self.collection, self.collection.partition("/coll")[0]])
+        self.change("DELETE", parent, dict.fromkeys(self.allowed))
+        self.create()
+
+    def create(self) -> None:
+        for path in (self.collection.partition("/coll")[0], self.collection):
+            self.session.put(f"{self.url}/{path}", timeout=60)
+
+    OPERATIONS = [
+        (upload, 12),
+        (upload_what_is_refused, 1),
+        (break_off, 1),
+        (detach, 2),
+        (delete, 2),
+        (put, 1),
+        (patch, 2),
+        (delete_all, 1),
+        (delete_collection, 1),
+        (create, 1),
+    ]
+
+    def check(self, url: str) -> None:
+        """All that the client was told is true. What it was not told is settled by now."""
+        for record, allowed in self.allowed.items():
+            path = f"{url}/{self.collection}/records/{record}"
+            response = requests.get(path, auth=ALICE, timeout=60)
+            assert response.status_code in (200, 403, 404), response.text
+            attachment = response.json().get("data", {}).get("attachment")
+            digest = attachment and attachment["hash"]
+            assert digest in allowed, f"{path}: {digest} is none of {allowed}"
+            if digest:
+                file = requests.get(f"{path}/attachment", auth=ALICE, timeout=60)
+                assert file.status_code == 200, file.text
+                assert sha256(file.content).hexdigest() == digest
+            self.allowed[record] = {digest}
+
+
+@pytest.mark.parametrize(
+    "names", ["random", pytest.param("by hash", marks=pytest.mark.slow if KILLS < 10 else ())]
+)
+@pytest.mark.parametrize(
+    "files", ["local", pytest.param("seaweedfs", marks=pytest.mark.slow if KILLS < 10 else ())]
+)
+@pytest.mark.timeout(60 + 30 * KILLS)
+def test_killed_at_any_moment(kinto_settings, file_settings, tmp_path, monkeypatch, files, names):
+    settings = {**kinto_settings("postgresql", fresh=True), **file_settings(files)}
+    if names == "by hash":
+        settings["kinto.attachment.randomize"] = "false"
+        settings["kinto.attachment.filename_pattern"] = "{hash}{extension}"
+    monkeypatch.setattr(fsck, "PAUSE", 0)
+    site = Site(**settings)
+    settings["kinto.includes"] = f"{SETTINGS['kinto.includes']} tests.support.servers.pauses"
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    seed = random.randrange(10**9)
+    chance = random.Random(seed)
+    clients = [Client(number, seed + number) for number in range(CLIENTS)]
+    for kill in range(KILLS):
+        with GunicornProcesses(settings, tmp_path) as server:
+            for client in clients:
+                client.check(server.url)
+                client.begin(server.url)
+            time.sleep(chance.uniform(0.2, 1.5))
+            os.killpg(server.pid, signal.SIGKILL)
+            for client in clients:
+                client.running.stopped.set()
+            for client in clients:
+                client.running.join(60)
+                assert not client.running.is_alive()
+        problems = {finding.kind for finding in check(_parts(site), deep=kill == KILLS - 1)}
+        # What a killed process leaves is for gc; no record is ever without its bytes.
+        assert problems <= {"orphan object"}, f"seed {seed}"
+    with GunicornProcesses(settings, tmp_path) as server:
+        for client in clients:
+            client.check(server.url)
+            assert client.failures == [], f"seed {seed}"
+    deleted = list(collect(_parts(site), offline=True, force=True))
+    assert {finding.kind for finding in deleted} <= {"deleted"}
+    assert list(check(_parts(site), deep=True)) == []
+    linked = site.in_transaction(lambda: {link.key for link in site.links.all()})
+    assert {stat.key for stat in site.storage.list()} == linked
+    site.close()
+    done = sum((client.done for client in clients), Counter())
+    assert done["POST 201"] + done["POST 200"] >= KILLS, done
+
+
+def _parts(site: Site) -> Server:
+    return Server.of(site.registry, transaction.manager)
