@@ -22,10 +22,9 @@ from tqdm import tqdm
 
 from .errors import AttachmentError, SettingError
 from .finding import Finding
-from .maintenance.fsck import check
+from .maintenance.fsck import fsck
 from .maintenance.gc import collect
-from .maintenance.init_library import create
-from .maintenance.key_index import Keys
+from .maintenance.init_library import init_library
 from .maintenance.migrate import copy
 from .maintenance.rebase import rebase
 from .maintenance.server import Server
@@ -97,13 +96,13 @@ def _registry(options: argparse.Namespace) -> Any:
         # Kinto minds that there is no HTTPS, and other things that are not of now.
         warnings.filterwarnings("ignore", module=r"kinto\.core\.")
         env = bootstrap(options.ini, options={"command": options.command})
-    if not hasattr(env["registry"], "attachment_storage"):
+    if not hasattr(env["registry"], "attachment_plugin"):
         raise SettingError("kinto.includes", f"kinto_attachment is not included in {options.ini}")
     return env["registry"]
 
 
 def _fsck(options: argparse.Namespace, on_bytes: OnBytes) -> Iterator[Finding]:
-    return check(_server(options), deep=options.deep, on_bytes=on_bytes)
+    return fsck(_server(options), deep=options.deep, on_bytes=on_bytes)
 
 
 def _gc(options: argparse.Namespace, on_bytes: OnBytes) -> Iterator[Finding]:
@@ -134,16 +133,12 @@ def _verify(options: argparse.Namespace, on_bytes: OnBytes) -> Iterator[Finding]
 def _import(options: argparse.Namespace, on_bytes: OnBytes) -> Iterator[Finding]:
     server = _server(options)
     manager = server.transaction_manager
-    if not options.dry_run:
-        yield from server.legacy.adopt(transaction_manager=manager)
-        return
-    with closing(Keys()) as trial:
-        yield from server.legacy.adopt(transaction_manager=manager, trial=trial)
+    return server.plugin.legacy.adopt(transaction_manager=manager, dry_run=options.dry_run)
 
 
 def _library(options: argparse.Namespace, on_bytes: OnBytes) -> Iterator[Finding]:
     registry = _registry(options)
-    return create(
+    return init_library(
         Server.of(registry, transaction.manager),
         registry.attachment_library,
         registry.permission,

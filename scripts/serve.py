@@ -18,15 +18,15 @@ import psutil
 import transaction
 from gunicorn.app.base import BaseApplication
 from kinto.core.scripts import migrate
-from kinto_attachment.blob import content_disposition
-from kinto_attachment.maintenance.library import create
-from kinto_attachment.media_type import DEFAULT_MIMETYPE, is_media
 from pyramid.paster import get_appsettings, setup_logging
 from webob import Request
 from webob.exc import HTTPNotFound
 from webob.static import DirectoryApp
 
-from kinto_attachment.maintenance import Server
+from kinto_attachment.files.filename import content_disposition
+from kinto_attachment.files.mimetype import DEFAULT_MIMETYPE, is_media
+from kinto_attachment.maintenance.init_library import init_library
+from kinto_attachment.maintenance.server import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 VAR = ROOT / "var"
@@ -111,7 +111,7 @@ def make_library(registry) -> None:
         "readers": ["system.Everyone"],
     }
     server = Server.of(registry, transaction.manager)
-    for _ in create(server, registry.attachment_library, registry.permission, **who):
+    for _ in init_library(server, registry.attachment_library, registry.permission, **who):
         pass
 
 

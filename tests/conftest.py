@@ -8,6 +8,7 @@ import signal
 import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from uuid import uuid4
 
 import pytest
 import transaction
@@ -27,7 +28,20 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 KINTO_STORAGES = ["memory", "postgresql"]
-FILE_STORAGES = ["local", "moto", "seaweedfs", "gcs"]
+FILE_STORAGES = ["local", "moto", "seaweedfs", "gcs", "own"]
+
+# What these would find, the others find too: only `make tests-all` runs them.
+RARE = {("memory", "moto"), ("memory", "gcs"), ("postgresql", "own")}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        names = getattr(getattr(item, "callspec", None), "params", {})
+        kinto, files = names.get("kinto"), names.get("files")
+        is_whole_site = "site" in item.fixturenames and kinto
+        if (kinto, files) in RARE or (files == "own" and not is_whole_site):
+            item.add_marker("slow")
 
 
 def in_thread(call, timeout=None) -> threading.Thread:
@@ -110,6 +124,10 @@ def file_settings(request, tmp_path_factory):
     def settings(name: str) -> dict[str, str]:
         if name == "memory":
             return {"kinto.attachment.storage": "memory"}
+        if name == "own":
+            path = "tests.support.own_storage.OwnStorage"
+            place = {"kinto.attachment.storage.place": uuid4().hex}
+            return {"kinto.attachment.storage": path, **place}
         if name == "local":
             folder: Path = tmp_path_factory.mktemp("files") / "root"
             return {"kinto.attachment.base_path": str(folder)}
@@ -138,7 +156,7 @@ def make_server(kinto_settings, file_settings, monkeypatch):
     """A server with a database and a storage of its own, as jobs go over all of it."""
 
     # Nobody uploads meanwhile, or a test says so.
-    monkeypatch.setattr(fsck, "PAUSE", 0)
+    monkeypatch.setattr(fsck, "PAUSE_SECONDS", 0)
     sites = []
 
     def make(files, **settings):

@@ -286,10 +286,10 @@ class TestImport:
         site.in_transaction(write)
 
     def linked(self, site) -> int:
-        return len(site.in_transaction(lambda: list(site.links.every())))
+        return len(site.in_transaction(lambda: list(site.links.all())))
 
     def is_left(self, site) -> bool:
-        return site.in_transaction(site.registry.attachment_legacy.exist)
+        return site.in_transaction(site.plugin.legacy.exist)
 
     def test_once(self, site, ini):
         self.make_old(site, 3)

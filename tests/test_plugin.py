@@ -11,7 +11,7 @@ from pyramid_storage.interfaces import IFileStorage
 
 import kinto_attachment
 from kinto_attachment.errors import StorageUnavailable
-from kinto_attachment.storage import IFileStorage as OwnIFileStorage
+from kinto_attachment.storage.pyramid_storage import IFileStorage as OwnIFileStorage
 from tests.support.site import ALICE, Site
 
 

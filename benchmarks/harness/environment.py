@@ -23,7 +23,7 @@ from tests.support.servers.wsgi import Gunicorn
 
 from . import statements
 from .client import Client
-from .process_stats import Workers
+from .process_stats import WorkerPool
 
 ROOT = Path(__file__).resolve().parents[2]
 KINTO, EXISTING, OURS = "Kinto, no plugin", "existing plugin", "kinto-attachment"
@@ -230,5 +230,5 @@ def _database(url: str, name: str) -> str:
     return make_url(url).set(database=name).render_as_string(hide_password=False)
 
 
-def workers_of(server: Kinto | Floor) -> Workers:
-    return Workers(server.pid)
+def workers_of(server: Kinto | Floor) -> WorkerPool:
+    return WorkerPool(server.pid)

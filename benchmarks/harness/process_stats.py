@@ -14,7 +14,7 @@ Cost = dict[str, float]
 """``cpu`` in seconds, ``memory`` in MiB over idle at the peak, ``seconds`` on the clock."""
 
 
-class Workers:
+class WorkerPool:
     """The processes of gunicorn that serve, idle by now, but with all loaded that a request needs.
 
     :param pid: of the one that started them.
@@ -44,7 +44,7 @@ def peak_of(pid: int | str) -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-def measure(workers: Workers, request: Request) -> Cost:
+def measure(workers: WorkerPool, request: Request) -> Cost:
     cpu = workers.cpu()
     workers.forget_peak()
     started = time.monotonic()

@@ -114,11 +114,11 @@ def _looker(server: Kinto, prefix: str) -> Callable[[], bool]:
 
 
 def _is_s3(server: Kinto) -> bool:
-    return "kinto.attachment.aws.bucket_name" in server.settings
+    return "kinto.attachment.aws.bucket_name" in server.plugin.settings
 
 
 def _s3(server: Kinto):
-    bucket = server.settings["kinto.attachment.aws.bucket_name"]
+    bucket = server.plugin.settings["kinto.attachment.aws.bucket_name"]
     return server.s3.client(), bucket
 
 

@@ -46,7 +46,7 @@ def _run(stage: Stage, storage: str, floor: str) -> Table:
         bare = stage.floor("send_file", server.files)
     else:
         aws = "kinto.attachment.aws."
-        env = {name: server.settings[aws + option] for name, option in S3_ENV.items()}
+        env = {name: server.plugin.settings[aws + option] for name, option in S3_ENV.items()}
         bare = stage.floor("send_object", **env)
     requests = {
         floor: _requests(bare, *(f"/{key}" for _, key in (small, large)), size),

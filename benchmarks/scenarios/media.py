@@ -36,7 +36,7 @@ def run_s3(stage: Stage) -> Table:
 def _run(stage: Stage, storage: str) -> Table:
     size, runs = stage.pick(64, 4), stage.pick(3, 1)
     server = stage.server(OURS, storage, workers=2, threads=50)
-    site = Site(**server.settings)
+    site = Site(**server.plugin.settings)
     files = _make_files(stage.make_folder(), size)
     single = stage.pick(POSTS, 20)
     one, many = f"{single} posts of 1 MiB, in turns", f"{POSTS} posts of 1 MiB at once"

@@ -48,7 +48,7 @@ def run_s3(stage: Stage) -> Table:
     with path.open("wb") as file:
         file.writelines(BLOCK for _ in range(size))
     requests = {
-        UPLOAD_FILE: partial(_upload_file, path, server.settings),
+        UPLOAD_FILE: partial(_upload_file, path, server.plugin.settings),
         OURS: _requests(server, f"{server.client.collection()}/records", size),
     }
     if EXISTING in stage.plugins:

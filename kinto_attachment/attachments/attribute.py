@@ -1,10 +1,10 @@
 """Only the plugin writes the ``attachment`` attribute.
 
-Kinto has one place that every write of a record passes through before it is stored:
-``Record.process_object`` (and ``apply_changes`` before it, for PATCH). Its events come after the
-write, too late for storages that do not roll back and for the other operations of a batch. There
-is no way to plug in there, so :func:`install` wraps the two methods, once in a process; servers
-without this plugin are not touched.
+Every write of a record passes through one place in Kinto before it is stored:
+``Record.process_object``, and for PATCH ``Record.apply_changes`` before it. Kinto's events come
+after the write, too late for storages that do not roll back and for the other operations of a
+batch. Kinto offers no hook there, so :func:`install` wraps the two methods, once in a process.
+Servers in the same process that do not include this plugin are not affected.
 """
 
 from copy import deepcopy
@@ -17,12 +17,14 @@ from pyramid.request import Request
 from ..errors import MetadataForged, ReplacedMeanwhile
 from ..files.blob import ATTRIBUTE
 from ..files.ref import RecordRef
-from ..library import rules as content
-from ..transactions.request import files_of
+from ..plugin import plugin_of
+from ..transactions.request import file_transaction
+from .records import is_same
+from .rules import rules_for
 
 
 def is_trusted_copy(request: Request | None) -> bool:
-    """Whether kinto-signer is copying records, their attachments included
+    """Return whether kinto-signer is copying records, their attachments included
     (https://github.com/Kinto/kinto-attachment, ``_attachment_auto_save``)."""
     while request is not None:
         if getattr(request, "_attachment_auto_save", False):
@@ -31,66 +33,62 @@ def is_trusted_copy(request: Request | None) -> bool:
     return False
 
 
-def check(request: Request, ref: RecordRef, new: dict[str, Any], old: dict[str, Any]) -> None:
-    """Let a record pass that is about to be stored, or refuse it.
+def check_attribute(
+    request: Request, ref: RecordRef, new: dict[str, Any], old: dict[str, Any]
+) -> None:
+    """Check a record that is about to be stored.
 
-    Without the attribute, with null, or with what is there already it passes; otherwise only
-    when this very request is attaching a file to it.
+    A record without the attribute, with null, or with the value that it has now may be written. Any
+    other value is allowed only if this very request is attaching that file.
 
-    :raises MetadataForged: somebody made it up.
+    :raises MetadataForged: if a client made the value up.
+    :raises ReplacedMeanwhile: if the value is outdated.
     """
     attachment = new.get(ATTRIBUTE)
     if attachment is None or is_trusted_copy(request):
         return
-    if content.is_same(attachment, old.get(ATTRIBUTE)):
-        _check_now(request, ref, attachment)
+    if is_same(attachment, old.get(ATTRIBUTE)):
+        # A write that cannot be rolled back is checked now, and not by the listeners only.
+        if not plugin_of(request).rows.rolls_back and isinstance(attachment, dict):
+            check_still_linked(request, ref, attachment)
         return
-    if not files_of(request).expects(ref, attachment):
+    if not file_transaction(request).expects(ref, attachment):
         raise MetadataForged()
-
-
-def _check_now(request: Request, ref: RecordRef, attachment: Any) -> None:
-    """Where a write cannot be rolled back it is checked before, and not only by the listeners."""
-    links = request.registry.attachment_links
-    if not links.rolls_back and isinstance(attachment, dict):
-        check_still_linked(request, ref, attachment)
 
 
 def check_still_linked(request: Request, ref: RecordRef, attachment: dict[str, Any]) -> None:
     """Refuse a write that was made from a copy of the record older than its present file.
 
-    Kinto reads the record, merges, and writes all of it: a PATCH of something else that waited for
-    an upload or a deletion would bring back the attachment from before, whose bytes are gone.
+    Kinto reads the record, merges the changes, and writes all of it. A PATCH of another attribute
+    that waited for an upload or a deletion would bring back an attachment whose bytes are gone.
 
-    :raises ReplacedMeanwhile: the record has another attachment now, or none.
+    :raises ReplacedMeanwhile: if the record has another attachment by now, or none.
     """
-    if not request.registry.attachment_links.allows(ref, attachment):
+    if not plugin_of(request).rows.links.allows(ref, attachment):
         raise ReplacedMeanwhile()
 
 
 def install() -> None:
-    """Stand between Kinto's record resource and its storage; again does nothing."""
+    """Check every record between Kinto's resource and its storage. Idempotent."""
     if getattr(Record.process_object, "guards_attachments", False):
         return
     process_object, apply_changes = Record.process_object, Record.apply_changes
 
     @wraps(process_object)
     def guarded_process_object(self, new, old=None):
-        registry = self.request.registry
-        if not hasattr(registry, "attachment_settings"):
+        request = self.request
+        if not hasattr(request.registry, "attachment_plugin"):
             return process_object(self, new, old)
         ref = RecordRef(self.bucket_id, self.collection_id, str(new.get("id", "")))
-        library = registry.attachment_library
-        in_library = (
-            library is not None and library.holds(ref) and not is_trusted_copy(self.request)
-        )
-        # Before Kinto compares it with the schema, and after.
-        upload = content.prepare(self.request, ref, new, old) if in_library else None
+        rules = rules_for(request, ref)
+        prepared = None
+        if not is_trusted_copy(request):
+            prepared = rules.before_write(request, ref, new, old)
         processed = process_object(self, new, old)
-        if upload:
-            content.claim(self.request, ref, upload, processed)
-            return processed
-        check(self.request, ref, processed, old or {})
+        if prepared is None:
+            check_attribute(request, ref, processed, old or {})
+        else:
+            rules.after_write(request, ref, prepared, processed)
         return processed
 
     @wraps(apply_changes)

@@ -15,7 +15,7 @@ from pyramid.response import Response
 
 from ..errors import BlobDamaged, BlobNotFound, StorageUnavailable
 from ..files.ref import RecordRef
-from ..http.requests import Body
+from ..http.requests import RequestBody
 from ..transactions.request import is_in_batch
 from .records import read_record
 
@@ -42,7 +42,7 @@ class RecordContext(RouteFactory):
         self._request = request
         matchdict = request.matchdict
         self.ref = RecordRef(matchdict["bucket_id"], matchdict["collection_id"], matchdict["id"])
-        self.body = Body(request.environ)
+        self.body = RequestBody(request.environ)
         request.add_finished_callback(lambda request: self.body.close())
         self._bucket_to_create = False
         if request.method in ("POST", "DELETE"):

@@ -1,5 +1,10 @@
-"""``location``: where the record says that its file is, and which key that is."""
+"""The second half of an upload: an attachment is written on its record, or taken off it.
 
+Kinto itself writes the record, in a subrequest, so that permissions, schema, preconditions, events
+and history are Kinto's own. It is the last step of an upload: the bytes are durable by then.
+"""
+
+import json
 from typing import Any
 
 from kinto.core.errors import http_error
@@ -7,7 +12,6 @@ from kinto.core.storage import Filter
 from kinto.core.storage.exceptions import ObjectNotFoundError, UnicityError
 from kinto.core.utils import COMPARISON, build_request
 from pyramid import httpexceptions
-from pyramid.registry import Registry
 from pyramid.request import Request
 from pyramid.response import Response
 
@@ -16,40 +20,11 @@ from ..files.blob import ATTRIBUTE, Attachment, Blob
 from ..files.key import check_key
 from ..files.mimetype import DEFAULT_MIMETYPE, accept_mimetype
 from ..files.ref import RecordRef
+from ..plugin import Plugin, plugin_of
 from ..rows.links import Link
 from ..settings.policy import Policy
-from ..transactions.request import files_of
+from ..transactions.request import file_transaction
 from .record_model import Write, write_one
-
-
-def location_of(request: Request, ref: RecordRef, key: str, policy: Policy) -> str:
-    """What to write on the record: the key joined to ``base_url``, or, for a private file, the URL
-    of the record's attachment, as Kinto makes its URLs."""
-    if not policy.private:
-        return request.registry.attachment_storage.url(key)
-    ids = {"bucket_id": ref.bucket, "collection_id": ref.collection, "id": ref.record}
-    return request.route_url("attachment", **ids)
-
-
-def key_in(registry: Registry, attachment: Any) -> str:
-    """The key at the end of a location; empty if there is none: it is below another ``base_url``
-    than today's, or the file is private, or the attribute is from before this plugin."""
-    location = attachment.get("location") if isinstance(attachment, dict) else ""
-    key = str(location or "").removeprefix(registry.attachment_settings["base_url"])
-    if "://" in key or RecordRef.attached_at(key):
-        return ""
-    try:
-        return check_key(key)
-    except KeyRefused:
-        return ""
-
-
-def find_key(registry: Registry, attachment: dict[str, Any]) -> str:
-    """The key of a file that another record may have; empty if nobody knows it."""
-    ref = RecordRef.attached_at(str(attachment.get("location", "")))
-    links = registry.attachment_links.of(ref) if ref else ()
-    found = (link.key for link in links if link.is_of(attachment))
-    return next(found, key_in(registry, attachment))
 
 
 def attach(
@@ -62,24 +37,24 @@ def attach(
     exists: bool,
     keep_old: bool,
 ) -> Response:
-    """Create the record with the attachment, or merge it into the one that is there.
+    """Create the record with the attachment, or merge the attachment into the existing record.
 
-    :param link: the record, and the blob that is already stored.
-    :param data: further attributes; an ``attachment`` among them is overruled.
+    :param link: the record, and the blob that is stored already.
+    :param data: further attributes; an ``attachment`` among them is ignored.
     :param exists: whether the record was there a moment ago.
-    :param keep_old: do not delete the bytes of the attachment that is replaced.
-    :returns: Kinto's own answer, 200 or 201, for ``ETag`` and ``Last-Modified``.
-    :raises HTTPException: Kinto refused.
+    :param keep_old: keep the bytes of the attachment that is replaced.
+    :returns: Kinto's own response, 200 or 201, for ``ETag`` and ``Last-Modified``.
+    :raises HTTPException: if Kinto refuses the record.
     """
     body: dict[str, Any] = {"data": {**(data or {}), ATTRIBUTE: attachment.to_json()}}
     if permissions is not None:
         body["permissions"] = permissions
 
-    legacy = request.registry.attachment_legacy
-    if legacy.pending():
+    legacy = plugin_of(request).legacy
+    if legacy.remain():
         for _ in legacy.adopt(link.ref.bucket, link.ref.collection, link.ref.record):
-            pass  # what it finds is the link of the file that is about to be replaced
-    files = files_of(request)
+            pass  # this links the file that is about to be replaced
+    files = file_transaction(request)
     files.expect(link.ref, attachment.to_json())
     response = _create_or_update(request, link.ref, body, exists)
     files.link(link, keep_old, lambda: attachment_of(request, link.ref))
@@ -87,7 +62,7 @@ def attach(
 
 
 def detach(request: Request, ref: RecordRef) -> Response:
-    """Remove the attribute from the record; the listeners let go of the bytes."""
+    """Remove the attribute from the record; the listeners release the bytes."""
     # RFC 7396: null removes the key. A plain PATCH would store the null.
     body = {"data": {ATTRIBUTE: None}}
     return _invoke(request, "PATCH", ref, body, {"Content-Type": "application/merge-patch+json"})
@@ -104,7 +79,7 @@ def _create_or_update(
                 return _invoke(request, "PATCH", ref, body)
             return _invoke(request, "PUT", ref, body, safely, missing=not exists)
         except (httpexceptions.HTTPException, UnicityError):
-            # It may have been created or deleted meanwhile, and be judged in another way.
+            # If another request has created or deleted the record since, try the other way.
             if exists == (read_record(request, ref) is not None):
                 raise
             exists = not exists
@@ -120,26 +95,26 @@ def _invoke(
     *,
     missing: bool = False,
 ) -> Response:
-    """Have Kinto do it; see :func:`invoke`.
+    """Have Kinto write the record; see :func:`invoke`.
 
-    :param missing: Kinto need not look for the record.
-    :raises UnicityError: it was there all the same.
+    :param missing: the record does not exist, and Kinto need not look for it.
+    :raises UnicityError: if it does exist.
     """
     defaults = {"Accept": "application/json", "Content-Type": "application/json"}
     subrequest = build_request(request, {"method": method, "path": ref.uri, "body": body})
     for name in ("Transfer-Encoding", "Expect", "Response-Behavior"):
         subrequest.headers.pop(name, None)
     subrequest.headers.update({**defaults, **(headers or {})})
-    write = Write(ref, missing, refuses_second=request.registry.attachment_links.rolls_back)
+    write = Write(ref, missing, refuses_second=plugin_of(request).rows.rolls_back)
     write_one(subrequest, write)
     undo_by_hand(request, write)
     return invoke(request, subrequest)
 
 
 def invoke(request: Request, subrequest: Request) -> Response:
-    """What Kinto answers to it, in the same transaction.
+    """Return Kinto's response to a subrequest in the same transaction.
 
-    :raises HTTPException: for every refusal: a returned one would be committed.
+    :raises HTTPException: for every refusal, because a returned one would be committed.
     """
     response = request.invoke_subrequest(subrequest, use_tweens=False)
     if response.status_code >= 400:
@@ -152,7 +127,7 @@ def invoke(request: Request, subrequest: Request) -> Response:
 
 
 def read_record(request: Request, ref: RecordRef) -> dict[str, Any] | None:
-    """The record as Kinto's storage has it now, or None."""
+    """Return the record as Kinto's storage has it now, or None."""
     try:
         return request.registry.storage.get("record", ref.collection_uri, ref.record)
     except ObjectNotFoundError:
@@ -160,24 +135,29 @@ def read_record(request: Request, ref: RecordRef) -> dict[str, Any] | None:
 
 
 def attachment_of(request: Request, ref: RecordRef) -> Any:
-    """The attachment that the record has now; None if it has none."""
+    """Return the attribute of the record as it is now; None if it has none."""
     return (read_record(request, ref) or {}).get(ATTRIBUTE)
+
+
+def is_same(one: Any, other: Any) -> bool:
+    """Return whether two values are equal as JSON: to Python, 1 and true are equal."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def attached(
     request: Request, ref: RecordRef, record: dict[str, Any]
 ) -> tuple[Attachment, Blob, int] | None:
-    """What is attached to the record: the attribute, the blob, and since when, in milliseconds
-    since 1970. None if nothing is.
+    """Return what is attached to the record: the attribute, the blob, and since when, in
+    milliseconds since 1970. None if nothing is attached.
 
-    :raises BlobNotFound: the record has another one by now, or its blob is not known.
+    :raises BlobNotFound: if the record has another attachment by now, or if its blob is unknown.
     """
     value = record.get(ATTRIBUTE)
     try:
         attachment = Attachment.from_json(value)
     except ValueError:
         return None
-    links = request.registry.attachment_links.of(ref)
+    links = plugin_of(request).rows.links.of(ref)
     for link in links:
         if link.is_of(value):
             key, modified = link.key, link.modified
@@ -191,28 +171,59 @@ def attached(
 
 
 def _unlinked_key(request: Request, ref: RecordRef, attachment: dict[str, Any]) -> str:
-    """The key of a file of the existing plugin. The attribute may also be older than any plugin,
-    and name what it likes: only what nobody else has, and what is named as files are, or is what
-    the existing plugin gave this record.
+    """Return the key of a file of the existing plugin.
 
-    :raises BlobNotFound:
+    The attribute may also be older than any plugin and name anything. Only a key that no other
+    record has is accepted, and only if this server names files like that, or if a row of the
+    existing plugin gives it to this record.
+
+    :raises BlobNotFound: if there is no such key.
     """
-    registry = request.registry
+    plugin = plugin_of(request)
     location = str(attachment["location"])
-    key = key_in(registry, attachment)
-    if not registry.attachment_settings.makes(key):
-        legacy = registry.attachment_legacy
-        key = legacy.key_of(ref, location) if legacy.pending() else ""
-    if not key or registry.attachment_links.having(key):
+    key = key_in(plugin, attachment)
+    if not plugin.settings.makes(key):
+        key = plugin.legacy.key_of(ref, location) if plugin.legacy.remain() else ""
+    if not key or plugin.rows.links.having(key):
         raise BlobNotFound(location)
     return key
 
 
+def location_of(request: Request, ref: RecordRef, key: str, policy: Policy) -> str:
+    """Return the ``location`` to write on the record: the key joined to ``base_url``, or, for a
+    private file, the URL of the record's attachment, as Kinto makes its URLs."""
+    if not policy.private:
+        return plugin_of(request).storage.url(key)
+    ids = {"bucket_id": ref.bucket, "collection_id": ref.collection, "id": ref.record}
+    return request.route_url("attachment", **ids)
+
+
+def key_in(plugin: Plugin, attachment: Any) -> str:
+    """Return the key at the end of a location. It is empty if the location is below another
+    ``base_url`` than today's, if the file is private, or if the attribute is no attachment."""
+    location = attachment.get("location") if isinstance(attachment, dict) else ""
+    key = str(location or "").removeprefix(plugin.settings["base_url"])
+    if "://" in key or RecordRef.attached_at(key):
+        return ""
+    try:
+        return check_key(key)
+    except KeyRefused:
+        return ""
+
+
+def find_key(plugin: Plugin, attachment: dict[str, Any]) -> str:
+    """Return the key of a file that another record may have; empty if it is unknown."""
+    ref = RecordRef.attached_at(str(attachment.get("location", "")))
+    links = plugin.rows.links.of(ref) if ref else ()
+    found = (link.key for link in links if link.is_of(attachment))
+    return next(found, key_in(plugin, attachment))
+
+
 def undo_by_hand(request: Request, write: Write) -> None:
     """Undo the write when the transaction fails, on a Kinto storage that does not roll back; but
-    not if somebody else has attached a file since."""
+    not if another request has attached a file since."""
     registry, ref = request.registry, write.ref
-    if registry.attachment_links.rolls_back:
+    if plugin_of(request).rows.rolls_back:
         return
 
     permissions = registry.permission.get_objects_permissions([ref.uri])[0]
@@ -233,4 +244,4 @@ def undo_by_hand(request: Request, write: Write) -> None:
             registry.storage.update("record", ref.collection_uri, ref.record, write.old)
             registry.permission.replace_object_permissions(ref.uri, permissions)
 
-    files_of(request).undo(undo)
+    file_transaction(request).undo(undo)

@@ -1,4 +1,4 @@
-"""The first door: one file on one record."""
+"""POST, GET and DELETE ``{record}/attachment``."""
 
 from contextlib import closing
 from dataclasses import dataclass
@@ -9,23 +9,24 @@ from kinto.core.authorization import DYNAMIC
 from pyramid.request import Request
 from pyramid.response import Response
 
-from ..errors import FieldRefused, NotInBatch
+from ..errors import NotInBatch
 from ..files.blob import ATTRIBUTE, Attachment
-from ..files.ref import RecordRef
 from ..http.downloads import Download, serve
 from ..http.openapi import DOWNLOAD, ERRORS, EXPOSED_HEADERS, AttachedSchema, NothingSchema
 from ..http.responses import NoContent
+from ..plugin import plugin_of
 from ..rows.links import Link
 from ..settings.policy import Policy
-from ..transactions.request import is_in_batch, restart
+from ..transactions.request import is_in_batch, release_connection
 from ..transactions.retry import allow_retry
 from . import records
 from .context import RecordContext
 from .default_bucket import create_parents
+from .rules import rules_for
 from .upload import receive_form, store
 
 STORED = "attachment.stored"
-"""In ``bound_data``: what is left of the body, for when the request is tried again."""
+"""In ``bound_data``: what became of the body, for when the request is repeated."""
 
 PATH = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"
 
@@ -46,7 +47,7 @@ attachment = Service(
     response_schemas=DOWNLOAD,
 )
 def download(request: Request) -> Response:
-    """The bytes, whole or in ranges, for who may read the record."""
+    """Serve the bytes, whole or in ranges, to clients that may read the record."""
     context: RecordContext = request.context
     if is_in_batch(request):
         raise NotInBatch()
@@ -67,11 +68,11 @@ def upload(request: Request) -> dict[str, Any]:
     """Attach the file of a multipart form: field ``attachment``, with optional JSON objects
     ``data`` and ``permissions`` for the record."""
     context: RecordContext = request.context
-    policy = request.registry.attachment_settings.policy(context.ref.bucket, context.ref.collection)
+    policy = plugin_of(request).settings.policy(context.ref.bucket, context.ref.collection)
     context.check_preconditions()
     if context.current_object is not None:
-        _check_not_in_library(request, context.ref)
-    # When this is tried again, the bytes are there.
+        rules_for(request, context.ref).check_removable(context.ref)
+    # When the request is repeated, the bytes are stored already.
     stored = request.bound_data.get((STORED, context.ref)) or _receive(request, context, policy)
     if context.is_default_bucket:
         create_parents(request, context.ref)
@@ -103,7 +104,7 @@ def remove(request: Request) -> Response:
     context.check_preconditions()
     if context.current_object.get(ATTRIBUTE) is None:
         raise context.not_found()
-    _check_not_in_library(request, context.ref)
+    rules_for(request, context.ref).check_removable(context.ref)
     allow_retry(request)
     response = NoContent()
     _describe_record(request, response, records.detach(request, context.ref))
@@ -113,7 +114,7 @@ def remove(request: Request) -> Response:
 
 @dataclass(frozen=True)
 class StoredForm:
-    """A form that is read, checked, and whose file is stored."""
+    """A form that was read and checked, and whose file is stored."""
 
     link: Link
     attachment: Attachment
@@ -122,7 +123,7 @@ class StoredForm:
 
 
 def _receive(request: Request, context: RecordContext, policy: Policy) -> StoredForm:
-    """Everything that has to do with the body of the request."""
+    """Read the body of the request, and store its file."""
     form = receive_form(request, context.body, policy)
     with closing(form.file):
         data, permissions = form.json_object("data"), form.json_object("permissions")
@@ -135,24 +136,15 @@ def _receive(request: Request, context: RecordContext, policy: Policy) -> Stored
     return form_stored
 
 
-def _check_not_in_library(request: Request, ref: RecordRef) -> None:
-    """
-    :raises FieldRefused: it is, where an object is its file.
-    """
-    library = request.registry.attachment_library
-    if library is not None and library.holds(ref):
-        raise FieldRefused("stays as long as its object: make another object", ATTRIBUTE)
-
-
 def _serve(request: Request, context: RecordContext, record: dict[str, Any]) -> Response:
     found = records.attached(request, context.ref, record)
     if found is None:
         raise context.not_found()
     attachment, blob, modified = found
-    # Whoever resumes by a date asks for one more look; an entity tag needs none.
+    # Only a client that resumes by a date makes this look necessary; an entity tag does not.
     by_date = '"' not in request.headers.get("If-Range", '"')
-    dated = not by_date or request.registry.attachment_links.is_first(context.ref)
-    restart(request)  # no connection to the database is held while bytes move
+    dated = not by_date or plugin_of(request).rows.links.is_first(context.ref)
+    release_connection(request)
     flag = request.GET.get("download", "no").lower()
     return serve(
         request,
@@ -168,7 +160,7 @@ def _serve(request: Request, context: RecordContext, record: dict[str, Any]) -> 
 
 
 def cache_control(request: Request) -> str:
-    """As Kinto has it for the record, but that a file may be kept, and asked for again."""
+    """Return the header that Kinto gives the record, but let caches keep the file and ask again."""
     if request.prefixed_userid is not None:
         return "private, no-cache"
     seconds = request.registry.settings.get("record_cache_expires_seconds")
@@ -176,7 +168,7 @@ def cache_control(request: Request) -> str:
 
 
 def _describe_record(request: Request, response: Response, written: Response) -> None:
-    """The headers that say which version of the record came of it."""
+    """Set the headers that tell the new version of the record."""
     for name in ("ETag", "Last-Modified"):
         response.headers[name] = written.headers[name]
     response.headers["Location"] = request.route_url("record-object", **request.matchdict)

@@ -1,7 +1,8 @@
-"""The values: bytes on their way in, bytes at rest, and what a record says of them."""
+"""Bytes on their way in, bytes at rest, and what a record says about them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any, BinaryIO
@@ -10,19 +11,19 @@ from .filename import content_disposition
 from .mimetype import is_media
 
 ATTRIBUTE = "attachment"
-"""Of a record that has a file."""
+"""The attribute of a record that describes its file."""
 
 CHUNK = 256 * 1024
-"""Bytes a read or write. 16 KiB costs 1.7 times the CPU; larger ones only memory."""
+"""Bytes per read or write. 16 KiB costs 1.7 times the CPU; more only costs memory."""
 
 # SHA-256, lowercase hex.
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class Digest:
-    """The SHA-256 and the length of bytes that pass by.
+    """The SHA-256 and the length of a stream of bytes.
 
-    :param hashed: False to leave the hash to somebody else: then there is only the length.
+    :param hashed: False to count the bytes only, when they are hashed elsewhere.
 
     >>> digest = Digest()
     >>> digest.update(b"abc")
@@ -34,24 +35,44 @@ class Digest:
         self._hash = sha256() if hashed else None
         self.size = 0
 
+    @classmethod
+    def of(
+        cls, chunks: Iterable[bytes], on_bytes: Callable[[int], None] = lambda count: None
+    ) -> "Digest":
+        """Read all chunks, as ``IStorage.open`` returns them, and close them.
+
+        :param on_bytes: is told the length of each chunk.
+
+        >>> digest = Digest.of(iter([b"a", b"bc"]))
+        >>> digest.size, digest.hexdigest()[:8]
+        (3, 'ba7816bf')
+        """
+        digest = cls()
+        with closing(chunks) if hasattr(chunks, "close") else nullcontext():
+            for chunk in chunks:
+                digest.update(chunk)
+                on_bytes(len(chunk))
+        return digest
+
     def update(self, chunk: bytes) -> None:
+        """Add the next bytes."""
         if self._hash:
             self._hash.update(chunk)
         self.size += len(chunk)
 
     def hexdigest(self) -> str:
-        """64 characters of lowercase hex; none if it was not hashed."""
+        """Return 64 characters of lowercase hex, or an empty string if nothing was hashed."""
         return self._hash.hexdigest() if self._hash else ""
 
 
 @dataclass(frozen=True)
 class Label:
-    """What an object in a storage says of itself, to those whom the storage serves it.
+    """What an object in a storage tells the clients that the storage itself serves.
 
     :param filename: as the client named it.
     :param mimetype: our own judgement of the type.
     :param immutable: whether its key will never hold other bytes.
-    :param private: whether nobody is to read it but through Kinto.
+    :param private: whether it may be read through Kinto only.
     """
 
     filename: str
@@ -67,15 +88,15 @@ class Label:
 
 @dataclass(frozen=True)
 class Source:
-    """Bytes on their way in, all of them received and spooled.
+    """Bytes on their way in: received completely, and spooled.
 
     :param file: readable and seekable; a storage reads it from its start.
     :param filename: as the client named it, already accepted.
     :param mimetype: our own judgement of the type.
     :param size: bytes.
-    :param digest: SHA-256 of them, lowercase hex; empty if it is not known yet.
+    :param digest: SHA-256 of the bytes, lowercase hex; empty if it is not known yet.
     :param immutable: whether the key they go to will never hold other bytes.
-    :param private: whether nobody is to read them but through Kinto.
+    :param private: whether they may be read through Kinto only.
     """
 
     file: BinaryIO
@@ -88,21 +109,27 @@ class Source:
 
     @property
     def label(self) -> Label:
+        """What the stored object says about itself."""
         return Label(self.filename, self.mimetype, self.immutable, self.private)
 
     def chunks(self) -> Iterator[bytes]:
-        """All bytes from the start, :data:`CHUNK` at a time."""
+        """Yield all bytes from the start, :data:`CHUNK` at a time."""
         self.file.seek(0)
         while chunk := self.file.read(CHUNK):
             yield chunk
 
     def close(self) -> None:
+        """Close the file."""
         self.file.close()
 
 
 @dataclass(frozen=True)
 class Blob:
-    """Bytes at rest: a key in a storage, with what is known about them."""
+    """Bytes at rest: a key in a storage, and what is known about the bytes.
+
+    :param digest: SHA-256, lowercase hex.
+    :param size: bytes.
+    """
 
     key: str
     digest: str
@@ -114,8 +141,10 @@ class Blob:
 class Attachment:
     """The value of the ``attachment`` attribute of a record.
 
-    :param location: the storage key joined to ``base_url``; of a private one, the URL of the
+    :param hash: SHA-256 of the bytes, lowercase hex.
+    :param location: the storage key joined to ``base_url``; for a private file, the URL of the
         attachment below its record.
+    :param size: bytes.
     """
 
     filename: str
@@ -125,23 +154,24 @@ class Attachment:
     size: int
 
     def to_json(self) -> dict[str, Any]:
+        """Return the value as Kinto stores it."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, value: Any) -> "Attachment":
-        """The attachment that such a value is, whatever else is in it.
+        """Return the attachment that a record's value describes; further members are ignored.
 
-        :raises ValueError: it is none of this plugin's, nor of the existing one's.
+        :raises ValueError: if neither this plugin nor an earlier one can have written the value.
         """
         try:
             given = {name: kind(value[name]) for name, kind in cls.__annotations__.items()}
         except (KeyError, TypeError) as error:
-            raise ValueError(f"no attachment: {error}") from error
-        if not _DIGEST.fullmatch(given["hash"]) or given["size"] < 0:
-            raise ValueError("no attachment: hash or size is malformed")
+            raise ValueError(f"not an attachment: {error}") from error
+        if not is_digest(given["hash"]) or given["size"] < 0:
+            raise ValueError("not an attachment: hash or size is malformed")
         return cls(**given)
 
 
 def is_digest(text: str) -> bool:
-    """Whether it is a SHA-256 in lowercase hex."""
+    """Return whether the text is a SHA-256 in lowercase hex."""
     return _DIGEST.fullmatch(text) is not None

@@ -1,4 +1,4 @@
-"""The values: bytes on their way in, bytes at rest, and what a record says of them."""
+"""Names of files: which are accepted, and how they are told to clients and storages."""
 
 import re
 import unicodedata
@@ -7,16 +7,16 @@ from urllib.parse import quote
 from ..errors import FilenameRefused
 
 MAX_FILENAME = 255
-"""Characters of a filename, as the file systems it will be saved to have it."""
+"""Characters of a filename: as many as the file systems allow on which it will be saved."""
 
 
 def accept_filename(filename: str | None) -> str:
-    """The filename of a form part, or the reason why it cannot be one.
+    """Return the filename of a form part in its normal form.
 
-    Any script is welcome. What could be taken for something else than the name of
-    one file is not: RFC 7578, section 4.2.
+    Any script is welcome. A name that could be taken for more than the name of one file is
+    refused: RFC 7578, section 4.2.
 
-    :raises FilenameRefused: empty, too long, a path, control characters.
+    :raises FilenameRefused: if it is empty, too long, a path, or has control characters.
 
     >>> accept_filename("façade 写真.jpg")
     'façade 写真.jpg'
@@ -36,7 +36,7 @@ def accept_filename(filename: str | None) -> str:
 
 
 def extension_of(filename: str) -> str:
-    """The last extension in lowercase, without its dot, ASCII letters and digits only.
+    """Return the last extension in lowercase, without its dot: ASCII letters and digits only.
 
     >>> extension_of("photo.JPG"), extension_of("README"), extension_of(".profile")
     ('jpg', '', '')
@@ -48,7 +48,7 @@ def extension_of(filename: str) -> str:
 
 
 def safe_filename(filename: str) -> str:
-    """A name of ASCII letters, digits, ``_``, ``-`` and ``.``, at most 100 characters.
+    """Return a name of ASCII letters, digits, ``_``, ``-`` and ``.``, at most 100 characters.
 
     >>> safe_filename("mon été.PNG"), safe_filename("写真.png")
     ('mon_ete.PNG', 'file.png')
@@ -63,9 +63,9 @@ def safe_filename(filename: str) -> str:
 
 
 def content_disposition(filename: str, inline: bool) -> str:
-    """The value of ``Content-Disposition`` (RFC 6266).
+    """Return the value of ``Content-Disposition`` (RFC 6266).
 
-    :param inline: whether browsers may show the file, and not only save it.
+    :param inline: whether browsers may show the file instead of saving it.
 
     >>> content_disposition("写真.png", inline=True)
     'inline; filename="file.png"; filename*=UTF-8\\'\\'%E5%86%99%E7%9C%9F.png'

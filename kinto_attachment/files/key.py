@@ -1,4 +1,4 @@
-"""Keys: where bytes are in a storage, and how an operator wants them named."""
+"""Keys: where bytes lie in a storage, and how the settings name them."""
 
 import re
 import string
@@ -13,9 +13,9 @@ MAX_KEY = 1024
 """Bytes of a key in UTF-8, the limit of S3 and GCS."""
 
 HEARTBEAT = "__heartbeat__"
-"""The folder of the objects by which a storage is tried."""
+"""The folder of the objects with which the heartbeat tries a storage."""
 
-# What placeholders become; others are anything but a slash.
+# What placeholders can become. The others become anything but a slash.
 _VALUES = {
     "uuid": "[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}",
     "hash": "[0-9a-f]{64}",
@@ -23,14 +23,14 @@ _VALUES = {
     "extension": r"(?:\.[A-Za-z0-9]{1,16})?",
 }
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]")
-# Of a name that was taken.
+# What is added to a name that is taken.
 _SUFFIX = re.compile(r"-[0-9a-f]{8}(?=(?:\.[^/]*)?$)")
 
 
 def check_key(key: str) -> str:
-    """The same key, when it names a place below the root of a storage.
+    """Return the key unchanged if it names a place below the root of a storage.
 
-    :raises KeyRefused: empty, longer than 1024 bytes, absolute, with empty, ``.`` or
+    :raises KeyRefused: if it is empty, longer than 1024 bytes or absolute, or has empty, ``.`` or
         ``..`` segments, backslashes or control characters.
 
     >>> check_key("blog/articles/photo.jpg")
@@ -49,24 +49,24 @@ def check_key(key: str) -> str:
     return key
 
 
-def ends_of(location: str) -> list[str]:
-    """What can be a key, the longest first.
+def key_suffixes(location: str) -> list[str]:
+    """Return every suffix of a location that can be its key, the longest first.
 
-    >>> ends_of("blog/articles/a.png")
+    >>> key_suffixes("blog/articles/a.png")
     ['blog/articles/a.png', 'articles/a.png', 'a.png']
     """
-    parts = location.split("/")
-    return ["/".join(parts[start:]) for start in range(len(parts))]
+    starts = [0, *(match.end() for match in re.finditer("/", location))]
+    return [location[start:] for start in starts if 0 < len(location) - start <= MAX_KEY]
 
 
 class KeyTemplate:
-    """How the keys of one bucket or collection are made.
+    """The rule by which the keys of one bucket or collection are made.
 
     :param folder: a path with ``{bucket_id}`` and ``{collection_id}``.
     :param pattern: the name below it, of ``{uuid}``, ``{hash}``, ``{filename}``,
         ``{extension}`` (with its dot), ``{record_id}``, ``{bucket_id}``, ``{collection_id}``, and
         ``{shard}``, the first two digits of the hash: a folder of many files has 256 of its own.
-    :raises SettingError: for any other placeholder, or a path that leaves the root.
+    :raises SettingError: if there is another placeholder, or if the path leaves the root.
 
     >>> from kinto_attachment.files.ref import RecordRef
     >>> template = KeyTemplate("{bucket_id}", "{hash}{extension}")
@@ -88,9 +88,9 @@ class KeyTemplate:
         self.text = pattern
         fields = set(_placeholders(pattern))
         self.unique = "uuid" in fields
-        """Whether no two files ever have one key."""
+        """Whether every key is used once only."""
         self.shared = "hash" in fields and not self.unique
-        """Whether two files may have one key: only when they have the same bytes."""
+        """Whether files with the same bytes share one key."""
         parts = (
             re.escape(literal) + (_VALUES.get(name, "[^/]+") if name else "")
             for literal, name, _, _ in string.Formatter().parse(pattern)
@@ -98,7 +98,8 @@ class KeyTemplate:
         self._made = re.compile("".join(parts))
 
     def makes(self, key: str) -> bool:
-        """Whether it could have made that key, and not somebody else who uses the same storage.
+        """Return whether the key matches this template, which tells our objects from those of other
+        applications in the bucket.
 
         >>> template = KeyTemplate("{bucket_id}", "{uuid}{extension}")
         >>> template.makes("blog/38e4e0f8-1419-4a38-a3f3-a30f62ecc133.jpg")
@@ -111,8 +112,8 @@ class KeyTemplate:
         )
 
     def keys(self, ref: Ref, filename: str, digest: str) -> Iterator[str]:
-        """The key wanted, then others like it (``a.jpg``, ``a-1f0c33d2.jpg``), without end,
-        for when it is taken."""
+        """Yield the wanted key, then endless alternatives for when it is taken: ``a.jpg``,
+        ``a-1f0c33d2.jpg``..."""
         extension = extension_of(filename)
         values = {
             **dict(zip(("bucket_id", "collection_id", "record_id"), ref.path, strict=True)),
@@ -139,7 +140,7 @@ def _check_template(setting: str, template: str, known: frozenset[str]) -> None:
     except ValueError as error:
         raise SettingError(setting, f"{template!r}: {error}") from error
     if any(spec or conversion for _, _, spec, conversion in string.Formatter().parse(template)):
-        # {hash:.8} would be one name for many files.
+        # {hash:.8} would give many files one name.
         raise SettingError(setting, f"{template!r}: placeholders take no format")
     if unknown:
         allowed = ", ".join(f"{{{name}}}" for name in sorted(known))

@@ -7,7 +7,7 @@ from xtractmime.mimegroups import is_javascript_mime_type, is_json_mime_type, is
 
 DEFAULT_MIMETYPE = "application/octet-stream"
 
-HEAD = RESOURCE_HEADER_BUFFER_LENGTH
+SNIFF_BYTES = RESOURCE_HEADER_BUFFER_LENGTH
 """Bytes of the beginning of a file that browsers look at."""
 
 # RFC 6838 names of a media type and its subtype.
@@ -61,12 +61,12 @@ def sniff(head: bytes) -> str:
     """What a browser takes a file for that comes without a type
     (https://mimesniff.spec.whatwg.org/#identifying-a-resource-with-an-unknown-mime-type).
 
-    :param head: its first :data:`HEAD` bytes; fewer only if there are no more.
+    :param head: its first :data:`SNIFF_BYTES` bytes; fewer only if there are no more.
 
     >>> sniff(b"<script>alert(1)</script>"), sniff(b"GIF89a..."), sniff(b"")
     ('text/html', 'image/gif', 'text/plain')
     """
-    head = head[:HEAD]
+    head = head[:SNIFF_BYTES]
     text = head.lstrip(_WHITESPACE)
     if text == head:
         return extract_mime(head).decode()
@@ -130,8 +130,8 @@ def is_media(mimetype: str) -> bool:
 
 
 def is_shown(mimetype: str) -> bool:
-    """Return whether browsers may show files of this type, given the security headers that downloads
-    carry."""
+    """Return whether browsers may show files of this type, given the security headers that
+    downloads carry."""
     return is_media(mimetype) or mimetype in ("application/pdf", "text/plain")
 
 

@@ -1,9 +1,11 @@
-"""The values: bytes on their way in, bytes at rest, and what a record says of them."""
+"""References: who owns a blob. A record, an entry of the media store, or an upload to the media
+library that no object describes yet."""
 
 import re
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
+_RECORD_URI = re.compile(r"/buckets/([^/]+)/collections/([^/]+)/records/([^/]+)")
 # Where the attachment of a record is served, in a URL.
 _ATTACHMENT_URL = re.compile(
     r"(?:.*/)?v[0-9]+/buckets/([^/?#]+)/collections/([^/?#]+)/records/([^/?#]+)/attachment"
@@ -12,7 +14,7 @@ _ATTACHMENT_URL = re.compile(
 
 @dataclass(frozen=True)
 class RecordRef:
-    """Which record, by the ids in its URL.
+    """A record, by the ids in its URL.
 
     >>> RecordRef("blog", "articles", "first").uri
     '/buckets/blog/collections/articles/records/first'
@@ -24,19 +26,33 @@ class RecordRef:
 
     @property
     def path(self) -> tuple[str, str, str]:
+        """Three names, from the widest to the narrowest."""
         return (self.bucket, self.collection, self.record)
 
     @property
     def collection_uri(self) -> str:
+        """The URI of its collection."""
         return f"/buckets/{self.bucket}/collections/{self.collection}"
 
     @property
     def uri(self) -> str:
+        """The URI of the record, as Kinto writes it."""
         return f"{self.collection_uri}/records/{self.record}"
 
     @classmethod
+    def from_uri(cls, uri: str) -> "RecordRef | None":
+        """Return the record of that URI, or None if it is not the URI of a record.
+
+        >>> RecordRef.from_uri("/buckets/blog/collections/articles/records/first")
+        RecordRef(bucket='blog', collection='articles', record='first')
+        >>> RecordRef.from_uri("/buckets/blog")
+        """
+        match = _RECORD_URI.fullmatch(uri)
+        return cls(*match.groups()) if match else None
+
+    @classmethod
     def attached_at(cls, location: str) -> "RecordRef | None":
-        """The record whose attachment is served at that URL, if it is such a URL.
+        """Return the record whose attachment is served at that URL, or None if it is another URL.
 
         >>> ref = RecordRef("blog", "articles", "first")
         >>> RecordRef.attached_at(f"https://kinto.example/v1{ref.uri}/attachment") == ref
@@ -49,9 +65,9 @@ class RecordRef:
 
 @dataclass(frozen=True)
 class MediaRef:
-    """An entry of the media store: somebody keeps the bytes of a hash there.
+    """An entry of the media store: one principal keeps the bytes of one hash.
 
-    :param owner: the principal whose entry it is.
+    :param owner: the principal.
     :param digest: SHA-256, lowercase hex.
 
     >>> MediaRef("basicauth:ab/c", "e3b0").uri
@@ -63,17 +79,18 @@ class MediaRef:
 
     @property
     def path(self) -> tuple[str, str, str]:
-        """As that of records; but no bucket can have such an id."""
+        """As that of a record; no bucket can have such an id."""
         return ("~media~", self.owner, self.digest)
 
     @property
     def uri(self) -> str:
+        """The URI that its link is stored with."""
         return f"/media/{quote(self.owner, safe=':')}/{self.digest}"
 
 
 @dataclass(frozen=True)
 class UploadRef:
-    """A file that came for the media library, and that no record has yet.
+    """A file that was uploaded to the media library, before an object describes it.
 
     >>> UploadRef("38e4e0f8").uri
     '/uploads/38e4e0f8'
@@ -83,26 +100,33 @@ class UploadRef:
 
     @property
     def path(self) -> tuple[str, str, str]:
+        """As that of a record; no bucket can have such an id."""
         return ("~upload~", "unclaimed", self.id)
 
     @property
     def uri(self) -> str:
+        """The URI that its link is stored with."""
         return f"/uploads/{self.id}"
 
 
 Ref = RecordRef | MediaRef | UploadRef
-"""Who has a blob."""
+"""The owner of a blob."""
 
 
 def read_ref(uri: str) -> Ref:
-    """Whose URI it is.
+    """Return the owner that has that URI.
+
+    :raises ValueError: if no owner can have it.
 
     >>> read_ref("/media/basicauth:ab%2Fc/e3b0")
     MediaRef(owner='basicauth:ab/c', digest='e3b0')
     """
-    _, kind, *parts = uri.split("/")
-    if kind == "media":
-        return MediaRef(unquote(parts[0]), parts[1])
-    if kind == "uploads":
-        return UploadRef(parts[0])
-    return RecordRef(parts[0], parts[2], parts[4])
+    record = RecordRef.from_uri(uri)
+    if record:
+        return record
+    match uri.split("/"):
+        case ["", "media", owner, digest]:
+            return MediaRef(unquote(owner), digest)
+        case ["", "uploads", upload_id]:
+            return UploadRef(upload_id)
+    raise ValueError(f"{uri!r} is not the URI of a record, a media entry or an upload")

@@ -22,7 +22,9 @@ from ..errors import BlobDamaged, StorageUnavailable
 from ..files.blob import CHUNK, Blob
 from ..files.filename import content_disposition
 from ..files.mimetype import is_shown, served_type
+from ..plugin import plugin_of
 from ..storage import IStorage
+from ..storage.staged import sign
 from .ranges import Range, read_ranges
 
 logger = logging.getLogger(__name__)
@@ -114,14 +116,16 @@ def serve(request: Request, download: Download) -> Response:
     """
     if _is_known(request, download):
         return FileResponse(304, download.validators)
-    settings, storage = request.registry.attachment_settings, request.registry.attachment_storage
+    plugin = plugin_of(request)
+    settings, storage = plugin.settings, plugin.storage
     blob = download.blob
     if request.method == "HEAD":
         _check_size(blob, storage.stat(blob.key).size)
         return FileResponse(200, {**download.headers, "Content-Length": blob.size})
     if settings["download"] == "redirect":
         expires = settings["redirect_expires"]
-        url = storage.sign(blob.key, "GET", expires, download.disposition, download.mimetype)
+        labels = {"disposition": download.disposition, "mimetype": download.mimetype}
+        url = sign(storage, blob.key, "GET", expires=expires, **labels)
         if url:
             headers = {"Location": url, "Cache-Control": "no-store", "Content-Length": 0, **SAFE}
             # Whoever has the URL has the file.
@@ -203,7 +207,7 @@ def _stream(request: Request, download: Download, storage: IStorage) -> Response
     blob, ranges = download.blob, _ranges_of(request, download)
     if ranges is None:
         whole = Range(0, blob.size, blob.size)
-        pieces = Pieces(storage, blob, [(b"", whole)])
+        pieces = RangeStream(storage, blob, [(b"", whole)])
         headers = {**download.headers, "Content-Length": blob.size}
         return FileResponse(200, headers, pieces.as_file(request.environ) or pieces)
     if len(ranges) == 1:
@@ -223,11 +227,11 @@ def _stream(request: Request, download: Download, storage: IStorage) -> Response
         end = f"\r\n--{boundary}--\r\n".encode()
     length = sum(len(head) + piece.length for head, piece in parts) + len(end)
     return FileResponse(
-        206, {**headers, "Content-Length": length}, Pieces(storage, blob, parts, end)
+        206, {**headers, "Content-Length": length}, RangeStream(storage, blob, parts, end)
     )
 
 
-class Pieces(Iterator[bytes]):
+class RangeStream(Iterator[bytes]):
     """Ranges of a blob one after the other, in constant memory. All are opened at once: what they
     are is decided before a byte is sent, even if the blob is replaced meanwhile.
 

@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from email.errors import HeaderParseError
 from email.message import Message
-from functools import cached_property
 from typing import Any, BinaryIO
 
 from kinto.core.resource import has_null_character
@@ -27,16 +26,15 @@ from ..errors import (
 )
 from ..files.blob import Digest
 from ..files.filename import accept_filename
-from ..images.formats.header import Picture, read_picture
-from .requests import Body, spooling
+from .requests import RequestBody, spooling
 
-MAX_FIELD = 1024 * 1024
+MAX_FIELD_BYTES = 1024 * 1024
 """Bytes of one text field."""
 
-MAX_OVERHEAD = 4 * 1024 * 1024
+MAX_OVERHEAD_BYTES = 4 * 1024 * 1024
 """Bytes of a form that are not the file: both fields, headers, and room for quirks."""
 
-MAX_HEADER = 32 * 1024
+MAX_HEADER_BYTES = 32 * 1024
 
 MAX_DEPTH = 200
 """Levels of a JSON object. Kinto's own code is recursive, and fails somewhat above."""
@@ -53,11 +51,6 @@ class Received:
     filename: str
     declared_type: str | None
     digest: Digest = field(default_factory=Digest)
-
-    @cached_property
-    def picture(self) -> Picture | None:
-        """What image its bytes are, if they are one."""
-        return read_picture(self.file)
 
     def close(self) -> None:
         # Bytes that a full disk did not take are not wanted any more.
@@ -139,7 +132,7 @@ class FormReader:
         self._file: Received | None = None
         self._unknown: str | None = None
 
-    def read(self, body: Body, boundary: str) -> Form:
+    def read(self, body: RequestBody, boundary: str) -> Form:
         """All of the body.
 
         :raises Refused: one of its kinds, for each way a form can be wrong; nothing stays open.
@@ -153,10 +146,11 @@ class FormReader:
                 self._file.close()
             raise
 
-    def _read_parts(self, body: Body, boundary: str) -> None:
+    def _read_parts(self, body: RequestBody, boundary: str) -> None:
         # Not strict: that refuses the line break after the last boundary, when it comes in a
         # chunk of its own.
-        parser = PushMultipartParser(boundary, max_header_size=MAX_HEADER, max_segment_count=64)
+        limits = {"max_header_size": MAX_HEADER_BYTES, "max_segment_count": 64}
+        parser = PushMultipartParser(boundary, **limits)
         received = 0
         write: Callable[[bytes], None] = bytes
         try:
@@ -169,9 +163,10 @@ class FormReader:
                         elif event is not None:
                             write(event)
                     size = self._file.digest.size if self._file else 0
-                    if received - size > MAX_OVERHEAD:
+                    if received - size > MAX_OVERHEAD_BYTES:
                         self._refuse_unknown()
-                        raise MalformedForm(f"More than {MAX_OVERHEAD} bytes beside the file.")
+                        limit = MAX_OVERHEAD_BYTES
+                        raise MalformedForm(f"More than {limit} bytes beside the file.")
         except MultipartError as error:
             raise MalformedForm(f"Invalid multipart form: {error}") from error
 
@@ -208,7 +203,7 @@ class FormReader:
         if self._max_size and file.digest.size + len(chunk) > self._max_size:
             # Counted on, so that the refusal can name the size.
             file.digest.size += len(chunk)
-            if file.digest.size > self._max_size + MAX_OVERHEAD:
+            if file.digest.size > self._max_size + MAX_OVERHEAD_BYTES:
                 raise TooLarge(file.digest.size, self._max_size)
             return
         file.digest.update(chunk)
@@ -244,8 +239,8 @@ def _is_deeper_than(depth: int, value: Any) -> bool:
 
 def _append(text: bytearray, chunk: bytes, name: str) -> None:
     text += chunk
-    if len(text) > MAX_FIELD:
-        raise FieldRefused(f"{name!r} is over {MAX_FIELD} bytes", name)
+    if len(text) > MAX_FIELD_BYTES:
+        raise FieldRefused(f"{name!r} is over {MAX_FIELD_BYTES} bytes", name)
 
 
 def _decode(name: str, text: bytearray, charset: str) -> str:

@@ -22,13 +22,13 @@ DRAIN_BYTES = 8 * 1024 * 1024
 DRAIN_SECONDS = 5.0
 
 
-class Body:
+class RequestBody:
     """The bytes of a request, read once and never past their end.
 
     :param environ: the WSGI environment. A missing ``CONTENT_LENGTH`` means a chunked body,
         which the server ends; ``Transfer-Encoding`` or ``wsgi.input_terminated`` says so.
 
-    >>> body = Body({"wsgi.input": BytesIO(b"abcdef"), "CONTENT_LENGTH": "3"})
+    >>> body = RequestBody({"wsgi.input": BytesIO(b"abcdef"), "CONTENT_LENGTH": "3"})
     >>> body.length, body.read(), body.read()
     (3, b'abc', b'')
     """
@@ -85,7 +85,7 @@ class Body:
 
 
 def receive(
-    body: Body, spool: Callable[[], BinaryIO], max_size: int, hashed: bool = True
+    body: RequestBody, spool: Callable[[], BinaryIO], max_size: int, hashed: bool = True
 ) -> tuple[BinaryIO, Digest]:
     """The whole body in a new file, for the caller to close, and what is known of it.
 

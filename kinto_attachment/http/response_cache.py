@@ -18,14 +18,14 @@ from ..errors import AttachmentError
 from .downloads import Download, serve
 from .requests import preferred_formats
 
-SIZE = 10_000
+MAX_RESPONSES = 10_000
 """Answers that are remembered."""
 
-LONGEST = 300
+MAX_URL = 300
 """Characters of a URL that is."""
 
 
-class SharedCache:
+class ResponseCache:
     """
     :param seconds: how long something is remembered; 0 for not at all.
     :param varies: headers that answers depend on.
@@ -42,9 +42,9 @@ class SharedCache:
             return
         kept = download.cache_control
         is_everybodys = "public" in kept and "immutable" in kept and _is_anybodys(request)
-        if is_everybodys and len(request.path_qs) <= LONGEST:
+        if is_everybodys and len(request.path_qs) <= MAX_URL:
             self._known[self._key(request)] = (time.monotonic() + self._seconds, download)
-            while len(self._known) > SIZE:
+            while len(self._known) > MAX_RESPONSES:
                 self._known.popitem(last=False)
 
     def answer(self, request: Request) -> Response | None:

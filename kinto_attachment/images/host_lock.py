@@ -14,7 +14,7 @@ from ..errors import ResizeBusy
 
 logger = logging.getLogger(__name__)
 
-LOCKS = 1024
+LOCK_FILES = 1024
 """Files by which processes tell each other what they are at."""
 
 
@@ -28,7 +28,7 @@ def only_one(name: str, seconds: float) -> Iterator[None]:
     digest = sha256(name.encode()).digest()
     deadline = time.monotonic() + seconds
     try:
-        file = (_lock_folder() / str(int.from_bytes(digest[:4], "big") % LOCKS)).open("ab")
+        file = (_lock_folder() / str(int.from_bytes(digest[:4], "big") % LOCK_FILES)).open("ab")
     except OSError as error:
         logger.warning("Nothing can be locked on this host: %s", error)
         yield

@@ -63,8 +63,8 @@ class Plan:
 
 
 def plan(
-    picture_width: int,
-    picture_height: int,
+    image_width: int,
+    image_height: int,
     size: Size,
     max_side: int = MAX_SIDE,
     trim: Trim | None = None,
@@ -83,12 +83,12 @@ def plan(
     >>> plan(1200, 800, Size(2000, 500))
     Plan(left=0, top=150, crop_width=1200, crop_height=500, width=1200, height=500)
     """
-    box = trim or Trim(0, 0, picture_width, picture_height)
+    box = trim or Trim(0, 0, image_width, image_height)
     if not (
         box.left >= 0
         and box.top >= 0
-        and 0 < box.width <= picture_width - box.left
-        and 0 < box.height <= picture_height - box.top
+        and 0 < box.width <= image_width - box.left
+        and 0 < box.height <= image_height - box.top
     ):
         raise SizeRefused("That part is not inside the image.", "trim")
     width = min(size.width or box.width, box.width, max_side)

@@ -9,28 +9,28 @@ from typing import Any
 from ..errors import BlobDamaged
 from ..files.blob import Blob
 from ..storage import IStorage
-from .formats.header import Picture, read_picture
+from .formats.header import ImageHeader, read_header
 
-HEAD = 256 * 1024
+READ_BYTES = 256 * 1024
 """Bytes that are read at once."""
 
-PICTURES = 10_000
+MAX_REMEMBERED = 10_000
 """Images that a process remembers."""
 
 
-class Pictures:
+class ImageProbe:
     """What the blobs of a storage are. That of a key and a hash stays what it is: a process looks
     once."""
 
     def __init__(self, storage: IStorage):
         self._storage = storage
-        self._known: OrderedDict[tuple[str, str], Picture | None] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], ImageHeader | None] = OrderedDict()
 
-    def known(self, blob: Blob) -> Picture | None:
+    def known(self, blob: Blob) -> ImageHeader | None:
         """What :meth:`of` found, if it was asked lately."""
         return self._known.get((blob.key, blob.digest))
 
-    def of(self, blob: Blob) -> Picture | None:
+    def of(self, blob: Blob) -> ImageHeader | None:
         """What image a blob is; None if it is none.
 
         :raises BlobNotFound:
@@ -39,12 +39,12 @@ class Pictures:
         if (blob.key, blob.digest) in self._known:
             return self.known(blob)
         # Only what is needed of it: the size is at the beginning, but not all of what matters.
-        with BufferedReader(_Stored(self._storage, blob), HEAD) as reader:
-            picture = read_picture(reader)
-        self._known[blob.key, blob.digest] = picture
-        while len(self._known) > PICTURES:
+        with BufferedReader(_Stored(self._storage, blob), READ_BYTES) as reader:
+            header = read_header(reader)
+        self._known[blob.key, blob.digest] = header
+        while len(self._known) > MAX_REMEMBERED:
             self._known.popitem(last=False)
-        return picture
+        return header
 
 
 class _Stored(RawIOBase):

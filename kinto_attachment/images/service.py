@@ -1,11 +1,11 @@
-"""Images at other sizes: made by who asks first, kept for all others.
+"""Images at other sizes: made when they are first asked for, and kept.
 
-No request here, and no transaction is held while bytes move or pixels are computed.
+Nothing here knows a request, and no transaction is open while bytes move or pixels are computed.
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any, BinaryIO
@@ -13,47 +13,43 @@ from typing import Any, BinaryIO
 from ..errors import BlobNotFound, ImageRefused, ResizeBusy, SizeRefused, StorageUnavailable
 from ..files.blob import CHUNK, Blob, Digest, Source
 from ..files.ref import MediaRef
-from ..rows.variants import Variant, Variants
+from ..rows import Rows
+from ..rows.variants import Variant
 from ..settings import VARIANTS, Settings
 from ..storage import IStorage
-from ..transactions.files import Files
-from .formats.header import Picture
+from ..transactions.files import FileTransaction
+from .formats.header import ImageHeader
 from .formats.limits import Limits
 from .host_lock import only_one
 from .plan import Output, Plan, Size, Trim, plan
-from .probe import Pictures
-from .worker.pool import Turn, Workers
+from .probe import ImageProbe
+from .worker.pool import BorrowedWorker, WorkerPool
 
 logger = logging.getLogger(__name__)
 
 PIPELINE = 1
-"""To be counted up when the same request gives other pixels."""
+"""Increase this when the same request gives other pixels: older variants are not found then."""
 
-ENOUGH = 2
-"""A variant with so many times the pixels, in each direction, is as good as the original."""
+OVERSAMPLING = 2
+"""A variant with this many times the wanted pixels in each direction is as good a source as the
+original."""
 
 
-class Imaging:
-    """
-    :param files: what a transaction does to files, by its manager.
-    :param readonly: nothing is made, as it could not be kept.
+class ImageService:
+    """Finds variants of images, or makes them.
+
+    :param is_readonly: make nothing, as it could not be kept.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        storage: IStorage,
-        variants: Variants,
-        files: Callable[[Any], Files],
-        readonly: bool = False,
+        self, settings: Settings, storage: IStorage, rows: Rows, is_readonly: bool = False
     ):
         self._settings = settings
         self._storage = storage
-        self._variants = variants
-        self._files = files
-        self._readonly = readonly
-        self.pictures = Pictures(storage)
-        self._workers = Workers(
+        self._rows = rows
+        self._is_readonly = is_readonly
+        self.probe = ImageProbe(storage)
+        self._workers = WorkerPool(
             count=settings["images.workers"],
             queue=settings["images.queue"],
             timeout=settings["images.timeout"],
@@ -63,7 +59,7 @@ class Imaging:
 
     @property
     def varies(self) -> tuple[str, ...]:
-        """Headers that an answer depends on. Other origins get more of them."""
+        """The value of ``Vary``. Kinto adds CORS headers for other origins."""
         return ("Accept", "Origin") if self.negotiates else ("Origin",)
 
     @property
@@ -72,8 +68,9 @@ class Imaging:
         return self._settings["images.negotiate"]
 
     def check_size(self, size: Size) -> None:
-        """
-        :raises SizeRefused: the settings do not allow it.
+        """Refuse a size that the settings do not allow.
+
+        :raises SizeRefused: if they do not.
         """
         sizes, step = self._settings["images.sizes"], self._settings["images.step"]
         if not (sizes or step) or (size.width, size.height) in {(0, 0), *sizes}:
@@ -81,108 +78,127 @@ class Imaging:
         if not step or size.width % step or size.height % step:
             raise SizeRefused("This server does not make images of that size.")
 
-    def plan(self, picture: Picture, size: Size, trim: Trim | None) -> Plan:
+    def plan(self, header: ImageHeader, size: Size, trim: Trim | None) -> Plan:
+        """Return how to make that size of an image.
+
+        :param trim: the part of the image that is wanted; None for all of it.
+        :raises SizeRefused: if the part is not inside the image.
         """
-        :raises SizeRefused:
-        """
-        return plan(picture.width, picture.height, size, self._settings["images.max_side"], trim)
+        return plan(header.width, header.height, size, self._settings["images.max_side"], trim)
 
     def output(self, format: str) -> Output:
-        """
+        """Return a format with the quality that the settings say.
+
         :param format: one of those that can be written.
         """
         return Output(format, self._settings.get(f"images.{format}_quality"))
 
     def find(self, blob: Blob, wanted: Plan, output: Output) -> Variant | None:
-        """The variant, if it was made before.
+        """Return the variant, or None if it was not made yet.
 
         :param blob: the original.
         """
-        return self._variants.find(blob.key, _name(blob, wanted, output))
+        return self._rows.variants.find(blob.key, _name(blob, wanted, output))
 
     def make(
-        self, transaction_manager: Any, blob: Blob, picture: Picture, wanted: Plan, output: Output
+        self,
+        transaction_manager: Any,
+        blob: Blob,
+        header: ImageHeader,
+        wanted: Plan,
+        output: Output,
     ) -> Variant:
-        """The variant, made by this process unless another one does just now. To be called
-        outside of any transaction.
+        """Make the variant and keep it, unless another process is making it; then wait for that.
+        Call this outside of any transaction.
 
-        :raises ImageRefused: the image is broken, or too much.
-        :raises ResizeBusy: too many others are being made.
-        :raises WorkerLost: it took too long, or too much memory.
-        :raises BlobNotFound: the image is gone.
+        :raises ImageRefused: if the image is broken, or larger than the limits.
+        :raises ResizeBusy: if too many images are being made.
+        :raises WorkerLost: if it took too long, or too much memory.
+        :raises BlobNotFound: if the image is gone.
         """
-        if self._readonly:
-            raise ResizeBusy("This server is read-only, and nobody has made that size yet.")
+        if self._is_readonly:
+            raise ResizeBusy("This server is read-only, and that size was not made before.")
         name = _name(blob, wanted, output)
-        # Who makes it waits as long for his turn, and then as long for the image.
+        # The process that makes it waits that long for a worker, and then that long for the image.
         with only_one(f"{blob.key} {name}", 2 * self._settings["images.timeout"]):
             with transaction_manager:
-                others = self._variants.of([blob.key])
+                others = self._rows.variants.of([blob.key])
             for found in others:
                 if found.name == name:
                     return found
-            with self._workers.turn() as turn, self._storage.spool() as spool:
-                direct = self._resize(turn, blob, picture, wanted, output, others, spool)
+            with self._workers.borrow() as worker, self._storage.spool() as spool:
+                direct = self._resize(worker, blob, header, wanted, output, others, spool)
                 source = _source(spool, output)
-                facts = (wanted.width, wanted.height, direct)
-                made = self._keep(transaction_manager, blob, name, source, facts, others)
+                variant = Variant(
+                    blob.key,
+                    name,
+                    key="",
+                    digest=source.digest,
+                    size=source.size,
+                    mimetype=source.mimetype,
+                    width=wanted.width,
+                    height=wanted.height,
+                    direct=direct,
+                )
+                made = self._keep(transaction_manager, blob, variant, source, others)
             if made:
                 return made
             with transaction_manager:
-                found = self._variants.find(blob.key, name)
+                found = self._rows.variants.find(blob.key, name)
         if found is None:
             raise BlobNotFound(blob.key)
         return found
 
     def forget(self, transaction_manager: Any, variant: Variant) -> None:
-        """Its bytes are not there any more."""
+        """Drop the row of a variant whose bytes are gone."""
         with transaction_manager:
-            self._variants.drop([variant])
+            self._rows.variants.drop([variant])
 
     def close(self) -> None:
+        """End the worker processes."""
         self._workers.close()
 
     def _resize(
         self,
-        turn: Turn,
+        worker: BorrowedWorker,
         blob: Blob,
-        picture: Picture,
+        header: ImageHeader,
         wanted: Plan,
         output: Output,
         others: list[Variant],
         into: BinaryIO,
     ) -> bool:
-        """From a smaller variant where that makes no difference, or from the image itself; whether
-        it was that."""
-        kept = self.output(picture.format)
-        for variant in _large_enough(others, blob, picture, wanted, kept):
+        """Resize a smaller variant where that makes no visible difference, else the image itself;
+        return whether it was the image itself."""
+        kept = self.output(header.format)
+        for variant in _large_enough(others, blob, header, wanted, kept):
             try:
-                self._resize_from(turn, *_from_variant(variant, picture, wanted), output, into)
+                self._resize_from(worker, *_from_variant(variant, header, wanted), output, into)
             except (BlobNotFound, ImageRefused) as error:
-                logger.info("Not made of %s: %s", variant.key, error)
+                logger.info("Not made from %s: %s", variant.key, error)
             else:
                 return False
-        self._resize_from(turn, blob, picture, wanted, output, into)
+        self._resize_from(worker, blob, header, wanted, output, into)
         return True
 
     def _resize_from(
         self,
-        turn: Turn,
+        worker: BorrowedWorker,
         blob: Blob,
-        picture: Picture,
+        header: ImageHeader,
         wanted: Plan,
         output: Output,
         into: BinaryIO,
     ) -> None:
         with self._open(blob) as file:
             try:
-                turn.resize(file, picture, wanted, output, into)
+                worker.resize(file, header, wanted, output, into)
             except OSError as error:
                 raise StorageUnavailable("spool", str(error)) from error
 
     @contextmanager
     def _open(self, blob: Blob) -> Iterator[BinaryIO]:
-        """All of it, in a file."""
+        """Give all of the blob as a file."""
         if blob.size > self._settings["images.max_bytes"]:
             limit = self._settings["images.max_bytes"]
             raise ImageRefused(f"The file has {blob.size} bytes, {limit} are resized at most.")
@@ -202,35 +218,30 @@ class Imaging:
         self,
         transaction_manager: Any,
         blob: Blob,
-        name: str,
+        variant: Variant,
         source: Source,
-        facts: tuple[int, int, bool],
         others: list[Variant],
     ) -> Variant | None:
-        """Store it, in the place of the oldest if there are very many; None if another server was
-        quicker."""
-        files = self._files(transaction_manager)
-        most = self._settings["images.max_variants"]
-        outdated = sorted(others, key=lambda other: other.modified)[
-            : max(0, len(others) + 1 - most)
-        ]
+        """Store the variant, in the place of the oldest if there are too many; return None if
+        another server has made the same one."""
+        files = FileTransaction(self._storage, self._rows, transaction_manager)
+        surplus = max(0, len(others) + 1 - self._settings["images.max_variants"])
+        outdated = sorted(others, key=lambda other: other.modified)[:surplus]
         try:
             with files.transaction():
                 keys = VARIANTS.keys(MediaRef("", blob.digest), "", blob.digest)
-                key = files.put(keys, source, VARIANTS)
-                bytes_ = (key, source.digest, source.size, source.mimetype)
-                variant = Variant(blob.key, name, *bytes_, *facts)
-                if not self._variants.add(variant):
-                    raise _Quicker
-                self._variants.drop(outdated)
+                variant = replace(variant, key=files.put(keys, source, VARIANTS))
+                if not self._rows.variants.add(variant):
+                    raise _MadeElsewhere
+                self._rows.variants.drop(outdated)
                 files.release([(other.key, False) for other in outdated], keep_old=False)
-        except _Quicker:
+        except _MadeElsewhere:
             return None
         return replace(variant, modified=int(time.time() * 1000))
 
 
-class _Quicker(Exception):
-    """Somebody made the same."""
+class _MadeElsewhere(Exception):
+    """Another server has made the same variant."""
 
 
 def _limits(settings: Settings) -> Limits:
@@ -244,53 +255,59 @@ def _limits(settings: Settings) -> Limits:
 
 
 def _name(blob: Blob, wanted: Plan, output: Output) -> str:
-    """The same for all requests that give the same pixels."""
+    """Return the name of a variant: the same for all requests that give the same pixels."""
     crop = f"{wanted.left}.{wanted.top}.{wanted.crop_width}.{wanted.crop_height}"
-    return f"{_of(blob)}{wanted.width}x{wanted.height}-{crop}-{_as(output)}"
+    return f"{_prefix(blob)}{wanted.width}x{wanted.height}-{crop}-{_suffix(output)}"
 
 
-def _of(blob: Blob) -> str:
-    """How names of its variants begin."""
+def _prefix(blob: Blob) -> str:
     return f"{PIPELINE}-{blob.digest[:16]}-"
 
 
-def _as(output: Output) -> str:
+def _suffix(output: Output) -> str:
     return f"{output.format}{output.q or ''}"
 
 
 def _source(file: BinaryIO, output: Output) -> Source:
-    digest = Digest()
     file.seek(0)
-    while chunk := file.read(CHUNK):
-        digest.update(chunk)
-    name = f"image.{output.format}"
-    return Source(file, name, output.mimetype, digest.size, digest.hexdigest(), True, True)
+    digest = Digest.of(iter(lambda: file.read(CHUNK), b""))
+    return Source(
+        file,
+        f"image.{output.format}",
+        output.mimetype,
+        digest.size,
+        digest.hexdigest(),
+        immutable=True,
+        private=True,
+    )
 
 
 def _large_enough(
-    variants: list[Variant], blob: Blob, picture: Picture, wanted: Plan, kept: Output
+    variants: list[Variant], blob: Blob, header: ImageHeader, wanted: Plan, kept: Output
 ) -> list[Variant]:
-    """Those of the whole image that are as good, and have all the pixels that are wanted; the
+    """Return the variants of the whole image that are as good a source as the image itself, the
     smallest first."""
-    if picture.format not in ("jpeg", "png"):
+    if header.format not in ("jpeg", "png"):
         return []  # they may be animated
-    as_good = f"-0.0.{picture.width}.{picture.height}-{_as(kept)}"
+    as_good = f"-0.0.{header.width}.{header.height}-{_suffix(kept)}"
     found = [
         variant
         for variant in variants
         if variant.direct
-        and variant.name.startswith(_of(blob))
+        and variant.name.startswith(_prefix(blob))
         and variant.name.endswith(as_good)
-        # How large the whole image would be if the part of it has the size that is wanted.
-        and variant.width * wanted.crop_width >= ENOUGH * wanted.width * picture.width
-        and variant.height * wanted.crop_height >= ENOUGH * wanted.height * picture.height
+        # How large the whole image would be if the wanted part of it had the wanted size.
+        and variant.width * wanted.crop_width >= OVERSAMPLING * wanted.width * header.width
+        and variant.height * wanted.crop_height >= OVERSAMPLING * wanted.height * header.height
     ]
     return sorted(found, key=lambda variant: variant.width)
 
 
-def _from_variant(variant: Variant, picture: Picture, wanted: Plan) -> tuple[Blob, Picture, Plan]:
-    """The same part of the variant."""
-    horizontal, vertical = variant.width / picture.width, variant.height / picture.height
+def _from_variant(
+    variant: Variant, header: ImageHeader, wanted: Plan
+) -> tuple[Blob, ImageHeader, Plan]:
+    """Return the same part of the image, in the pixels of a variant."""
+    horizontal, vertical = variant.width / header.width, variant.height / header.height
     left = min(round(wanted.left * horizontal), variant.width - 1)
     top = min(round(wanted.top * vertical), variant.height - 1)
     part = Plan(
@@ -301,4 +318,4 @@ def _from_variant(variant: Variant, picture: Picture, wanted: Plan) -> tuple[Blo
         wanted.width,
         wanted.height,
     )
-    return variant.blob, Picture(picture.format, variant.width, variant.height), part
+    return variant.blob, ImageHeader(header.format, variant.width, variant.height), part

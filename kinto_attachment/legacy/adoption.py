@@ -1,20 +1,22 @@
-"""The rows of the existing plugin, and how they become links.
+"""Adopting the files of the existing plugin: its rows become links.
 
-It kept one object a file in Kinto's storage, and none for a copy of a record: below the parent
-``__attachments__``, of a ``resource_name`` that is empty (8.0.0) or ``attachments`` (later), with
-``location`` (the key), ``bucket_uri``, ``collection_uri`` and ``record_uri``.
+That plugin kept one object for each file in Kinto's storage, and none for a copy of a record. They
+lie below the parent ``__attachments__``, with an empty ``resource_name`` (8.0.0) or
+``attachments`` (later), and hold ``location`` (the key), ``bucket_uri``, ``collection_uri`` and
+``record_uri``.
 
-This is the only module that knows them. Neither files nor records are touched, only rows.
+Adoption changes rows only; files and records stay as they are. It runs in this order:
 
-Records come first: each that has an attachment without a link gets one, copies too. Rows are
-deleted after that, so that as long as there are any, there may be files that no link knows; what
-it kept of old files is written down in between.
+1. Every record with an attachment and without a link gets a link, copies included.
+2. Old files that the settings keep are written down as kept.
+3. The rows of the existing plugin are deleted. As long as one is left, there may be files without
+   a link, and ``gc`` refuses to run.
 """
 
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -25,11 +27,13 @@ from kinto.core.utils import COMPARISON
 
 from ..errors import KeyRefused
 from ..files.blob import Attachment
-from ..files.key import check_key, ends_of
+from ..files.key import check_key, key_suffixes
 from ..files.ref import RecordRef
 from ..finding import Finding
-from ..rows.links import Link, Links
-from ..rows.paging import PAGE, ListAll, Row, keyset, pages, records_of, rows_of
+from ..rows import Rows
+from ..rows.key_index import KeyIndex
+from ..rows.links import Link
+from ..rows.paging import PAGE, ListAll, Row, delete_rows, find_records, keyset, pages, records_of
 from .kept_files import KEPT, KeptFiles
 
 logger = logging.getLogger(__name__)
@@ -41,47 +45,45 @@ ADOPTED = "adopted"
 LEFT_BEHIND = "left behind"
 
 Attachments = dict[RecordRef, Any]
-"""Records that are there, with the value of their attribute."""
+"""Records that exist, with the value of their ``attachment`` attribute."""
 
 _ATTACHED = Filter("attachment.location", True, COMPARISON.HAS)
 
 
 class LegacyRows:
-    """
-    :param storage: ``registry.storage``.
-    :param base_url: what locations begin with today. It finds the files of which there is no row:
-        copies whose original is gone.
-    :param kept: old files that stay; None if there are none.
+    """The rows of the existing plugin.
+
+    :param base_url: what locations begin with today. It finds the files that have no row: copies
+        whose original is gone.
+    :param kept: old files that stay.
     """
 
-    def __init__(
-        self, storage: Any, links: Links, base_url: str = "", kept: KeptFiles | None = None
-    ):
-        self._storage = storage
-        self._links = links
+    def __init__(self, rows: Rows, base_url: str, kept: KeptFiles):
+        self._rows = rows
         self._base_url = base_url
         self._kept = kept
         self._may_exist = True
-        self._told = False
+        self._is_announced = False
 
-    def pending(self) -> bool:
-        """Whether there are any still: what was answered with no is not asked again."""
+    def remain(self) -> bool:
+        """Return whether there are any rows left. Once the answer is no, it is not asked again."""
         if self._may_exist:
             self._may_exist = self.exist()
-            if self._may_exist and not self._told:
-                self._told = True
+            if self._may_exist and not self._is_announced:
+                self._is_announced = True
                 logger.warning("There are files of the existing plugin: kinto-attachment import")
         return self._may_exist
 
     def exist(self) -> bool:
-        """Whether there are any: a look at the index, within the caller's transaction."""
-        return any(self._storage.list_all(name, PARENT, limit=1) for name in RESOURCE_NAMES)
+        """Return whether there are any rows: one look at the index."""
+        list_all = self._rows.storage.list_all
+        return any(list_all(name, PARENT, limit=1) for name in RESOURCE_NAMES)
 
     def key_of(self, ref: RecordRef, location: str) -> str:
-        """The key of the file of that record, as its own row has it; empty if none has."""
+        """Return the key of the file of that record, as its own row has it, or an empty string."""
         own = Filter("record_uri", ref.uri, COMPARISON.EQ)
-        keys = {row.get("location") for row in self._list_all(own)}
-        return next((key for key in ends_of(location) if key in keys and _is_key(key)), "")
+        keys = {row.get("location") for row in _all_rows(self._rows.storage.list_all, own)}
+        return next((key for key in key_suffixes(location) if key in keys and _is_key(key)), "")
 
     def adopt(
         self,
@@ -90,52 +92,89 @@ class LegacyRows:
         record: str | None = None,
         *,
         transaction_manager: AbstractContextManager | None = None,
-        trial: Any = None,
+        dry_run: bool = False,
     ) -> Iterator[Finding]:
-        """Give links to the files of all records, or of one bucket, collection or record; then
-        delete their rows. Those of collections that keep their old files are only deleted with
-        all others: as long as there are any, nobody takes the kept files for orphans.
+        """Give links to the files of all records, or of one bucket, collection or record, then
+        delete the rows of the existing plugin.
 
-        A file that more than one record has gets shared links, so that only ``gc`` deletes it.
-        Again does nothing; what was interrupted is finished by the next call. It may run while
-        the server does.
+        Rows of collections that keep their old files are deleted with all others only: as long as
+        they exist, the kept files are not taken for orphans. A file that several records have
+        gets shared links, so that only ``gc`` deletes it. Idempotent: an interrupted run is
+        finished by the next one. It may run while the server does.
 
-        :param transaction_manager: each ``with`` is one transaction, for one page. Without it all
-            is done within the caller's transaction.
-        :param trial: change nothing, and remember what would be linked in here
-            (:class:`~kinto_attachment.maintenance.key_index.Keys`).
-        :returns: ``adopted`` for every new link; ``kept`` for every file that nobody has, and that
-            stays as old files do; ``left behind`` for every other row whose record is gone or has
-            another attachment, and whose file nobody else has: now an orphan.
+        :param transaction_manager: each ``with`` is one transaction, for one page. Without it,
+            everything runs within the caller's transaction.
+        :param dry_run: change nothing.
+        :returns: ``adopted`` for every new link; ``kept`` for every old file that stays; ``left
+            behind`` for every other row whose record is gone or has another attachment, and whose
+            file no other record has: that file is an orphan now.
         """
         page = transaction_manager or nullcontext()
         which = {"bucket": bucket, "collection": collection, "record": record}
-        for attachments in self._records(page, which):
-            with page:
-                findings = self._link(attachments, trial)
-            yield from findings
-        with page:
-            has_kept = bucket is None and self._kept and self.exist()
-        if has_kept:
-            yield from self._kept.adopt(page, trial)
-        for name in RESOURCE_NAMES:
-            list_all = partial(self._reader(page), name, PARENT)
-            for rows in keyset(list_all, *_of(bucket, collection, record)):
+        with closing(KeyIndex()) as planned:
+            adoption = _Adoption(self._rows, self._base_url, self._kept, page, dry_run, planned)
+            yield from adoption.link_records(which)
+            if bucket is None:
                 with page:
-                    findings = self._settle(name, rows, bucket is not None, trial)
+                    exist = self.exist()
+                if exist:
+                    yield from self._kept.adopt(page, adoption.linked, dry_run)
+            yield from adoption.settle_rows(which)
+
+
+class _Adoption:
+    """One run.
+
+    :param page: each ``with`` is one transaction.
+    :param planned: the keys that a dry run would have linked; empty otherwise.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        base_url: str,
+        kept: KeptFiles,
+        page: AbstractContextManager,
+        dry_run: bool,
+        planned: KeyIndex,
+    ):
+        self._rows = rows
+        self._storage = rows.storage
+        self._base_url = base_url
+        self._kept = kept
+        self._page = page
+        self._dry_run = dry_run
+        self._planned = planned
+
+    def link_records(self, which: dict[str, str | None]) -> Iterator[Finding]:
+        """Give links to the records that have an attachment and no link."""
+        for attachments in self._unlinked_records(which):
+            with self._page:
+                findings = self._link(attachments)
+            yield from findings
+
+    def settle_rows(self, which: dict[str, str | None]) -> Iterator[Finding]:
+        """Delete the rows of the existing plugin, and report those whose file is in no record."""
+        for name in RESOURCE_NAMES:
+            list_all = partial(self._list_all_in_page, name, PARENT)
+            for rows in keyset(list_all, *_of(**which)):
+                with self._page:
+                    findings = self._settle(name, rows, which["bucket"] is not None)
                 yield from findings
 
-    def _records(
-        self, page: AbstractContextManager, which: dict[str, str | None]
-    ) -> Iterator[Attachments]:
-        """Records with an attachment and without a link, a page at a time."""
+    def linked(self, keys: Collection[str]) -> set[str]:
+        """Return those of the keys that are linked, or that a dry run would have linked."""
+        planned = chain.from_iterable(map(self._planned.find, pages(keys)))
+        return self._rows.links.linked(keys) | set(planned)
+
+    def _unlinked_records(self, which: dict[str, str | None]) -> Iterator[Attachments]:
         found: Attachments = {}
-        for uri, rows in records_of(self._reader(page), _ATTACHED, **which):
-            _, _, bucket_id, _, collection_id = uri.split("/")
-            refs = {RecordRef(bucket_id, collection_id, row["id"]): row for row in rows}
-            with page:
-                linked = {link.ref for link in self._links.find((ref, "") for ref in refs)}
-            found.update((ref, row["attachment"]) for ref, row in refs.items() if ref not in linked)
+        for records in records_of(self._list_all_in_page, _ATTACHED, **which):
+            with self._page:
+                linked = {link.ref for link in self._rows.links.find((ref, "") for ref in records)}
+            found.update(
+                (ref, row["attachment"]) for ref, row in records.items() if ref not in linked
+            )
             # Collections may be many and small.
             if len(found) >= PAGE:
                 yield found
@@ -143,130 +182,120 @@ class LegacyRows:
         if found:
             yield found
 
-    def _reader(self, page: AbstractContextManager) -> ListAll:
-        def list_all(*args: Any, **options: Any) -> list[Row]:
-            with page:
-                return self._storage.list_all(*args, **options)
+    def _list_all_in_page(self, *args: Any, **options: Any) -> list[Row]:
+        with self._page:
+            return self._storage.list_all(*args, **options)
 
-        return list_all
-
-    def _list_all(self, among: Filter) -> Iterator[Row]:
-        """Those rows, of either name."""
-        for name in RESOURCE_NAMES:
-            yield from self._storage.list_all(name, PARENT, filters=[among])
-
-    def _settle(self, name: str, rows: list[Row], only_some: bool, trial: Any) -> list[Finding]:
-        """Delete the rows, of which most are known by links already."""
-        keys = [key for row in rows if isinstance(key := row.get("location"), str)]
-        linked = self._linked(keys, trial)
+    def _settle(self, name: str, rows: list[Row], only_some: bool) -> list[Finding]:
+        """Delete the rows; links know most of their files already."""
+        linked = self.linked([key for row in rows if isinstance(key := row.get("location"), str)])
         lost = [row for row in rows if row.get("location") not in linked]
-        refs = {row["id"]: _ref(row.get("record_uri")) for row in lost}
+        refs = {row["id"]: RecordRef.from_uri(str(row.get("record_uri"))) for row in lost}
         now = self._attachments(ref for ref in refs.values() if ref)
-        # Attached by the existing plugin while this one read the records.
+        # Attached by the existing plugin while this run was reading the records.
         late = {
             ref: now[ref]
             for row in lost
             if (ref := refs[row["id"]]) in now
             and Link(ref, str(row.get("location")), "").is_of(now[ref])
         }
-        findings = self._link(late, trial)
+        findings = self._link(late)
         linked = {finding.key for finding in findings}
         done = [row for row in rows if not (only_some and self._keeps(row))]
         for row in done:
             if row["id"] in refs and row.get("location") not in linked:
-                findings += self._lose(row, refs[row["id"]], now, trial)
-        if done and trial is None:
-            among = [Filter("id", [row["id"] for row in done], COMPARISON.IN)]
-            self._storage.delete_all(name, PARENT, filters=among, with_deleted=False)
+                findings += self._lose(row, refs[row["id"]], now)
+        if done and not self._dry_run:
+            among = Filter("id", [row["id"] for row in done], COMPARISON.IN)
+            delete_rows(self._storage, name, PARENT, among, most=len(done))
         return findings
 
-    def _lose(self, row: Row, ref: RecordRef | None, now: Attachments, trial: Any) -> list[Finding]:
-        """A row whose file nobody has: it is kept, or left behind."""
+    def _lose(self, row: Row, ref: RecordRef | None, now: Attachments) -> list[Finding]:
+        """Report a row whose file is in no record: it is kept, or left behind."""
         key, uri = str(row.get("location") or ""), str(row.get("record_uri") or "")
         if not self._keeps(row):
             return [Finding(LEFT_BEHIND, key, uri, _why(ref, now))]
-        if self._kept.is_one(key) or not _is_key(key):
-            return []  # it was found in the storage, or is not there
-        if trial is None:
+        if self._kept.may_be_kept(key) or not _is_key(key):
+            return []  # KeptFiles has found it in the storage, or it is not there
+        if not self._dry_run:
             self._kept.keep([key])
         return [Finding(KEPT, key, uri, _why(ref, now))]
 
     def _keeps(self, row: Row) -> bool:
-        ref = _ref(row.get("record_uri"))
-        return bool(self._kept and ref and self._kept.keeps(ref))
+        ref = RecordRef.from_uri(str(row.get("record_uri")))
+        return bool(ref and self._kept.keeps(ref))
 
-    def _linked(self, keys: Collection[str], trial: Any) -> set[str]:
-        """Those of the keys that are linked, or would be."""
-        tried = () if trial is None else chain(*map(trial.find, pages(keys)))
-        return self._links.linked(keys) | set(tried)
-
-    def _link(self, attachments: Attachments, trial: Any) -> list[Finding]:
+    def _link(self, attachments: Attachments) -> list[Finding]:
         """Give links to these records, which have none."""
-        found = self._keys(attachments)
-        shared = self._shared(found, {attachments[ref]["location"] for ref in found}, trial)
-        links = []
-        for ref, key in found.items():
-            known = Attachment.from_json(attachments[ref])
-            named = (known.filename, known.mimetype, known.size)
-            links.append(Link(ref, key, known.hash, key in shared, *named))
-        if trial is not None:
-            trial.add((link.key, 0) for link in links)
+        keys = self._keys(attachments)
+        shared = self._shared(keys, {attachments[ref]["location"] for ref in keys})
+        links = [
+            Link.of(ref, key, Attachment.from_json(attachments[ref]), key in shared)
+            for ref, key in keys.items()
+        ]
+        if self._dry_run:
+            self._planned.add((link.key, 0) for link in links)
             return [_adopted(link) for link in links]
-        for key in self._links.linked(shared):
-            for other in self._links.having(key):
-                if not other.shared:
-                    self._links.remove_links([other])
-                    self._links.add(replace(other, shared=True))
+        self._share(shared)
         for link in links:
-            self._links.add(link)
-        # Written, and so locked: who replaces the file of such a record waits for us from now on,
-        # and who just did has written the record.
+            self._rows.links.add(link)
+        # The rows are locked now. A request that replaces such a file waits for us from here on;
+        # one that has just done so has already written its record.
         now = self._attachments(link.ref for link in links)
         findings = []
         for link in links:
             if link.is_of(now.get(link.ref)):
                 findings.append(_adopted(link))
             else:
-                self._links.remove_links([link])
+                self._rows.links.remove_links([link])
         return findings
 
+    def _share(self, keys: set[str]) -> None:
+        """Turn the links of these keys into shared ones."""
+        for key in self._rows.links.linked(keys):
+            for link in self._rows.links.having(key):
+                if not link.shared:
+                    self._rows.links.remove_links([link])
+                    self._rows.links.add(replace(link, shared=True))
+
     def _keys(self, attachments: Attachments) -> dict[RecordRef, str]:
-        """The keys of these files, those that can be told."""
+        """Return the keys of these files, where they can be told."""
         found: dict[RecordRef, str] = {}
-        ends: dict[RecordRef, list[str]] = {}
+        suffixes: dict[RecordRef, list[str]] = {}
         for ref, value in attachments.items():
             try:
                 location = Attachment.from_json(value).location
             except ValueError:
-                continue  # somebody else's attribute
+                continue  # another application's attribute
             if RecordRef.attached_at(location):
-                continue  # a private file, and none of the existing plugin's
+                continue  # a private file, which the existing plugin did not know
             key = location.removeprefix(self._base_url)
             if "://" not in key and _is_key(key):
                 found[ref] = key
             else:
-                ends[ref] = ends_of(location)
-        # Below another base_url: the longest end that a row has.
-        known = self._locations(set(chain(*ends.values())))
-        for ref, keys in ends.items():
+                suffixes[ref] = key_suffixes(location)
+        # Below another base_url: the longest suffix that a row has.
+        known = self._locations(set(chain.from_iterable(suffixes.values())))
+        for ref, keys in suffixes.items():
             found[ref] = next((key for key in keys if key in known), "")
         return {ref: key for ref, key in found.items() if _is_key(key)}
 
     def _locations(self, keys: set[str]) -> set[str]:
-        """Those of the keys that are in a row."""
-        if not keys:
-            return set()
-        among = Filter("location", list(keys), COMPARISON.IN)
-        return {row["location"] for row in self._list_all(among)}
+        """Return those of the keys that a row of the existing plugin has."""
+        found: set[str] = set()
+        for page in pages(keys):
+            among = Filter("location", page, COMPARISON.IN)
+            found |= {row["location"] for row in _all_rows(self._storage.list_all, among)}
+        return found
 
-    def _shared(self, keys: dict[RecordRef, str], locations: set[str], trial: Any) -> set[str]:
-        """Those of the keys, which are at these locations, that more than one record has."""
+    def _shared(self, keys: dict[RecordRef, str], locations: set[str]) -> set[str]:
+        """Return those of the keys, which are at these locations, that several records have."""
         held = Counter(keys.values())
         if not held:
             return set()
-        linked = self._linked(held, trial)
+        linked = self.linked(held)
         twice = {key for key, count in held.items() if count > 1 or key in linked}
-        # A look at all records of the server: nothing else knows of copies.
+        # A look at all records of the server: nothing else knows about copies.
         everywhere = ("record", "/buckets/*")
         among = [Filter("attachment.location", list(locations), COMPARISON.IN)]
         count = self._storage.count_all(*everywhere, filters=among)
@@ -274,16 +303,23 @@ class LegacyRows:
             return twice
         rows = self._storage.list_all(*everywhere, filters=among, limit=count)
         if len(rows) < count:
-            return set(held)  # more copies than Kinto gives at once
+            return set(held)  # more copies than Kinto returns at once
         times = Counter(row["attachment"]["location"] for row in rows)
         copied = [location for location, times in times.items() if times > 1]
-        ends = {end for location in copied for end in ends_of(location)}
-        return twice | (ends & set(held))
+        suffixes = {suffix for location in copied for suffix in key_suffixes(location)}
+        return twice | (suffixes & set(held))
 
     def _attachments(self, refs: Iterable[RecordRef]) -> Attachments:
-        """Those of these records that are there, now."""
-        rows = rows_of(self._storage.list_all, refs)
+        """Return the attributes of those of these records that exist now."""
+        rows = find_records(self._storage.list_all, refs)
         return {ref: row.get("attachment") for ref, row in rows.items()}
+
+
+def _all_rows(list_all: ListAll, among: Filter) -> Iterator[Row]:
+    """Yield the rows of the existing plugin, of either name, that pass the filter."""
+    for name in RESOURCE_NAMES:
+        for rows in keyset(partial(list_all, name, PARENT), among):
+            yield from rows
 
 
 def _adopted(link: Link) -> Finding:
@@ -291,7 +327,7 @@ def _adopted(link: Link) -> Finding:
 
 
 def _of(bucket: str | None, collection: str | None, record: str | None) -> list[Filter]:
-    """The rows of a record, collection or bucket."""
+    """Return the filter for the rows of a bucket, collection or record."""
     if bucket is None:
         return []
     ref = RecordRef(bucket, collection or "", record or "")
@@ -300,11 +336,6 @@ def _of(bucket: str | None, collection: str | None, record: str | None) -> list[
     if collection is not None:
         return [Filter("collection_uri", ref.collection_uri, COMPARISON.EQ)]
     return [Filter("bucket_uri", f"/buckets/{bucket}", COMPARISON.EQ)]
-
-
-def _ref(uri: Any) -> RecordRef | None:
-    parts = str(uri).split("/")
-    return RecordRef(parts[2], parts[4], parts[6]) if len(parts) == 7 else None
 
 
 def _is_key(key: str) -> bool:

@@ -1,17 +1,16 @@
-"""What the existing plugin kept of files that were replaced or deleted (``keep_old_files``).
+"""Old files that the existing plugin kept (``keep_old_files``).
 
-It left no row of them: all that tells is a name that this server's settings would give, in a
-storage whose other files records have.
+That plugin recorded nothing about them. They are objects that no record names, and whose key fits
+a collection that keeps old files.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any
 
 from ..files.ref import RecordRef
 from ..finding import Finding
-from ..rows.deletion import Releases, Rule
-from ..rows.links import Links
+from ..rows import Rows
+from ..rows.deletion import Rule
 from ..rows.paging import pages
 from ..settings import Settings
 from ..storage import IStorage
@@ -20,45 +19,50 @@ KEPT = "kept"
 
 
 class KeptFiles:
-    """
+    """Old files that stay.
+
     :param storage: where the files are.
     """
 
-    def __init__(self, settings: Settings, storage: IStorage, links: Links, releases: Releases):
+    def __init__(self, settings: Settings, storage: IStorage, rows: Rows):
         self._settings = settings
         self._storage = storage
-        self._links = links
-        self._releases = releases
+        self._rows = rows
 
     def keeps(self, ref: RecordRef) -> bool:
-        """Whether old files of its collection stay."""
+        """Return whether the collection of that record keeps old files."""
         return self._settings.policy(ref.bucket, ref.collection).keep_old_files
 
-    def is_one(self, key: str) -> bool:
-        """Whether its name says that it may be one."""
-        settings, makers = self._settings, self._settings.makers(key)
-        of_media = any(policy in settings.apart for policy in makers)
-        return not of_media and any(policy.keep_old_files for policy in makers)
+    def may_be_kept(self, key: str) -> bool:
+        """Return whether the key fits a collection that keeps old files."""
+        policies = self._settings.matching_policies(key)
+        is_reserved = any(policy in self._settings.reserved_policies for policy in policies)
+        return not is_reserved and any(policy.keep_old_files for policy in policies)
 
-    def adopt(self, page: AbstractContextManager, trial: Any = None) -> Iterator[Finding]:
-        """Write down that they are kept: of all objects those that no record has. The storage is
-        listed once, if anybody's old files are kept.
+    def adopt(
+        self,
+        page: AbstractContextManager,
+        linked: Callable[[list[str]], set[str]],
+        dry_run: bool = False,
+    ) -> Iterator[Finding]:
+        """Write down all objects that look like kept files and that no record has. The storage is
+        listed once, and only if a collection keeps old files.
 
         :param page: each ``with`` is one transaction.
-        :param trial: change nothing; what would be linked is in there.
+        :param linked: returns those of the keys that a record has.
+        :param dry_run: change nothing.
         """
         if not any(policy.keep_old_files for policy in self._settings.policies):
             return
         for stats in pages(self._storage.list()):
-            keys = [stat.key for stat in stats if self.is_one(stat.key)]
-            known = trial.find(keys) if trial is not None else {}
+            keys = [stat.key for stat in stats if self.may_be_kept(stat.key)]
             with page:
-                linked = self._links.linked(keys)
-                kept = [key for key in keys if key not in linked and key not in known]
-                if trial is None:
+                known = linked(keys)
+                kept = [key for key in keys if key not in known]
+                if not dry_run:
                     self.keep(kept)
             yield from (Finding(KEPT, key, detail="in no record") for key in kept)
 
     def keep(self, keys: list[str]) -> None:
-        """Write down, within the caller's transaction, that these are kept."""
-        self._releases.add(keys, Rule.KEEP)
+        """Write down, within the caller's transaction, that these keys are kept."""
+        self._rows.releases.add(keys, Rule.KEEP)

@@ -1,4 +1,4 @@
-"""What ``kinto migrate`` does for this plugin: the files of the existing one are adopted."""
+"""The hook for ``kinto migrate``: it adopts the files of the existing plugin."""
 
 import logging
 from collections import Counter
@@ -13,7 +13,8 @@ logger = logging.getLogger(__name__)
 
 
 class AttachmentMigration(PostgreSQLPluginMigration):
-    """Kinto runs it once, as it writes down the version; ``kinto-attachment import`` at any time.
+    """Kinto runs it once, because it stores the version; ``kinto-attachment import`` does the same
+    at any time.
 
     ::
 
@@ -21,18 +22,19 @@ class AttachmentMigration(PostgreSQLPluginMigration):
     """
 
     name = "attachment"
-    # Kinto takes a plugin that it has never seen for one of version 1.
+    # Kinto takes a plugin that it has never seen for version 1, and would not migrate that.
     schema_version = 2
 
     def __init__(self, rows: LegacyRows):
         self._rows = rows
 
     def migrate_schema(self, start_version: int, dry_run: bool) -> None:
+        """Adopt the files, and store the version."""
         if dry_run:
             with transaction.manager:
-                found = self._rows.exist()
+                exist = self._rows.exist()
             logger.info(
-                "Files of the existing plugin %s be adopted.", "would" if found else "need not"
+                "Files of the existing plugin %s be adopted.", "would" if exist else "need not"
             )
             return
         counts: Counter[str] = Counter()
@@ -43,6 +45,6 @@ class AttachmentMigration(PostgreSQLPluginMigration):
         logger.info("Files of the existing plugin: %s.", dict(counts) or "none")
         query = "INSERT INTO metadata (name, value) VALUES (:name, :version)"
         row = {"name": f"{self.name}_schema_version", "version": str(self.schema_version)}
-        # Outside of a request nobody else commits.
+        # There is no request here whose end would commit.
         with self.client.connect(force_commit=True) as connection:
             connection.execute(sqlalchemy.text(query), row)

@@ -1,0 +1,33 @@
+"""Door 3: media that editors describe."""
+
+from pyramid.config import Configurator
+
+
+def includeme(config: Configurator) -> None:
+    """Add the routes and the rules of the media library, if one is configured.
+
+    :raises SettingError: if the settings of the library or of Unsplash are wrong.
+    """
+    # Services read the CORS settings when they are imported: not before Kinto is set up.
+    from . import image_views, views
+    from .collection import open_library
+    from .rules import LibraryRules
+
+    registry = config.registry
+    plugin = registry.attachment_plugin
+    library = registry.attachment_library = open_library(plugin.settings)
+    if library is None:
+        return
+    registry.attachment_rules.append(LibraryRules(library))
+    services = [*views.SERVICES, *image_views.SERVICES]
+    if library.unsplash and not plugin.is_readonly:
+        services.append(views.unsplash)
+    for service in services:
+        config.add_cornice_service(service)
+    config.add_api_capability(
+        "media_library",
+        description="Describe files, and have images at any size",
+        url="https://github.com/Kinto/kinto-attachment/",
+        bucket=library.bucket,
+        collection=library.collection,
+    )

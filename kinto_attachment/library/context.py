@@ -1,4 +1,4 @@
-"""Who may do what in the media library: what Kinto lets him do in its collection."""
+"""Permissions in the media library: those of Kinto in its collection."""
 
 from kinto.authorization import RouteFactory
 from kinto.core.errors import ERRORS, http_error
@@ -6,14 +6,14 @@ from pyramid import httpexceptions
 from pyramid.request import Request
 
 from ..attachments.context import RecordContext, read_collection
-from ..http.requests import Body
-from .schema import Library
+from ..http.requests import RequestBody
+from .collection import Library
 
 
 class UploadContext(RouteFactory):
-    """Who may create records in the library may send files to it.
+    """A file for the library: its sender needs the permission to create records there.
 
-    :raises HTTPNotFound: there is no such collection yet.
+    :raises HTTPNotFound: if the collection does not exist yet.
     """
 
     def __init__(self, request: Request):
@@ -22,16 +22,16 @@ class UploadContext(RouteFactory):
         self.resource_name = "record"
         self.required_permission = "create"
         self.permission_object_id = f"{library.uri}/records"
-        self.body = Body(request.environ)
+        self.body = RequestBody(request.environ)
         request.add_finished_callback(lambda request: self.body.close())
         check_library(request, library)
 
 
 class ObjectContext(RecordContext):
-    """One object of the library: the record that has its id, which is said before the name of a
-    file, or by it. Its extension is added to ``matchdict``.
+    """One object of the library. The URL names its id before the name of a file, or as that name.
+    The extension is added to ``matchdict``.
 
-    :raises HTTPNotFound: there is no extension.
+    :raises HTTPNotFound: if there is no extension.
     """
 
     def __init__(self, request: Request):
@@ -47,12 +47,14 @@ class ObjectContext(RecordContext):
 
 
 def library_of(request: Request) -> Library:
+    """Return the library of the server that received the request."""
     return request.registry.attachment_library
 
 
 def check_library(request: Request, library: Library) -> None:
-    """
-    :raises HTTPNotFound: nobody has made it yet.
+    """Refuse a request as long as the collection was not created.
+
+    :raises HTTPNotFound: if it does not exist.
     """
     try:
         read_collection(request, library.bucket, library.collection)

@@ -1,24 +1,21 @@
-"""The media library: what a ``_media`` object is.
+"""What a ``_media`` object is.
 
-A library is a collection of Kinto's, whose records have an attachment and say what it is. All that
-is known of their attributes is in one table, :data:`PROPERTIES`: the content type definition, the
-schema of the collection and what Kinto Admin shows of it are made from that.
+A library is a Kinto collection whose records have an attachment and describe it. One table,
+:data:`PROPERTIES`, declares their attributes. The content type definition, the schema of the
+collection and what Kinto Admin shows of it are made from that table.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from mimetypes import guess_extension
 from typing import Any, NamedTuple
 
 from jsonschema import Draft7Validator
 
-from ..errors import FieldRefused, SettingError
+from ..errors import FieldRefused
 from ..files.blob import ATTRIBUTE
 from ..files.filename import extension_of
-from ..files.ref import RecordRef, Ref
-from ..images.formats.header import Picture
+from ..images.formats.header import ImageHeader
 from ..images.plan import Trim
-from ..settings import PREFIX, Settings
 
 NAME = "_media"
 LABEL = "Media"
@@ -30,9 +27,9 @@ DISK, UNSPLASH = "disk", "unsplash"
 class Property(NamedTuple):
     """An attribute of a ``_media`` object.
 
-    :param schema: of its value, in JSON Schema.
-    :param input: how an editor is asked for it.
-    :param is_fact: whether it says what the file is: only the server does.
+    :param schema: the JSON Schema of its value.
+    :param input: the kind of form field in which an editor enters it.
+    :param is_fact: whether it describes the file: then only the server writes it.
     """
 
     name: str
@@ -85,7 +82,7 @@ PROPERTIES = (
 )
 
 FACTS = tuple(each.name for each in PROPERTIES if each.is_fact)
-"""What only the server writes."""
+"""Attributes that only the server writes."""
 
 REQUIRED = [each.name for each in PROPERTIES if each.is_required]
 _SCHEMAS = {each.name: {**each.schema, "title": each.title} for each in PROPERTIES}
@@ -93,51 +90,18 @@ _KINTOS_OWN = {"id", "last_modified", "schema", ATTRIBUTE, "__permissions__"}
 _VALIDATOR = Draft7Validator({"type": "object", "properties": _SCHEMAS})
 
 
-@dataclass(frozen=True)
-class Library:
-    """The collection whose records are ``_media`` objects.
-
-    >>> Library("site", "media").holds(RecordRef("site", "media", "38e4e0f8"))
-    True
-    """
-
-    bucket: str
-    collection: str
-
-    @property
-    def uri(self) -> str:
-        return self.ref("").collection_uri
-
-    def ref(self, object_id: str) -> RecordRef:
-        return RecordRef(self.bucket, self.collection, object_id)
-
-    def holds(self, ref: Ref) -> bool:
-        return isinstance(ref, RecordRef) and ref.path[:2] == (self.bucket, self.collection)
-
-
-def open_library(settings: Settings) -> Library | None:
-    """The library that the settings ask for, if they do.
-
-    :raises SettingError: they do not say where it is.
-    """
-    bucket, collection = settings["library.bucket"], settings["library.collection"]
-    if bucket and not collection:
-        raise SettingError(f"{PREFIX}library.collection", "a library needs a collection")
-    return Library(bucket, collection) if bucket else None
-
-
 def facts_of(
     object_id: str,
     filename: str,
     mimetype: str,
     size: int,
-    picture: Picture | None,
+    header: ImageHeader | None,
     source: str = DISK,
     external_id: str = "",
 ) -> dict[str, Any]:
-    """What an object says of its file, its id included.
+    """Return what an object says about its file, its id included.
 
-    :param picture: what its bytes are, if they are an image.
+    :param header: the header of the image; None if the file is not an image.
 
     >>> facts_of("38e4e0f8", "a.doc", "application/msword", 9, None)["url"]
     'original/38e4e0f8.doc'
@@ -149,18 +113,19 @@ def facts_of(
         "fileName": filename,
         "mimeType": mimetype,
         "size": size,
-        "type": IMAGE if picture else FILE,
+        "type": IMAGE if header else FILE,
         "source": source,
         "externalId": external_id,
         "url": f"original/{object_id}.{extension}",
-        "height": picture.height if picture else 0,
-        "width": picture.width if picture else 0,
+        "height": header.height if header else 0,
+        "width": header.width if header else 0,
     }
 
 
-def check(data: Mapping[str, Any]) -> None:
-    """
-    :raises FieldRefused: it is no ``_media`` object, whatever Kinto makes of its schema.
+def check_object(data: Mapping[str, Any]) -> None:
+    """Check an object, whether or not Kinto compares records with the schema.
+
+    :raises FieldRefused: if it is not a ``_media`` object.
     """
     for name in REQUIRED:
         if name not in data:
@@ -194,13 +159,13 @@ def _check_trim(data: Mapping[str, Any], trim: Mapping[str, int], field: str) ->
 
 
 def trim_of(data: Mapping[str, Any], name: str) -> Trim | None:
-    """What of the image a variant of that name shows; None if it has no such variant."""
+    """Return the part of the image that has that name; None if there is none."""
     found = (each["trim"] for each in data.get("variants") or () if each["name"] == name)
     return next((Trim(**trim) for trim in found), None)
 
 
 def definition() -> dict[str, Any]:
-    """The content type definition, as editors and site generators read it."""
+    """Return the content type definition, as editors and site generators read it."""
     return {
         "name": NAME,
         "label": LABEL,
@@ -235,10 +200,10 @@ def _input(each: Property) -> dict[str, Any]:
 
 
 def metadata() -> dict[str, Any]:
-    """The attributes of the collection, by which Kinto Admin shows and edits it.
+    """Return the attributes of the collection by which Kinto Admin shows and edits it.
 
-    Its schema neither requires nor forbids a property: the form would ask an editor for what the
-    server is going to say, and stumble over the ``id`` of a record. :func:`check` does both.
+    The schema neither requires nor forbids a property: the form would ask an editor for what only
+    the server knows, and refuse the ``id`` of a record. :func:`check_object` does both.
     """
     read_only = {each.name: {"ui:readonly": True} for each in PROPERTIES if each.is_fact}
     return {

@@ -1,4 +1,8 @@
-"""The third door, step one: a file comes, from a form or from Unsplash, and gets an id."""
+"""``POST /media`` of a form, ``/unsplash/{id}``, ``/content/_media`` and its definition.
+
+A file is uploaded or imported first and gets an id; an object that describes it is created next.
+The objects are the records of one collection: ``/content/_media`` is an alias of those.
+"""
 
 import json
 from contextlib import closing
@@ -21,19 +25,21 @@ from ..files.ref import RecordRef
 from ..http.forms import Form, Received
 from ..http.openapi import ERRORS, EXPOSED_HEADERS, RefusedSchema, UploadedSchema
 from ..http.requests import flag, owner_of, read_flag
+from ..images.formats.header import read_header
+from ..plugin import plugin_of
 from ..rows.uploads import Unclaimed
 from ..settings.policy import Policy
-from ..transactions.request import files_of, is_in_batch, restart
+from ..transactions.request import file_transaction, is_in_batch, release_connection
 from ..transactions.retry import allow_retry
-from . import schema as library
+from . import schema
 from .context import UploadContext, check_library, library_of
 from .schema import FILE, IMAGE, UNSPLASH
 
 STORED = "attachment.uploaded"
-"""In ``bound_data``: what is left of the body, for when the request is tried again."""
+"""In ``bound_data``: what became of the body, for when the request is repeated."""
 
 PHOTO = ".jpg"
-"""What Unsplash has."""
+"""The extension of every photo."""
 
 unsplash = Service(
     name="unsplash",
@@ -60,8 +66,8 @@ _IMPORT: dict[str, Any] = {
 class Upload:
     """A file that is stored, and what is to become of it.
 
-    :param save: whether to make it an object at once.
-    :param defaults: what that says, if nobody says otherwise.
+    :param save: whether to make an object of it at once.
+    :param defaults: attributes of the object, unless the client gives its own.
     """
 
     stored: Stored
@@ -70,7 +76,7 @@ class Upload:
 
 
 def upload(request: Request) -> dict[str, Any]:
-    """``POST /media`` with a form: field ``file``, and ``type`` and ``save`` if one likes."""
+    """Take ``POST /media`` with a form: the field ``file``, optionally ``type`` and ``save``."""
     if is_in_batch(request):
         raise NotInBatch()
     return _keep(request, request.bound_data.get(STORED) or _receive(request))
@@ -79,7 +85,7 @@ def upload(request: Request) -> dict[str, Any]:
 @unsplash.get(operation_id="import_photo", **_IMPORT)
 @unsplash.post(operation_id="import_photo_by_post", **_IMPORT)
 def import_photo(request: Request) -> dict[str, Any]:
-    """Copy a photo of Unsplash to the library, with what is known of its author."""
+    """Copy a photo of Unsplash to the library, with the name of its author."""
     if is_in_batch(request):
         raise NotInBatch()
     if request.method == "HEAD":
@@ -97,19 +103,18 @@ def _receive(request: Request) -> Upload:
     with closing(form.file):
         save = read_flag(form.fields.get("save", "no"), "save", "body")
         _check_type(form)
-        stored = _store(request, form.file, policy)
+        stored = store(request, _new_ref(request), form.file, policy)
     return _remember(request, Upload(stored, save))
 
 
 def _import(request: Request) -> Upload:
-    registry = request.registry
-    client, save = registry.attachment_unsplash, flag(request, "save", False)
+    client, save = library_of(request).unsplash, flag(request, "save", False)
     policy = _policy(request)
     policy.check_extension(PHOTO)
     request.context.body.close()
-    restart(request)  # no connection to the database is held while bytes move
+    release_connection(request)
     photo = client.photo(request.matchdict["id"])
-    with registry.attachment_storage.spool() as file:
+    with plugin_of(request).storage.spool() as file:
         try:
             fetched = client.download(photo, file)
         except TooLarge as error:
@@ -117,39 +122,38 @@ def _import(request: Request) -> Upload:
         if policy.max_size and fetched.digest.size > policy.max_size:
             raise BodyTooLarge(fetched.digest.size, policy.max_size)
         received = Received(file, f"{photo.id}{PHOTO}", fetched.mimetype, fetched.digest)
-        if received.picture is None:
-            raise RemoteFailed("what Unsplash sent is no image")
-        stored = _store(request, received, policy, UNSPLASH, photo.id)
+        if read_header(received.file) is None:
+            raise RemoteFailed("what Unsplash sent is not an image")
+        stored = store(request, _new_ref(request), received, policy)
+    origin = {"source": UNSPLASH, "externalId": photo.id}
+    stored = replace(stored, facts={**stored.facts, **origin})
     defaults = {"title": f"Photo by {photo.author} on Unsplash", "alt": photo.alt}
     named = {name: text for name, text in defaults.items() if text}
     return _remember(request, Upload(stored, save, named))
 
 
 def _check_type(form: Form) -> None:
-    """
-    :raises FieldRefused: the form says something else of the file than its bytes do.
+    """Compare the ``type`` of the form with the bytes of its file.
+
+    :raises FieldRefused: if they differ.
     """
     said = form.fields.get("type")
     if said not in (None, IMAGE, FILE):
         raise FieldRefused(f"{said[:100]!r} is neither {IMAGE!r} nor {FILE!r}", "type")
-    picture = form.file.picture
-    if said == IMAGE and picture is None:
-        raise FieldRefused("the file is no image", "type")
-    if said == FILE and picture:
-        raise FieldRefused(f"the file is an image, of type {picture.mimetype}", "type")
+    header = read_header(form.file.file)
+    if said == IMAGE and header is None:
+        raise FieldRefused("the file is not an image", "type")
+    if said == FILE and header:
+        raise FieldRefused(f"the file is an image, of type {header.mimetype}", "type")
 
 
 def _policy(request: Request) -> Policy:
     library = library_of(request)
-    return request.registry.attachment_settings.policy(library.bucket, library.collection)
-
-
-def _store(request: Request, received: Received, policy: Policy, *origin: str) -> Stored:
-    return store(request, _new_ref(request), received, policy, *origin)
+    return plugin_of(request).settings.policy(library.bucket, library.collection)
 
 
 def _new_ref(request: Request) -> RecordRef:
-    """The record that may be made of it."""
+    """Return a record with an id of its own."""
     generators = request.registry.id_generators
     return library_of(request).ref(generators.get("record", generators[""])())
 
@@ -161,7 +165,7 @@ def _remember(request: Request, uploaded: Upload) -> Upload:
 
 
 def _keep(request: Request, uploaded: Upload) -> dict[str, Any]:
-    """Write it down: as a record, or as one that waits to be claimed."""
+    """Make an object of the upload at once, or keep it until the client describes it."""
     stored, defaults = uploaded.stored, uploaded.defaults
     ref, facts = stored.link.ref, stored.facts
     if uploaded.save:
@@ -179,16 +183,16 @@ def _keep(request: Request, uploaded: Upload) -> dict[str, Any]:
         waiting = Unclaimed(
             ref.record, owner_of(request), facts, stored.attachment.to_json(), defaults
         )
-        uploads, files = request.registry.attachment_unclaimed, files_of(request)
+        uploads, files = plugin_of(request).rows.unclaimed, file_transaction(request)
         uploads.add(waiting)
         files.undo(lambda: uploads.take(waiting))
-        files.link(replace(stored.link, ref=waiting.ref), keep_old=False, shown=lambda: None)
+        files.link(replace(stored.link, ref=waiting.ref), keep_old=False)
     request.response.status = 201
     return facts
 
 
 _ALIAS: dict[str, Any] = {
-    # Kinto asks for permissions where the records are.
+    # Kinto checks the permissions where the records are.
     "permission": NO_PERMISSION_REQUIRED,
     "tags": ["Media library"],
     "response_schemas": ERRORS,
@@ -197,19 +201,19 @@ _HEADERS = (*EXPOSED_HEADERS, "Next-Page", "Total-Count", "Total-Objects", "Tota
 
 content = Service(
     name="content",
-    path=f"/content/{library.NAME}",
+    path=f"/content/{schema.NAME}",
     description="Objects of the media library",
     cors_headers=_HEADERS,
 )
 content_object = Service(
     name="content-object",
-    path=f"/content/{library.NAME}/{{id}}",
+    path=f"/content/{schema.NAME}/{{id}}",
     description="One of them",
     cors_headers=_HEADERS,
 )
 content_type = Service(
     name="content-type",
-    path=f"/internal/contenttype/{library.NAME}",
+    path=f"/internal/contenttype/{schema.NAME}",
     description="What they are",
     cors_headers=_HEADERS,
 )
@@ -222,13 +226,13 @@ SERVICES = (content, content_object, content_type)
     operation_id="get_media_definition",
 )
 def get_definition(request: Request) -> dict[str, Any]:
-    """The content type definition of ``_media`` objects."""
-    return library.definition()
+    """Return the content type definition of ``_media`` objects."""
+    return schema.definition()
 
 
 @content.get(operation_id="list_media_objects", **_ALIAS)
 def get_list(request: Request) -> Response:
-    """Those one may read, with the filters, sorting and pages of Kinto's records."""
+    """List the objects that the client may read, with the filters, sorting and pages of records."""
     response = _as_records(request)
     if "Next-Page" in response.headers:
         _, _, query = response.headers["Next-Page"].partition("?")
@@ -238,10 +242,10 @@ def get_list(request: Request) -> Response:
 
 @content.post(operation_id="create_media_object", **_ALIAS)
 def create(request: Request) -> Response:
-    """Make an object of an upload: what that was answered with, and a description."""
+    """Make an object of an upload: send the response to the upload, with a description added."""
     body = _enveloped(request)
     if isinstance(body, dict) and not isinstance(body.get("data", {}), dict):
-        raise FieldRefused("is no object", "data")
+        raise FieldRefused("is not a JSON object", "data")
     allow_retry(request)
     response = _as_records(request, body=body)
     if response.status_code != 201:
@@ -254,21 +258,21 @@ def create(request: Request) -> Response:
 @content_object.get(operation_id="get_media_object", **_ALIAS)
 @content_object.delete(operation_id="delete_media_object", **_ALIAS)
 def get_or_delete(request: Request) -> Response:
-    """One object; its file goes with it."""
+    """Read an object, or delete it together with its file."""
     return _as_records(request, request.matchdict["id"])
 
 
 @content_object.put(operation_id="replace_media_object", **_ALIAS)
 @content_object.patch(operation_id="update_media_object", **_ALIAS)
 def describe(request: Request) -> Response:
-    """Describe an object. What its file is stays."""
+    """Change the description of an object. The facts about its file cannot be changed."""
     return _as_records(request, request.matchdict["id"], body=_enveloped(request))
 
 
 def _enveloped(request: Request) -> Any:
-    """The body as Kinto wants it: attributes alone are the ``data`` of an object.
+    """Return the body as Kinto expects it: bare attributes become the ``data`` of an object.
 
-    :raises FieldRefused: it is not JSON.
+    :raises FieldRefused: if it is not JSON.
     """
     try:
         body = json.loads(request.body or b"{}")
@@ -280,10 +284,10 @@ def _enveloped(request: Request) -> Any:
 
 
 def _as_records(request: Request, object_id: str = "", body: Any = None) -> Response:
-    """Return what Kinto answers at the URL of the records."""
-    shelf = library_of(request)
-    check_library(request, shelf)
-    path = f"{shelf.uri}/records" + (f"/{quote(object_id, safe='')}" if object_id else "")
+    """Return Kinto's response at the URL of the records."""
+    library = library_of(request)
+    check_library(request, library)
+    path = f"{library.uri}/records" + (f"/{quote(object_id, safe='')}" if object_id else "")
     query = f"?{request.query_string}" if request.query_string else ""
     spec: dict[str, Any] = {"method": request.method, "path": path + query}
     if body is not None:

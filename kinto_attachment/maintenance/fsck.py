@@ -1,18 +1,18 @@
-"""Whether records, links and objects agree: what is wrong, where, and what would mend it."""
+"""Checking that records, links and objects agree: what is wrong, where, and what would mend it."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from hashlib import sha256
+from functools import partial
 from typing import Any
 
 from ..errors import BlobNotFound, StorageUnavailable
-from ..files.blob import ATTRIBUTE, Attachment
+from ..files.blob import ATTRIBUTE, Attachment, Digest
 from ..files.ref import RecordRef, Ref, UploadRef
 from ..finding import Finding
+from ..rows.key_index import KeyIndex
 from ..rows.links import Link
-from ..rows.paging import pages, records_of, rows_of
-from .key_index import Keys
+from ..rows.paging import Row, find_records, pages, records_of
 from .server import Server
 
 RESTORE = "restore it from a backup, or DELETE {record}/attachment"
@@ -20,30 +20,37 @@ DELETE = "restore it from a backup, or DELETE /media/{hash}"
 GC = "kinto-attachment gc"
 IMPORT = "kinto-attachment import"
 REBASE = "kinto-attachment rebase"
-MOVE = "move it elsewhere, if nobody needs it here"
+MOVE = "move it elsewhere, if no application needs it here"
 
-PAUSE = 5
-"""Seconds between storing a file and writing its record, at most."""
+PAUSE_SECONDS = 5
+"""The longest time between storing a file and writing its record."""
 
-FAILURES = 10
-"""Objects in a row that cannot be read: then it is not they."""
+MAX_FAILURES = 10
+"""Consecutive unreadable objects after which we give up: the storage is at fault, not the
+objects."""
 
 
-def check(
+def fsck(
     server: Server,
     *,
     deep: bool = False,
     on_bytes: Callable[[int], None] = lambda count: None,
 ) -> Iterator[Finding]:
-    """Every link has its bytes, every record with an attachment its link, every object is known.
+    """Check that every link has its bytes, that every record with an attachment has a link, and
+    that every object has a row.
 
-    It may run while the server does: what looks wrong is looked at again before it is told.
+    It may run while the server does: whatever looks wrong is looked at again before it is
+    reported.
 
     :param deep: read all bytes, and compare their hashes.
     :param on_bytes: is told how many bytes were read.
-    :raises StorageUnavailable: nothing can be said.
+    :raises StorageUnavailable: if the storage cannot be reached.
     """
-    with closing(Keys()) as objects, closing(Keys()) as known, closing(Keys()) as linked:
+    with (
+        closing(KeyIndex()) as objects,
+        closing(KeyIndex()) as known,
+        closing(KeyIndex()) as linked,
+    ):
         checker = _Checker(server, objects, known, linked)
         yield from checker.check()
         if deep:
@@ -51,46 +58,58 @@ def check(
 
 
 class _Checker:
-    """
-    :param objects: what is in the storage, with its size.
-    :param known: keys that have a row.
-    :param linked: URIs of records that have what they are linked to.
+    """One run.
+
+    :param objects: the keys in the storage, with their sizes.
+    :param known: the keys that a row names.
+    :param linked: the URIs of records that have the file they are linked to.
     """
 
-    def __init__(self, server: Server, objects: Keys, known: Keys, linked: Keys):
+    def __init__(self, server: Server, objects: KeyIndex, known: KeyIndex, linked: KeyIndex):
         self._server = server
+        self._rows = server.plugin.rows
+        self._storage = server.plugin.storage
         self._objects = objects
         self._known = known
         self._linked = linked
 
     def check(self) -> Iterator[Finding]:
+        """Compare everything but the bytes."""
         server = self._server
-        for page in pages(server.storage.list()):
+        for page in pages(self._storage.list()):
             self._objects.add((stat.key, stat.size) for stat in page)
         listed = time.monotonic()
-        for keys in server.kept_keys():
-            self._known.add((key, 0) for key in keys)
-        for page in server.read(server.pending.all()):
-            there = self._objects.find([upload.key for upload in page])
-            lost = [u for u in page if u.key not in there and not self._is_stored(u.key)]
-            for upload in server.run(lambda lost=lost: list(filter(server.pending.has, lost))):
-                yield Finding("missing object", upload.key, upload.ref.uri, remedy=DELETE)
-        for page in server.read(server.links.every()):
+        for page in server.read(self._rows.unlinked_keys()):
+            self._known.add((known.key, 0) for known in page)
+        yield from self._check_pending()
+        for page in server.read(self._rows.links.all()):
             self._known.add((link.key, 0) for link in page)
             yield from self._check_links(page)
-        for collection_uri, page in records_of(server.rows):
-            yield from self._check_records(collection_uri, page)
+        for records in records_of(server.list_all):
+            yield from self._check_records(records)
         yield from self._check_objects(listed)
+
+    def _check_pending(self) -> Iterator[Finding]:
+        for page in self._server.read(self._rows.pending.all()):
+            there = self._objects.find([upload.key for upload in page])
+            lost = [
+                upload
+                for upload in page
+                if upload.key not in there and not self._is_stored(upload.key)
+            ]
+            still_pending = partial(list, filter(self._rows.pending.has, lost))
+            for upload in self._server.run(still_pending):
+                yield Finding("missing object", upload.key, upload.ref.uri, remedy=DELETE)
 
     def _check_links(self, links: list[Link]) -> Iterator[Finding]:
         there = self._objects.find([link.key for link in links])
-        records = rows_of(self._server.rows, [link.ref for link in links])
+        records = find_records(self._server.list_all, [link.ref for link in links])
         for link in links:
             if link.key not in there and not self._is_stored(link.key) and self._is_link(link):
                 yield Finding("missing object", link.key, link.ref.uri, remedy=RESTORE)
             size = there.get(link.key, link.size)
             if not isinstance(link.ref, RecordRef):
-                # Nothing else is ever stored under such a key.
+                # Such a key never holds other bytes.
                 if size != link.size:
                     yield _wrong_size(link, size, link.size)
                 is_upload = isinstance(link.ref, UploadRef)
@@ -100,13 +119,13 @@ class _Checker:
             attachment = records.get(link.ref, {}).get(ATTRIBUTE)
             if link.is_of(attachment):
                 self._linked.add([(link.ref.uri, 0)])
-                # Not all is well: as it is now, all of it.
                 if list(_contradictions(link, attachment, size)):
                     yield from self._check_again(link)
             elif self._is_link(link):
                 yield from self._check_again(link)
 
     def _check_again(self, link: Link) -> Iterator[Finding]:
+        """Report what is wrong with a link now."""
         attachment = self._attachment_of(link.ref)
         size = self._size_of(link.key)
         if not self._is_link(link):
@@ -119,38 +138,35 @@ class _Checker:
         else:
             yield Finding("link without record", link.key, link.ref.uri, remedy=GC)
 
-    def _check_records(
-        self, collection_uri: str, records: list[dict[str, Any]]
-    ) -> Iterator[Finding]:
-        _, _, bucket, _, collection = collection_uri.split("/")
+    def _check_records(self, records: dict[RecordRef, Row]) -> Iterator[Finding]:
         locations = {}
-        for record in records:
+        for ref, record in records.items():
             try:
-                attachment = Attachment.from_json(record.get(ATTRIBUTE))
+                locations[ref] = Attachment.from_json(record.get(ATTRIBUTE)).location
             except ValueError:
-                continue  # none, or none of ours
-            locations[RecordRef(bucket, collection, record["id"])] = attachment.location
+                continue  # no attachment, or another application's attribute
         linked = self._linked.find([ref.uri for ref in locations])
         for ref, location in locations.items():
             if ref.uri not in linked and self._lacks_link(ref):
                 yield Finding("record without link", "", ref.uri, location, IMPORT)
 
     def _lacks_link(self, ref: RecordRef) -> bool:
-        """Whether it has an attachment that no link is of, now."""
+        """Return whether the record has an attachment now and no link to it."""
         attachment = self._attachment_of(ref)
-        links = self._server.run(lambda: self._server.links.of(ref))
+        links = self._server.run(lambda: self._rows.links.of(ref))
         return attachment is not None and not any(link.may_be_of(attachment) for link in links)
 
     def _attachment_of(self, ref: Ref) -> Any:
-        """What the record has, now."""
-        return rows_of(self._server.rows, [ref]).get(ref, {}).get(ATTRIBUTE)
+        """Return the attribute of the record as it is now."""
+        return find_records(self._server.list_all, [ref]).get(ref, {}).get(ATTRIBUTE)
 
     def _check_objects(self, listed: float) -> Iterator[Finding]:
-        old_files = self._server.run(self._server.legacy.exist)
+        settings = self._server.plugin.settings
+        old_files = self._server.run(self._server.plugin.legacy.exist)
         for page in pages(self._objects):
             unknown = self._unknown([key for key, _ in page])
             # Its record may be about to be written.
-            wait = PAUSE - (time.monotonic() - listed)
+            wait = PAUSE_SECONDS - (time.monotonic() - listed)
             if unknown and wait > 0:
                 time.sleep(wait)
             for key in self._unknown(unknown):
@@ -158,69 +174,65 @@ class _Checker:
                     continue
                 if old_files:
                     yield Finding("orphan object", key, remedy=IMPORT)
-                elif self._server.settings.makes(key):
+                elif settings.makes(key):
                     yield Finding("orphan object", key, remedy=GC)
                 else:
                     yield Finding("unknown object", key, remedy=MOVE)
 
     def _unknown(self, keys: list[str]) -> list[str]:
-        """Those of a page that no row has, or had since it was looked at."""
-        has_row = self._known.find(keys) if keys else {}
-        keys = [key for key in keys if key not in has_row]
-        linked = self._server.run(lambda: self._server.links.linked(keys)) if keys else set()
+        """Return those of a page of keys that no row named when we looked, and none names now."""
+        named = self._known.find(keys) if keys else {}
+        keys = [key for key in keys if key not in named]
+        linked = self._server.run(lambda: self._rows.links.linked(keys)) if keys else set()
         return [key for key in keys if key not in linked]
 
     def check_bytes(self, on_bytes: Callable[[int], None]) -> Iterator[Finding]:
+        """Read all bytes that are linked, and compare their hashes."""
         failures = 0
-        for page in self._server.read(self._server.links.all()):
+        for page in self._server.read(self._rows.links.all()):
             for link in page:
                 try:
                     yield from self._check_bytes(link, on_bytes)
                     failures = 0
                 except StorageUnavailable as error:
                     failures += 1
-                    if failures == FAILURES:
+                    if failures == MAX_FAILURES:
                         raise
                     yield Finding("unreadable object", link.key, link.ref.uri, str(error), RESTORE)
 
     def _check_bytes(self, link: Link, on_bytes: Callable[[int], None]) -> Iterator[Finding]:
-        digest = sha256()
         try:
-            chunks = self._server.storage.open(link.key)
+            found = Digest.of(self._storage.open(link.key), on_bytes).hexdigest()
         except BlobNotFound:
-            return  # told, or gone since
-        with closing(chunks):
-            for chunk in chunks:
-                digest.update(chunk)
-                on_bytes(len(chunk))
-        found = digest.hexdigest()
+            return  # already reported, or deleted since
         if found != link.digest and self._is_link(link):
             detail = f"SHA-256 is {found}, not {link.digest}"
             yield Finding("wrong bytes", link.key, link.ref.uri, detail, RESTORE)
 
     def _is_link(self, link: Link) -> bool:
-        return link in self._server.run(lambda: self._server.links.of(link.ref))
+        """Return whether the link exists now."""
+        return link in self._server.run(lambda: self._rows.links.of(link.ref))
 
     def _is_stored(self, key: str) -> bool:
         return self._size_of(key) is not None
 
     def _size_of(self, key: str) -> int | None:
-        """Bytes, now; None if it is not there."""
+        """Return the bytes of an object now; None if there is none."""
         try:
-            return self._server.storage.stat(key).size
+            return self._storage.stat(key).size
         except BlobNotFound:
             return None
 
 
 def _contradictions(link: Link, value: Any, size: int | None) -> Iterator[Finding]:
-    """Where a record says something else of its file than is true.
+    """Report where a record says something untrue about its file.
 
-    :param size: of the object in bytes; None if there is none.
+    :param size: bytes of the object; None if there is none.
     """
     try:
         attachment = Attachment.from_json(value)
     except ValueError:
-        return  # somebody else's attribute
+        return  # another application's attribute
     if size not in (None, attachment.size):
         yield _wrong_size(link, size, attachment.size)
     if attachment.hash != link.digest:

@@ -1,7 +1,8 @@
-"""Finishing what was begun: bytes that nobody has any more go.
+"""Finishing what was begun: bytes that no owner has any more are deleted.
 
-Nothing is deleted because it looks unused. What goes was written down as released, or has a name
-that this server makes and has been there, without a record, for longer than any upload takes.
+Nothing is deleted because it looks unused. What ``gc`` deletes was written down as released, or has
+a key that this server makes and has been in the storage, without an owner, for longer than any
+upload takes.
 """
 
 import time
@@ -13,22 +14,23 @@ from typing import Any
 
 from ..errors import BlobNotFound, NotImported, SweepRefused
 from ..files.blob import ATTRIBUTE
-from ..files.key import HEARTBEAT, ends_of
+from ..files.key import HEARTBEAT, key_suffixes
 from ..files.ref import RecordRef, UploadRef
 from ..finding import Finding
 from ..rows.deletion import Release, Rule
+from ..rows.key_index import KeyIndex
 from ..rows.links import Link
-from ..rows.paging import pages, records_of, rows_of
+from ..rows.paging import Row, find_records, pages, records_of
 from ..rows.uploads import Unclaimed
 from ..rows.variants import Variant
-from .key_index import Keys
+from ..storage.staged import discard_unfinished
 from .server import Server
 
-FEW = 10
-"""Files in no record, of which there may be more than of others: a new server."""
+FEW_ORPHANS = 10
+"""Up to this many orphans may outnumber the linked files, as on a new server."""
 
-CLAIM_TIME = timedelta(hours=1)
-"""How long a claim is believed at least: longer than any upload waits for its storage."""
+RESERVATION_TIME = timedelta(hours=1)
+"""How long a reservation is believed at least: longer than any upload waits for its storage."""
 
 
 def collect(
@@ -39,23 +41,23 @@ def collect(
     force: bool = False,
     offline: bool = False,
 ) -> Iterator[Finding]:
-    """Delete what nobody has; a finding ``deleted`` for each object that goes, or would, and
-    ``released`` for each that is found to be nobody's.
+    """Delete what has no owner. Yields ``deleted`` for each object that is, or would be, deleted,
+    and ``released`` for each link whose owner is gone.
 
-    :param older_than: what is younger may belong to an upload that is under way.
+    :param older_than: spare what is younger, because an upload may be under way.
     :param dry_run: change nothing.
-    :param force: also where the storage and the database do not seem to belong together.
-    :param offline: no server is running: nothing is under way.
-    :raises NotImported: there are files that only rows of the existing plugin know.
-    :raises SweepRefused: they do not seem to belong together. What was written down as released
-        is deleted by then.
+    :param force: also where storage and database do not seem to belong together.
+    :param offline: no server is running, so no upload is under way.
+    :raises NotImported: if there are files that only rows of the existing plugin know.
+    :raises SweepRefused: if storage and database do not seem to belong together. Released files
+        are deleted by then.
     """
     before = datetime.now(timezone.utc) - older_than
-    claims_before = datetime.now(timezone.utc) - max(older_than, CLAIM_TIME)
+    reserved_before = datetime.now(timezone.utc) - max(older_than, RESERVATION_TIME)
     if offline:
-        before = claims_before = datetime.now(timezone.utc) + timedelta(seconds=1)
-    collector = _Collector(server, before, claims_before, dry_run)
-    if server.run(server.legacy.exist):
+        before = reserved_before = datetime.now(timezone.utc) + timedelta(seconds=1)
+    collector = _Collector(server, before, reserved_before, dry_run)
+    if server.run(server.plugin.legacy.exist):
         raise NotImported()
     yield from collector.release_links()
     yield from collector.expire_uploads()
@@ -66,73 +68,103 @@ def collect(
     collector.forget()
 
 
-class _Written(Exception):
-    """The record of a link that seemed to have none."""
+class _Linked(Exception):
+    """The owner of a link exists after all."""
 
 
 class _Collector:
-    def __init__(self, server: Server, before: datetime, claims_before: datetime, dry_run: bool):
+    """One run.
+
+    :param before: spare what is younger.
+    :param reserved_before: ignore older reservations.
+    """
+
+    def __init__(self, server: Server, before: datetime, reserved_before: datetime, dry_run: bool):
         self._server = server
+        self._settings = server.plugin.settings
+        self._storage = server.plugin.storage
+        self._rows = server.plugin.rows
         self._before = before
-        self._claims_since = int(claims_before.timestamp() * 1000)
+        self._reserved_since = int(reserved_before.timestamp() * 1000)
         self._dry_run = dry_run
 
     def release_links(self) -> Iterator[Finding]:
-        """Links of records that are gone, or have another attachment: nothing makes such."""
-        server, old = self._server, int(self._before.timestamp() * 1000)
-        for page in server.read(server.links.every()):
-            for link in _without_record(server, [link for link in page if link.modified <= old]):
+        """Release links whose record is gone or has another attachment. The server itself leaves
+        none behind."""
+        old = int(self._before.timestamp() * 1000)
+        for page in self._server.read(self._rows.links.all()):
+            for link in self._without_owner([link for link in page if link.modified <= old]):
                 if self._dry_run or self._release(link):
                     yield Finding("released", link.key, link.ref.uri, "link without record")
 
+    def _without_owner(self, links: list[Link]) -> list[Link]:
+        """Return the links of records that are gone or have another attachment, and of unknown
+        uploads."""
+        records = find_records(self._server.list_all, [link.ref for link in links])
+
+        def has_owner(link: Link) -> bool:
+            if isinstance(link.ref, RecordRef):
+                return link.is_of(records.get(link.ref, {}).get(ATTRIBUTE))
+            # An entry of the media store is nothing but its link.
+            return not isinstance(link.ref, UploadRef) or self._server.has_upload(link.ref)
+
+        return [link for link in links if not has_owner(link)]
+
     def _release(self, link: Link) -> bool:
-        """Let go of a link, unless its record is written in this moment."""
-        server, ref = self._server, link.ref
-        keep = isinstance(ref, RecordRef) and server.settings.policy_of(ref).keep_old_files
-        rule = Rule.of(link.shared, keep)
+        """Release a link, unless its record is being written at this moment."""
+        ref = link.ref
+        keep = isinstance(ref, RecordRef) and self._settings.policy_of(ref).keep_old_files
 
         def release() -> None:
-            server.links.remove_links([link])
-            server.releases.add([link.key], rule)
-            # Whoever wrote the record had the row of the link too, and is done by now.
-            rows = rows_of(server.records.list_all, [ref])
-            is_upload = isinstance(ref, UploadRef) and server.unclaimed.get(ref.id)
-            if is_upload or _is_of(server, link, rows.get(ref, {}).get(ATTRIBUTE)):
-                raise _Written()
+            self._rows.links.remove_links([link])
+            self._rows.releases.add([link.key], Rule.of(link.shared, keep))
+            # An upload that writes the record locks the row of the link too. If there was one, it
+            # has committed by now.
+            rows = find_records(self._server.records.list_all, [ref])
+            is_upload = isinstance(ref, UploadRef) and self._rows.unclaimed.get(ref.id)
+            if is_upload or self._is_of(link, rows.get(ref, {}).get(ATTRIBUTE)):
+                raise _Linked()
 
         try:
-            server.run(release)
-        except _Written:
+            self._server.run(release)
+        except _Linked:
             return False
         return True
 
+    def _is_of(self, link: Link, attachment: Any) -> bool:
+        """Return whether the record has that file: by its location or, if that fits no file of the
+        record, by its hash. A wrong location is no reason to delete anything."""
+        if link.is_of(attachment):
+            return True
+        return link.may_be_of(attachment) and not any(
+            other.is_of(attachment) for other in self._rows.links.of(link.ref)
+        )
+
     def expire_uploads(self) -> Iterator[Finding]:
-        """What came for the media library, and became no object of it."""
-        server = self._server
-        old = (time.time() - server.settings["library.unclaimed_ttl"]) * 1000
-        for page in server.read(server.unclaimed.all()):
+        """Drop uploads to the media library that did not become objects in time."""
+        old = (time.time() - self._settings["library.unclaimed_ttl"]) * 1000
+        for page in self._server.read(self._rows.unclaimed.all()):
             for upload in page:
                 if upload.modified < old and (self._dry_run or self._expire(upload)):
                     yield Finding("expired", "", upload.ref.uri, upload.facts["fileName"])
 
     def _expire(self, upload: Unclaimed) -> bool:
-        """Let go of an upload, unless somebody claims it in this moment."""
-        server = self._server
+        """Release an upload, unless a request is claiming it at this moment."""
 
         def expire() -> bool:
-            taken = server.unclaimed.take(upload)
-            for key, shared in server.links.remove(upload.ref) if taken else ():
-                server.releases.add([key], Rule.of(shared, keep_old=False))
+            taken = self._rows.unclaimed.take(upload)
+            for key, shared in self._rows.links.remove(upload.ref) if taken else ():
+                self._rows.releases.add([key], Rule.of(shared, keep_old=False))
             return taken
 
-        return server.run(expire)
+        return self._server.run(expire)
 
     def drop_variants(self) -> Iterator[Finding]:
-        """Other sizes of images that nobody has any more: they were made when it was deleted."""
-        server, old = self._server, int(self._before.timestamp() * 1000)
-        for page in server.read(server.variants.all()):
+        """Delete variants that were being made while their image was deleted."""
+        old = int(self._before.timestamp() * 1000)
+        for page in self._server.read(self._rows.variants.all()):
             originals = {variant.original for variant in page}
-            digests = server.run(lambda originals=originals: server.links.digests(originals))
+            digests = self._server.run(partial(self._rows.links.digests, originals))
             gone = [
                 each
                 for each in page
@@ -144,27 +176,24 @@ class _Collector:
                 yield Finding("deleted", variant.key, detail="of an image that is gone")
 
     def _delete(self, keys: list[str]) -> None:
-        """Delete files, and other sizes of them."""
-        server = self._server
-        self._delete_variants(server.run(lambda: server.variants.of(keys)))
-        server.storage.delete(keys)
+        """Delete files and their variants."""
+        self._delete_variants(self._server.run(lambda: self._rows.variants.of(keys)))
+        self._storage.delete(keys)
 
     def _delete_variants(self, variants: list[Variant]) -> None:
-        server = self._server
         if variants:
-            server.storage.delete([variant.key for variant in variants])
-            server.run(lambda: server.variants.drop(variants))
+            self._storage.delete([variant.key for variant in variants])
+            self._server.run(lambda: self._rows.variants.drop(variants))
 
     def finish_releases(self) -> Iterator[Finding]:
-        """What a transaction wrote down, and a process did not live to do."""
-        server = self._server
+        """Delete what a transaction has released and a process did not live to delete."""
         old = int(self._before.timestamp() * 1000)
-        for page in server.read(server.releases.all()):
+        for page in self._server.read(self._rows.releases.all()):
             for release in page:
                 if release.rule is Rule.DELETE:
                     yield from self._finish(release, self._delete_unlinked)
                 elif release.rule is Rule.SWEEP and release.modified <= old:
-                    yield from self._finish(release, self._delete_doomed)
+                    yield from self._finish(release, self._delete_condemned)
 
     def _finish(
         self, release: Release, delete: Callable[[list[str]], tuple[list[str], bool]]
@@ -173,61 +202,66 @@ class _Collector:
         for key in gone:
             yield Finding("deleted", key, detail="released")
         if is_done and not self._dry_run:
-            self._server.run(lambda: self._server.releases.drop(release.id))
+            self._server.run(lambda: self._rows.releases.drop(release.id))
 
     def discard_unfinished(self) -> Iterator[Finding]:
-        """What the storage itself has half of."""
-        storage, is_ours = self._server.storage, partial(_is_ours, self._server)
-        for name in storage.discard_unfinished(self._before, is_ours, dry_run=self._dry_run):
+        """Delete what interrupted calls have left in the storage."""
+        names = discard_unfinished(self._storage, self._before, self._is_ours, self._dry_run)
+        for name in names:
             yield Finding("deleted", name, detail="unfinished")
 
     def sweep(self, force: bool) -> Iterator[Finding]:
-        """What no row knows: a process died between storing and writing its record."""
-        with closing(Keys()) as orphans, closing(Keys()) as known:
-            for keys in self._server.kept_keys():
-                known.add((key, 0) for key in keys)
-            for _, records in records_of(self._server.rows):
-                known.add((key, 0) for record in records for key in _keys_of(record))
+        """Delete what no row names: a process died between storing a file and writing its
+        record."""
+        with closing(KeyIndex()) as orphans, closing(KeyIndex()) as known:
+            for page in self._server.read(self._rows.unlinked_keys()):
+                known.add((each.key, 0) for each in page)
+            for records in records_of(self._server.list_all):
+                known.add((key, 0) for record in records.values() for key in _keys_of(record))
             linked = yield from self._find_orphans(orphans, known)
             if len(orphans) and not force:
                 self._check_it_is_ours(linked, len(orphans))
             for page in pages(orphans):
-                for key in self._delete_doomed([key for key, _ in page])[0]:
+                for key in self._delete_condemned([key for key, _ in page])[0]:
                     yield Finding("deleted", key, detail="in no record")
 
-    def _find_orphans(self, orphans: Keys, known: Keys) -> Iterator[Finding]:
-        """Fill ``orphans``; how many objects are linked."""
-        server, linked = self._server, 0
-        for page in pages(server.storage.list()):
+    def _find_orphans(self, orphans: KeyIndex, known: KeyIndex) -> Iterator[Finding]:
+        """Fill ``orphans``; return how many objects are linked."""
+        linked = 0
+        for page in pages(self._storage.list()):
             keys = [stat.key for stat in page]
-            has_record = server.run(lambda keys=keys: server.links.linked(keys))
+            has_owner = self._server.run(partial(self._rows.links.linked, keys))
             has_row = known.find(keys)
-            linked += len(has_record)
+            linked += len(has_owner)
             for stat in page:
-                if stat.key in has_record or stat.key in has_row or stat.modified > self._before:
+                if stat.key in has_owner or stat.key in has_row or stat.modified > self._before:
                     continue
-                if _is_ours(server, stat.key):
+                if self._is_ours(stat.key):
                     orphans.add([(stat.key, stat.size)])
                 else:
                     yield Finding("unknown object", stat.key, detail="no name of this server's")
         return linked
 
     def _check_it_is_ours(self, linked: int, orphans: int) -> None:
-        server = self._server
-        if not hasattr(server.records, "client"):
+        """Refuse to delete orphans where storage and database do not seem to belong together.
+
+        :raises SweepRefused: if they do not.
+        """
+        if not hasattr(self._server.records, "client"):
             raise SweepRefused("Kinto's storage is in memory: it knows nothing of what was before.")
-        links = sum(len(page) for page in server.read(server.links.all()))
+        pages_of_links = self._server.read(self._rows.links.one_of_each_key())
+        links = sum(len(page) for page in pages_of_links)
         if not links:
             raise SweepRefused("No record has a file, but the storage has.")
         if linked * 2 < links:
             raise SweepRefused(f"Of {links} files of records, {linked} are in this storage.")
-        if orphans > max(linked, FEW):
+        if orphans > max(linked, FEW_ORPHANS):
             raise SweepRefused(f"{orphans} files are in no record, and only {linked} are in one.")
 
     def _delete_unlinked(self, keys: list[str]) -> tuple[list[str], bool]:
-        """Of keys that one record had; those that went, and whether the others are to stay."""
-        server = self._server
-        linked = server.run(lambda: server.links.linked(keys))
+        """Delete those of these keys, which one record had, that have no owner. Return the deleted
+        ones, and whether the others are to stay for good."""
+        linked = self._server.run(lambda: self._rows.links.linked(keys))
         unlinked = [key for key in keys if key not in linked]
         gone = [key for key in unlinked if self._is_from_before(key)]
         if not self._dry_run:
@@ -235,69 +269,46 @@ class _Collector:
         return gone, gone == unlinked
 
     def _is_from_before(self, key: str) -> bool:
-        """A name may be free again by now, and somebody's upload under way."""
-        if self._server.settings.makes_once(key):
+        """Return whether the object is old enough. Its name may be free again, and an upload that
+        uses it may be under way."""
+        if self._settings.makes_once(key):
             return True
         try:
-            return self._server.storage.stat(key).modified <= self._before
+            return self._storage.stat(key).modified <= self._before
         except BlobNotFound:
             return True
 
-    def _delete_doomed(self, keys: list[str]) -> tuple[list[str], bool]:
-        """Of keys that somebody may just be storing, see
-        :mod:`kinto_attachment.rows.deletion`; those that went. The others are to stay: who stores them now writes down what becomes of them."""
-        server = self._server
-        doom = None if self._dry_run else server.run(lambda: server.claims.doom(keys))
-        # In this order, each with eyes of its own: a claim ends when its link is there.
-        claimed = server.run(lambda: server.claims.claimed(keys, self._claims_since))
-        linked = server.run(lambda: server.links.linked(keys))
-        gone = [key for key in keys if key not in claimed and key not in linked]
-        if doom:
-            # If that fails it may yet be done: the keys stay doomed for a while.
+    def _delete_condemned(self, keys: list[str]) -> tuple[list[str], bool]:
+        """Delete those of these keys that no upload needs, see
+        :mod:`kinto_attachment.rows.deletion`. Return the deleted ones, and true: the others are to
+        stay, because the upload that stores them writes down what becomes of them."""
+        server, reservations = self._server, self._rows.reservations
+        mark = None if self._dry_run else server.run(lambda: reservations.condemn(keys))
+        # In this order, and in transactions of their own: a reservation ends when its link exists.
+        reserved = server.run(lambda: reservations.reserved(keys, self._reserved_since))
+        linked = server.run(lambda: self._rows.links.linked(keys))
+        gone = [key for key in keys if key not in reserved and key not in linked]
+        if mark:
+            # A deletion that fails may still be carried out: the keys stay condemned for a while.
             self._delete(gone)
-            server.run(lambda: server.claims.spare(doom))
+            server.run(lambda: reservations.pardon(mark))
         return gone, True
 
     def forget(self) -> None:
-        """Rows that have had their time: claims of the dead, and what stale writes are told by."""
+        """Delete expired rows: reservations of dead uploads, and tombstones of links."""
         if self._dry_run:
             return
-        server, before = self._server, int(self._before.timestamp() * 1000)
-        server.run(lambda: server.claims.drop_before(self._claims_since))
-        server.run(lambda: server.links.forget(min(before, int(time.time() * 1000))))
+        before = min(int(self._before.timestamp() * 1000), int(time.time() * 1000))
+        self._server.run(lambda: self._rows.reservations.drop_before(self._reserved_since))
+        self._server.run(lambda: self._rows.links.forget(before))
+
+    def _is_ours(self, key: str) -> bool:
+        return self._settings.makes(key) or key.startswith(f"{HEARTBEAT}/")
 
 
-def _without_record(server: Server, links: list[Link]) -> list[Link]:
-    """Those links of records whose record is gone, or has another attachment; and of uploads that
-    nobody knows."""
-    rows = rows_of(server.rows, [link.ref for link in links])
-
-    def is_wanted(link: Link) -> bool:
-        if isinstance(link.ref, RecordRef):
-            return link.is_of(rows.get(link.ref, {}).get(ATTRIBUTE))
-        # An entry of the media store is nothing but its link.
-        return not isinstance(link.ref, UploadRef) or server.has_upload(link.ref)
-
-    return [link for link in links if not is_wanted(link)]
-
-
-def _is_of(server: Server, link: Link, attachment: Any) -> bool:
-    """Whether the record has that file: by its location, or, if that is of no file of it, by its
-    hash. A wrong location is to be mended, and no reason to delete anything."""
-    if link.is_of(attachment):
-        return True
-    return link.may_be_of(attachment) and not any(
-        other.is_of(attachment) for other in server.links.of(link.ref)
-    )
-
-
-def _keys_of(record: dict[str, Any]) -> list[str]:
-    """The keys that its attachment may have, whatever ``base_url`` was: that nobody linked it is
-    no reason to delete it."""
+def _keys_of(record: Row) -> list[str]:
+    """Return the keys that the attachment of a record may have, whatever ``base_url`` was: a file
+    that a record names is not deleted only because it has no link."""
     attachment = record.get(ATTRIBUTE)
     location = attachment.get("location") if isinstance(attachment, dict) else None
-    return ends_of(str(location or ""))
-
-
-def _is_ours(server: Server, key: str) -> bool:
-    return server.settings.makes(key) or key.startswith(f"{HEARTBEAT}/")
+    return key_suffixes(str(location or ""))

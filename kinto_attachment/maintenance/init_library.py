@@ -1,4 +1,4 @@
-"""Making the media library: a collection, with what Kinto Admin needs to show it."""
+"""Creating the collection of the media library, with what Kinto Admin needs to show it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,11 +9,12 @@ from kinto.core.utils import COMPARISON
 
 from ..errors import SettingError
 from ..finding import Finding
-from ..library.schema import Library, metadata
+from ..library.collection import Library
+from ..library.schema import metadata
 from .server import Server
 
 
-def create(
+def init_library(
     server: Server,
     library: Library | None,
     permission: Any,
@@ -23,14 +24,14 @@ def create(
     readers: list[str],
     dry_run: bool = False,
 ) -> Iterator[Finding]:
-    """Create the bucket and the collection of the settings, or bring what is there up to date. A
-    finding ``created``, ``updated`` or ``allowed`` for each change.
+    """Create the bucket and the collection that the settings name, or bring them up to date.
+    Yields ``created``, ``updated`` or ``allowed`` for each change.
 
     :param permission: ``registry.permission``.
     :param editors: principals that may write everything in it, and the collection itself.
     :param authors: principals that may make objects, and write their own.
     :param readers: principals that may see everything in it.
-    :raises SettingError: no library is set, or its collection has other records.
+    :raises SettingError: if no library is configured, or if its collection has other records.
     """
     if library is None:
         raise SettingError("kinto.attachment.library.bucket", "is not set: there is no library")
@@ -51,7 +52,7 @@ def create(
 
 
 def _allow(server: Server, permission: Any, allow: tuple[str, str, str], dry_run: bool) -> bool:
-    """Whether it was not allowed before."""
+    """Give a permission; return False if the principal had it already."""
     uri, name, principal = allow
     (allowed,) = server.run(lambda: permission.get_objects_permissions([uri]))
     if principal in allowed.get(name, ()):
@@ -63,7 +64,7 @@ def _allow(server: Server, permission: Any, allow: tuple[str, str, str], dry_run
 
 def _check_records(server: Server, library: Library) -> None:
     others = [Filter("fileName", False, COMPARISON.HAS)]
-    if server.rows("record", library.uri, filters=others, limit=1):
+    if server.list_all("record", library.uri, filters=others, limit=1):
         raise SettingError(
             "kinto.attachment.library.collection",
             f"{library.uri} has records that are no media: choose another one",
@@ -73,7 +74,7 @@ def _check_records(server: Server, library: Library) -> None:
 def _write(
     server: Server, name: str, parent: str, object_id: str, data: dict[str, Any], dry_run: bool
 ) -> str:
-    """What was done: ``created``, ``updated``, or nothing."""
+    """Create or update a bucket or collection; return what was done, or an empty string."""
 
     def write() -> str:
         try:

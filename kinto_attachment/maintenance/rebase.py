@@ -1,4 +1,4 @@
-"""Rewriting ``location`` in records, after ``base_url`` has changed."""
+"""Rewriting ``location`` in records after ``base_url`` has changed."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,25 +6,25 @@ from typing import Any
 from ..files.blob import ATTRIBUTE
 from ..finding import Finding
 from ..rows.links import Link
-from ..rows.paging import rows_of
+from ..rows.paging import find_records
 from ..settings.parsers import parse_url
 from .server import Server
 
 
 def rebase(server: Server, old: str, new: str, *, dry_run: bool = False) -> Iterator[Finding]:
-    """Let every location that is ``old`` and a key be ``new`` and that key. The records get a new
-    timestamp, so that clients fetch them; there are no events and no entries in the history.
+    """Replace ``old`` by ``new`` in every location that is ``old`` followed by a key. The records
+    get a new timestamp, so that clients fetch them; there are no events and no history entries.
 
-    It may run while the server does, and again.
+    It may run while the server does, and more than once.
 
-    :param old: as ``base_url`` is written in an ini file; empty for relative locations.
+    :param old: a base URL, as in an ini file; empty for relative locations.
     :param new: likewise.
     """
     old, new = parse_url(old), parse_url(new)
     found = True
     while found:
-        # Kinto writes all of a record that it read before: who changed another attribute
-        # meanwhile has brought the old location back.
+        # Kinto writes the whole record that it has read before: a request that changed another
+        # attribute meanwhile has brought the old location back.
         found = False
         for finding in _pass(server, old, new, dry_run):
             found = not dry_run
@@ -32,8 +32,8 @@ def rebase(server: Server, old: str, new: str, *, dry_run: bool = False) -> Iter
 
 
 def _pass(server: Server, old: str, new: str, dry_run: bool) -> Iterator[Finding]:
-    for page in server.read(server.links.every()):
-        rows = rows_of(server.rows, [link.ref for link in page])
+    for page in server.read(server.plugin.rows.links.all()):
+        rows = find_records(server.list_all, [link.ref for link in page])
         for link in page:
             changed = _rebased(rows.get(link.ref), link.key, old, new)
             if changed and (dry_run or _rewrite(server, link, old, new)):
@@ -42,7 +42,7 @@ def _pass(server: Server, old: str, new: str, dry_run: bool) -> Iterator[Finding
 
 
 def _rebased(record: dict[str, Any] | None, key: str, old: str, new: str) -> dict[str, Any] | None:
-    """The record with its new location; None if that is not to change."""
+    """Return the record with its new location, or None if the location stays."""
     attachment = (record or {}).get(ATTRIBUTE)
     location = attachment.get("location") if isinstance(attachment, dict) else None
     if location != old + key or old == new:
@@ -52,12 +52,12 @@ def _rebased(record: dict[str, Any] | None, key: str, old: str, new: str) -> dic
 
 
 def _rewrite(server: Server, link: Link, old: str, new: str) -> bool:
-    """Whether it was still to be done."""
+    """Rewrite the record of a link; return False if that was done already."""
     uri, record_id = link.ref.collection_uri, link.ref.record
 
     def rewrite() -> bool:
         _lock(server, uri, record_id)
-        rows = rows_of(server.records.list_all, [link.ref])
+        rows = find_records(server.records.list_all, [link.ref])
         changed = _rebased(rows.get(link.ref), link.key, old, new)
         if changed is None:
             return False
@@ -68,7 +68,7 @@ def _rewrite(server: Server, link: Link, old: str, new: str) -> bool:
 
 
 def _lock(server: Server, collection_uri: str, record_id: str) -> None:
-    """Let who writes the record wait for us. Kinto's storage has no word for it."""
+    """Make requests that write the record wait for us. Kinto's storage has no method for it."""
     client = getattr(server.records, "client", None)
     if client is None:
         return

@@ -1,0 +1,25 @@
+"""Door 2: bytes by their hash."""
+
+from pyramid.config import Configurator
+from pyramid.events import NewRequest
+
+
+def includeme(config: Configurator) -> None:
+    """Add the routes of the media store, and the verifier of unchecked uploads."""
+    # Services read the CORS settings when they are imported: not before Kinto is set up.
+    from . import views
+    from .context import PRINCIPALS
+    from .store import MediaStore
+    from .verifier import Background, Verifier
+
+    config.add_settings({**PRINCIPALS, **config.get_settings()})
+    registry = config.registry
+    plugin = registry.attachment_plugin
+    store = registry.attachment_media = MediaStore(plugin)
+    store.background = Background(
+        lambda: Verifier(store, lambda: registry.metrics),
+        enabled=plugin.settings["media.verifier"] == "thread" and not plugin.is_readonly,
+    )
+    config.add_subscriber(lambda event: store.background.look(), NewRequest)
+    for service in views.SERVICES:
+        config.add_cornice_service(service)

@@ -11,7 +11,7 @@ from pyramid.request import Request
 
 from ..errors import BodyTooLarge, DigestMismatch, FieldRefused, NotADigest
 from ..files.blob import is_digest
-from ..http.requests import Body, owner_of
+from ..http.requests import RequestBody, owner_of
 
 PRINCIPALS = {
     "media_create_principals": "system.Authenticated",
@@ -33,7 +33,7 @@ class MediaContext(RouteFactory):
         creates = self._stores or request.method == "DELETE"
         self.required_permission = "create" if creates else "read"
         self._principals: list[str] = []
-        self.body = Body(request.environ)
+        self.body = RequestBody(request.environ)
         request.add_finished_callback(lambda request: self.body.close())
 
     def check_permission(self, principals: list[str], bound_perms: Any) -> bool:
@@ -62,7 +62,7 @@ DIGEST_HEADERS = ("Content-Digest", "Repr-Digest")
 
 
 @dataclass(frozen=True)
-class Claimed:
+class ClaimedDigest:
     """A hash, and where it was said."""
 
     digest: str
@@ -70,7 +70,7 @@ class Claimed:
     location: str
 
 
-def claimed_digest(request: Request) -> Claimed | None:
+def claimed_digest(request: Request) -> ClaimedDigest | None:
     """The hash that the body is said to have, by the URL or by a header (RFC 9530).
 
     :raises NotADigest: it is none.
@@ -81,11 +81,11 @@ def claimed_digest(request: Request) -> Claimed | None:
         digest = request.matchdict["hash"].lower()
         if not is_digest(digest):
             raise NotADigest("Not a SHA-256: 64 hexadecimal digits.", "hash", "path")
-        said.append(Claimed(digest, "hash", "path"))
+        said.append(ClaimedDigest(digest, "hash", "path"))
     for name in DIGEST_HEADERS:
         digest = _read_digest_header(name, request.headers.get(name))
         if digest:
-            said.append(Claimed(digest, name, "header"))
+            said.append(ClaimedDigest(digest, name, "header"))
     for other in said[1:]:
         if other.digest != said[0].digest:
             raise DigestMismatch(other.digest, said[0].digest, other.field, other.location)
@@ -128,7 +128,7 @@ def declared_type(request: Request) -> str | None:
     return None if declared.startswith("application/x-www-form-urlencoded") else declared
 
 
-def read_question(body: Body) -> list[str]:
+def read_question(body: RequestBody) -> list[str]:
     """The hashes that are asked for, each once.
 
     :raises FieldRefused: it is no JSON list of at most 1000.

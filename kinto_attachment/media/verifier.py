@@ -9,7 +9,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from itertools import islice
 from threading import Event, Lock, Thread, current_thread
 from typing import Any
@@ -25,16 +24,16 @@ from .store import MediaStore
 
 logger = logging.getLogger(__name__)
 
-SOME = 100
+BATCH = 100
 """Rows read at once."""
 
 IDLE_SECONDS = 5
 """Between two looks of a process that does nothing else."""
 
-PATIENCE = 12
+IDLE_PASSES = 12
 """Passes in which nothing was done, while others are at work, or nothing works."""
 
-FAILURES = 10
+MAX_FAILURES = 10
 """Uploads in a row that cannot be read: then it is not they."""
 
 LOOK_SECONDS = 60
@@ -59,6 +58,8 @@ class Verifier:
 
     def __init__(self, media: MediaStore, metrics: Callable[[], Any]):
         self._media = media
+        self._plugin = media.plugin
+        self._pending = media.plugin.rows.pending
         self._metrics = metrics
         self._holder = uuid4().hex
         self.stopped = Event()
@@ -81,7 +82,7 @@ class Verifier:
                 except StorageError as error:
                     finding = self._problem(upload, error)
                     failures += finding is not None and not isinstance(error, BlobNotFound)
-                    if failures == FAILURES:
+                    if failures == MAX_FAILURES:
                         raise
                 if finding:
                     if not finding.is_problem:
@@ -107,12 +108,12 @@ class Verifier:
         return count
 
     def _pages(self) -> Iterator[list[Pending]]:
-        uploads = self._media.pending.all()
-        while page := _committed(lambda: list(islice(uploads, SOME))):
+        uploads = self._pending.all()
+        while page := _committed(lambda: list(islice(uploads, BATCH))):
             yield page
 
     def _leased(self, upload: Pending) -> Finding | None:
-        pending = self._media.pending
+        pending = self._pending
         if self.stopped.is_set() or not _committed(lambda: pending.lease(upload, self._holder)):
             return None
         try:
@@ -125,7 +126,7 @@ class Verifier:
     def _problem(self, upload: Pending, error: StorageError) -> Finding | None:
         """What is to be said of an upload that cannot be read or moved; nothing, if it was deleted
         meanwhile, or verified by somebody else."""
-        if not _committed(lambda: self._media.pending.has(upload)):
+        if not _committed(lambda: self._pending.has(upload)):
             return None
         if isinstance(error, BlobNotFound):
             # No mismatch: it may be the wrong folder, or one that is not mounted.
@@ -135,8 +136,8 @@ class Verifier:
     def _verify(self, upload: Pending) -> Finding:
         found = self._hash(upload)
         is_right = found == upload.ref.digest
-        settle = self._media.verified if is_right else self._media.discard
-        files = self._media.files(transaction.manager)
+        settle = self._media.confirm if is_right else self._media.discard
+        files = self._plugin.begin(transaction.manager)
         with files.transaction():
             if not settle(files, upload):
                 raise _Lost()
@@ -146,19 +147,23 @@ class Verifier:
         return Finding("refused", upload.key, upload.ref.uri, f"SHA-256 is {found}")
 
     def _hash(self, upload: Pending) -> str:
-        """The hash of the stored bytes; with a sign of life now and then."""
-        digest, renewed = Digest(), time.monotonic()
-        with closing(self._media.storage.open(upload.key)) as chunks:
-            for chunk in chunks:
-                digest.update(chunk)
-                self._on_bytes(len(chunk))
-                if self.stopped.is_set():
+        """Return the hash of the stored bytes; renew the lease meanwhile.
+
+        :raises _Lost: if the lease is lost, or if the process ends.
+        """
+        renewed = time.monotonic()
+
+        def on_bytes(count: int) -> None:
+            nonlocal renewed
+            self._on_bytes(count)
+            if self.stopped.is_set():
+                raise _Lost()
+            if time.monotonic() - renewed > LEASE_SECONDS / 3:
+                renewed = time.monotonic()
+                if not _committed(lambda: self._pending.renew(upload, self._holder)):
                     raise _Lost()
-                if time.monotonic() - renewed > LEASE_SECONDS / 3:
-                    renewed = time.monotonic()
-                    if not _committed(lambda: self._media.pending.renew(upload, self._holder)):
-                        raise _Lost()
-        return digest.hexdigest()
+
+        return Digest.of(self._plugin.storage.open(upload.key), on_bytes).hexdigest()
 
 
 class Background:
@@ -217,7 +222,7 @@ class Background:
             woken.clear()
             done, left = self._pass(verifier)
             idle = 0 if done else idle + 1
-            over = self._is_over(woken, left and idle < PATIENCE)
+            over = self._is_over(woken, left and idle < IDLE_PASSES)
             if not over:
                 # What somebody else is at may be left behind by him.
                 woken.wait(IDLE_SECONDS)

@@ -1,4 +1,4 @@
-"""The second door: keep a hash, get the bytes back."""
+"""``/media``, ``/media/{hash}`` and ``/media/stat``."""
 
 from contextlib import closing
 from dataclasses import dataclass
@@ -31,9 +31,10 @@ from ..http.requests import flag, receive
 from ..http.responses import NoContent
 from ..library.context import UploadContext
 from ..library.views import upload
+from ..plugin import plugin_of
 from ..rows.links import Link
 from ..rows.uploads import Pending
-from ..transactions.request import files_of, is_in_batch, restart
+from ..transactions.request import file_transaction, is_in_batch, release_connection
 from ..transactions.retry import allow_retry
 from .context import MediaContext, claimed_digest, declared_type, read_question
 from .store import MediaStore
@@ -100,12 +101,13 @@ def store(request: Request) -> Response | dict[str, Any]:
     # When this is tried again, the bytes are there.
     stored = request.bound_data.get(STORED) or _receive(request, store)
     if stored.pending:
-        store.pending.add(stored.pending)
+        plugin_of(request).rows.pending.add(stored.pending)
         status = 202
         request.add_finished_callback(_verify_soon)
     else:
-        files, known = files_of(request), (stored.key, stored.mimetype, stored.size)
-        status = 201 if store.keep(files, stored.ref, *known) else 200
+        files = file_transaction(request)
+        is_new = store.keep(files, stored.ref, stored.key, stored.mimetype, stored.size)
+        status = 201 if is_new else 200
     return _answer(request, status, stored)
 
 
@@ -120,7 +122,7 @@ def get(request: Request) -> Response:
     if is_in_batch(request):
         raise NotInBatch()
     link = _find(request)
-    restart(request)  # no connection to the database is held while bytes move
+    release_connection(request)
     blob = Blob(link.key, link.digest, link.size, link.mimetype)
     extension = guess_extension(link.mimetype) or ""
     cache_control = f"{_audience(request)}, max-age=31536000, immutable"
@@ -140,7 +142,7 @@ def delete(request: Request) -> Response:
     store: MediaStore = request.registry.attachment_media
     allow_retry(request)
     ref = MediaRef(request.context.owner, digest)
-    if not is_digest(digest) or not store.drop(files_of(request), ref):
+    if not is_digest(digest) or not store.drop(file_transaction(request), ref):
         raise _not_found(request)
     return NoContent()
 
@@ -153,7 +155,7 @@ def delete(request: Request) -> Response:
 )
 def stat(request: Request) -> dict[str, Any]:
     """Which of up to 1000 hashes one may get: a JSON list of them, or ``{"hashes": [...]}``."""
-    restart(request)  # no connection to the database is held while bytes move
+    release_connection(request)
     digests = read_question(request.context.body)
     context, store = request.context, request.registry.attachment_media
     there = store.stat(context.owner, digests, context.reads_all)
@@ -167,13 +169,14 @@ def _receive(request: Request, store: MediaStore) -> StoredBody:
     """Everything that has to do with the body of the request."""
     context = request.context
     claimed, verified = claimed_digest(request), flag(request, "verify", True)
-    policy = store.settings.media if verified else store.settings.pending
+    plugin = plugin_of(request)
+    policy = plugin.settings.media if verified else plugin.settings.pending
     if claimed is None and not verified:
         raise NotADigest("Without a hash there is nothing to verify.", "verify", "querystring")
     declared = declared_type(request)
-    restart(request)  # no connection to the database is held while bytes move
+    release_connection(request)
     try:
-        file, digest = receive(context.body, store.storage.spool, policy.max_size, verified)
+        file, digest = receive(context.body, plugin.storage.spool, policy.max_size, verified)
     finally:
         context.body.close()
     with closing(file):
@@ -183,9 +186,9 @@ def _receive(request: Request, store: MediaStore) -> StoredBody:
         ref = MediaRef(context.owner, found or claimed.digest)
         source = policy.source(file, ref.digest, declared, digest)
         if verified:
-            key, pending = store.store(files_of(request), source), None
+            key, pending = store.store(file_transaction(request), source), None
         else:
-            pending = store.store_pending(files_of(request), ref, source)
+            pending = store.store_pending(file_transaction(request), ref, source)
             key = ""
     stored = StoredBody(ref, source.mimetype, source.size, key, pending)
     request.bound_data[STORED] = stored
@@ -195,7 +198,7 @@ def _receive(request: Request, store: MediaStore) -> StoredBody:
 
 def _verify_soon(request: Request) -> None:
     """Once the row is committed."""
-    request.registry.attachment_verifier.wake()
+    request.registry.attachment_media.background.wake()
 
 
 def _answer(request: Request, status: int, stored: StoredBody) -> Response:

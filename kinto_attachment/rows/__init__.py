@@ -1,0 +1,109 @@
+"""Everything that this plugin keeps in Kinto's storage.
+
+No other package knows how these rows look. They are objects of Kinto's own storage, below parents
+outside ``/buckets/``, so that Kinto does not delete them together with a bucket:
+
+====================  ==============================  ==================  =======================
+resource_name         parent_id                       id                  data
+====================  ==============================  ==================  =======================
+attachment-link       /attachment-links/              ``own:{key}`` or    ``hash``, ``record``,
+                      {bucket}/{coll.}/{record}       ``shared:{key}``    ``filename``,
+                                                                          ``mimetype``, ``size``
+attachment-release    /attachment-releases/{id}       random              ``rule``, ``keys``
+attachment-claim      /attachment-claims/{random}     key
+attachment-doom       /attachment-dooms               random              ``keys``
+attachment-pending    /attachment-pending/{id}        ``pending{uuid}``   ``owner``, ``hash``,
+                                                                          ``key``, ``mimetype``,
+                                                                          ``size``
+attachment-lease      /attachment-leases/{id}         that of the upload  ``holder``
+attachment-unclaimed  /attachment-unclaimed/{id}      that of the upload  ``owner``, ``facts``,
+                                                                          ``attachment``,
+                                                                          ``defaults``
+attachment-variant    /attachment-variants/           key of the          ``key``, ``digest``,
+                      {name}-{8 digits}               original            ``size``, ``mimetype``,
+                                                                          ``width``, ``height``,
+                                                                          ``name``, ``direct``
+====================  ==============================  ==================  =======================
+
+Two rules shape them:
+
+* The primary key of Kinto's table begins with the id. Whatever is looked up across all parents is
+  therefore an id: the key of a link, the key of the original of a variant.
+* ``(parent_id, resource_name, last_modified)`` is unique. Rows that concurrent requests write
+  therefore have parents of their own, or the requests would fail with a 409.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from .deletion import Releases, Reservations, Rule
+from .links import Link, Links
+from .uploads import PendingUploads, UnclaimedUploads
+from .variants import Variants
+
+__all__ = ["KeyKind", "KnownKey", "Rows"]
+
+
+class KeyKind(Enum):
+    """What kind of row names a key."""
+
+    LINK = "link"
+    RELEASE = "release"
+    PENDING = "pending"
+    VARIANT = "variant"
+
+
+@dataclass(frozen=True)
+class KnownKey:
+    """A key that a row names.
+
+    :param rule: what becomes of the bytes once the row is gone.
+    :param link: the link, for a key of :attr:`KeyKind.LINK`.
+    """
+
+    key: str
+    kind: KeyKind
+    rule: Rule
+    link: Link | None = None
+
+
+class Rows:
+    """All rows of this plugin. Every method of its members works within the caller's transaction.
+
+    :param storage: ``registry.storage``.
+    """
+
+    def __init__(self, storage: Any):
+        self.storage = storage
+        self.links = Links(storage)
+        self.releases = Releases(storage)
+        self.reservations = Reservations(storage)
+        self.pending = PendingUploads(storage)
+        self.unclaimed = UnclaimedUploads(storage)
+        self.variants = Variants(storage)
+
+    @property
+    def rolls_back(self) -> bool:
+        """Whether an aborted transaction undoes what was written. Kinto's memory storage does not
+        roll back, nor does PostgreSQL with ``transaction_per_request = false``."""
+        client = getattr(self.storage, "client", None)
+        return client is not None and not client.commit_manually
+
+    def known_keys(self) -> Iterator[KnownKey]:
+        """Yield every key that a row names, read a page at a time. A key that several rows name
+        may come several times; of the links of one key, one comes."""
+        for link in self.links.one_of_each_key():
+            yield KnownKey(link.key, KeyKind.LINK, Rule.of(link.shared, keep_old=False), link)
+        yield from self.unlinked_keys()
+
+    def unlinked_keys(self) -> Iterator[KnownKey]:
+        """Yield every key that a row other than a link names."""
+        for upload in self.pending.all():
+            yield KnownKey(upload.key, KeyKind.PENDING, Rule.DELETE)
+        for variant in self.variants.all():
+            yield KnownKey(variant.key, KeyKind.VARIANT, Rule.DELETE)
+        for release in self.releases.all():
+            for key in release.keys:
+                yield KnownKey(key, KeyKind.RELEASE, release.rule)

@@ -1,54 +1,82 @@
-"""Keys that nobody needs any more, written down before anything is deleted.
+"""Deleting a key without losing an upload.
 
-A transaction writes in it what it lets go. The storage is told after the commit, and the row goes
-when that is done; what a process left undone ``gc`` finds here.
+Bytes are deleted in three steps, so that a process may die after each of them:
 
-==================  ============================  ======  ==================
-resource_name       parent_id                     id      data
-==================  ============================  ======  ==================
-attachment-release  /attachment-releases/{id}     random  ``rule``, ``keys``
-==================  ============================  ======  ==================
+1. The transaction that takes the last link off a key writes a *release*: the key, and what is to
+   become of it (:class:`Rule`).
+2. After the commit the bytes are deleted, if the rule is ``DELETE``.
+3. The release is dropped.
+
+``gc`` finishes what a process left undone.
+
+A key that is named after its hash can be uploaded again at the very moment in which ``gc`` finds
+that nothing links it. The upload and ``gc`` therefore announce what they are about to do, commit
+that, and only then look at what the other one has announced. Whichever looks second sees the
+other::
+
+    upload                          gc
+    ------                          --
+    reserve(key), commit            condemn(keys), commit
+    wait while is_condemned(key)    spare what is reserved
+    storage.put(key)                spare what is linked
+    link(key), drop the             storage.delete(the rest)
+      reservation, commit           pardon(keys), commit
+
+``gc`` reads the reservations before the links: a reservation that is gone by then has become a
+link that it sees.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 from kinto.core.storage import Filter, exceptions
 from kinto.core.utils import COMPARISON
 
-from .paging import pages, scan
+from .paging import Row, delete_rows, find_rows, keyset, pages, scan
 
-RELEASE = "attachment-release"
+RELEASE_ROWS = "attachment-release"
 RELEASES_PARENT = "/attachment-releases"
+RESERVATION_ROWS = "attachment-claim"
+RESERVATIONS_PARENT = "/attachment-claims"
+CONDEMNED_ROWS = "attachment-doom"
+CONDEMNED_PARENT = "/attachment-dooms"
+
+CONDEMNED_SECONDS = 300
+"""A mark older than this is ignored: the ``gc`` that set it has died and has no request in
+flight."""
 
 
 class Rule(str, Enum):
-    """What is to become of keys that lost their link."""
+    """What becomes of a key that lost its link."""
 
     DELETE = "delete"
-    """One record had it: its bytes go once the transaction is committed."""
+    """One record had it: its bytes are deleted after the commit."""
     SWEEP = "sweep"
-    """Named by its hash: somebody may just be storing the same bytes, so only ``gc`` decides."""
+    """It is named after its hash, and another upload may be storing the same bytes: only ``gc``
+    deletes it."""
     KEEP = "keep"
-    """``keep_old_files``: the bytes stay, and stay known."""
+    """``keep_old_files``: the bytes stay, and the row keeps ``gc`` and ``fsck`` from taking them
+    for an orphan."""
 
     @classmethod
     def of(cls, shared: bool, keep_old: bool) -> "Rule":
-        """What becomes of a key.
+        """Return the rule for a key.
 
-        :param shared: whether others may have it too.
+        :param shared: whether several records may have the key.
+        :param keep_old: the setting ``keep_old_files`` of its collection.
         """
         return cls.KEEP if keep_old else cls.SWEEP if shared else cls.DELETE
 
 
 @dataclass(frozen=True)
 class Release:
-    """Keys that lost their link together, at most a page of them.
+    """At most a page of keys that lost their links in one transaction.
 
-    :param modified: when, in milliseconds since 1970.
+    :param modified: when it was written, in milliseconds since 1970.
     """
 
     id: str
@@ -58,7 +86,7 @@ class Release:
 
 
 class Releases:
-    """The rows, in Kinto's storage. Every method works within the caller's transaction.
+    """Keys that lost their link, and what is to become of them.
 
     :param storage: ``registry.storage``.
     """
@@ -67,49 +95,43 @@ class Releases:
         self._storage = storage
 
     def add(self, keys: Iterable[str], rule: Rule) -> list[str]:
-        """Write down what is to become of any number of keys; the ids of the rows."""
+        """Write down what is to become of any number of keys; return the ids of the rows."""
         return [self._add(page, rule) for page in pages(keys)]
 
     def _add(self, keys: list[str], rule: Rule) -> str:
         release_id = uuid4().hex
         row = {"rule": rule, "keys": keys}
-        self._storage.update(RELEASE, f"{RELEASES_PARENT}/{release_id}", release_id, row)
+        self._storage.update(RELEASE_ROWS, f"{RELEASES_PARENT}/{release_id}", release_id, row)
         return release_id
 
     def get(self, release_id: str) -> Release | None:
+        """Return the release, or None if it was dropped."""
+        parent = f"{RELEASES_PARENT}/{release_id}"
         try:
-            row = self._storage.get(RELEASE, f"{RELEASES_PARENT}/{release_id}", release_id)
+            return _release(self._storage.get(RELEASE_ROWS, parent, release_id))
         except exceptions.ObjectNotFoundError:
             return None
-        return _release(row)
 
     def drop(self, release_id: str) -> None:
-        """Forget it: its keys are dealt with. Again does nothing."""
-        self._storage.delete_all(RELEASE, f"{RELEASES_PARENT}/{release_id}", with_deleted=False)
+        """Forget a release whose keys were dealt with. Idempotent."""
+        parent = f"{RELEASES_PARENT}/{release_id}"
+        self._storage.delete_all(RELEASE_ROWS, parent, with_deleted=False)
 
     def all(self) -> Iterator[Release]:
-        """Every release on the server, read a page at a time."""
-        for row in scan(self._storage, RELEASE, RELEASES_PARENT):
+        """Yield every release on the server, read a page at a time."""
+        for row in scan(self._storage, RELEASE_ROWS, RELEASES_PARENT):
             yield _release(row)
 
 
-def _release(row: dict[str, Any]) -> Release:
+def _release(row: Row) -> Release:
     return Release(row["id"], Rule(row["rule"]), tuple(row["keys"]), row["last_modified"])
 
 
-CLAIM = "attachment-claim"
-CLAIMS_PARENT = "/attachment-claims"
-DOOM = "attachment-doom"
-DOOMS_PARENT = "/attachment-dooms"
-
-LEASE = 300
-"""Seconds after which who doomed a key is dead, and no request of his is still on its way."""
-
-
 @dataclass(frozen=True)
-class Claim:
-    """
-    :param modified: since when, in milliseconds since 1970.
+class Reservation:
+    """An upload's announcement that it is about to store a key.
+
+    :param modified: when the database wrote it, in milliseconds since 1970.
     """
 
     id: str
@@ -117,9 +139,9 @@ class Claim:
     modified: int
 
 
-class Claims:
-    """The rows, in Kinto's storage. Every method works within the caller's transaction, which is
-    to be committed before anything else is done.
+class Reservations:
+    """Announcements of uploads and of ``gc``, see the module. The caller commits after each call,
+    before it does anything else.
 
     :param storage: ``registry.storage``.
     """
@@ -127,46 +149,50 @@ class Claims:
     def __init__(self, storage: Any):
         self._storage = storage
 
-    def claim(self, key: str) -> Claim:
-        """Say that the key is about to be stored, or taken as stored."""
-        claim_id = uuid4().hex
-        row = self._storage.update(CLAIM, f"{CLAIMS_PARENT}/{claim_id}", key, {})
-        return Claim(claim_id, key, row["last_modified"])
+    def reserve(self, key: str) -> Reservation:
+        """Announce that the key is about to be stored, or to be linked because it is stored."""
+        reservation_id = uuid4().hex
+        parent = f"{RESERVATIONS_PARENT}/{reservation_id}"
+        row = self._storage.update(RESERVATION_ROWS, parent, key, {})
+        return Reservation(reservation_id, key, row["last_modified"])
 
-    def drop(self, claim: Claim) -> None:
-        """The key is linked, or given up. Again does nothing."""
-        self._storage.delete_all(CLAIM, f"{CLAIMS_PARENT}/{claim.id}", with_deleted=False)
+    def drop(self, reservation: Reservation) -> None:
+        """Withdraw a reservation: the key is linked, or the upload has failed. Idempotent."""
+        parent = f"{RESERVATIONS_PARENT}/{reservation.id}"
+        self._storage.delete_all(RESERVATION_ROWS, parent, with_deleted=False)
 
-    def claimed(self, keys: Sequence[str], since: int) -> set[str]:
-        """Those of at most 1000 keys that were claimed since then (milliseconds since 1970)."""
-        filters = [
-            Filter("id", list(keys), COMPARISON.IN),
-            Filter("last_modified", since, COMPARISON.GT),
-        ]
-        rows = self._storage.list_all(CLAIM, f"{CLAIMS_PARENT}/*", filters=filters)
-        return {row["id"] for row in rows}
+    def reserved(self, keys: Sequence[str], since: int) -> set[str]:
+        """Return those of the keys that an upload has reserved.
+
+        :param since: ignore older reservations, in milliseconds since 1970.
+        """
+        list_all = partial(self._storage.list_all, RESERVATION_ROWS, f"{RESERVATIONS_PARENT}/*")
+        return set(find_rows(list_all, keys, Filter("last_modified", since, COMPARISON.GT)))
 
     def drop_before(self, before: int) -> int:
-        """Forget the claims of who died before then (milliseconds since 1970); how many."""
-        old = [Filter("last_modified", before, COMPARISON.LT)]
-        return len(
-            self._storage.delete_all(CLAIM, f"{CLAIMS_PARENT}/*", filters=old, with_deleted=False)
-        )
+        """Drop the reservations of uploads that died, and return how many there were.
 
-    def doom(self, keys: Iterable[str]) -> str:
-        """Say that the keys are about to be deleted; the id of the doom."""
-        doom_id = uuid4().hex
-        self._storage.update(DOOM, DOOMS_PARENT, doom_id, {"keys": list(keys)})
-        return doom_id
+        :param before: those written before then, in milliseconds since 1970.
+        """
+        old = Filter("last_modified", before, COMPARISON.LT)
+        return len(delete_rows(self._storage, RESERVATION_ROWS, f"{RESERVATIONS_PARENT}/*", old))
 
-    def spare(self, doom_id: str) -> None:
-        """They are deleted, or not going to be. Again does nothing."""
-        own = [Filter("id", doom_id, COMPARISON.EQ)]
-        self._storage.delete_all(DOOM, DOOMS_PARENT, filters=own, with_deleted=False)
+    def condemn(self, keys: Iterable[str]) -> str:
+        """Announce that the keys are about to be deleted; return the id of the mark."""
+        mark_id = uuid4().hex
+        self._storage.update(CONDEMNED_ROWS, CONDEMNED_PARENT, mark_id, {"keys": list(keys)})
+        return mark_id
 
-    def is_doomed(self, claim: Claim) -> bool:
-        """Whether somebody alive is about to delete what is claimed. Both were dated by the
-        database, whatever the clocks of the servers say."""
-        recent = [Filter("last_modified", claim.modified - LEASE * 1000, COMPARISON.GT)]
-        rows = self._storage.list_all(DOOM, DOOMS_PARENT, filters=recent)
-        return any(claim.key in row["keys"] for row in rows)
+    def pardon(self, mark_id: str) -> None:
+        """Remove a mark: the keys are deleted, or will stay. Idempotent."""
+        own = [Filter("id", mark_id, COMPARISON.EQ)]
+        self._storage.delete_all(CONDEMNED_ROWS, CONDEMNED_PARENT, filters=own, with_deleted=False)
+
+    def is_condemned(self, reservation: Reservation) -> bool:
+        """Return whether a ``gc`` that is alive is about to delete the reserved key. The database
+        dated both rows, so the clocks of the servers do not matter."""
+        oldest = reservation.modified - CONDEMNED_SECONDS * 1000
+        recent = Filter("last_modified", oldest, COMPARISON.GT)
+        list_all = partial(self._storage.list_all, CONDEMNED_ROWS, CONDEMNED_PARENT)
+        pages_of_marks = keyset(list_all, recent)
+        return any(reservation.key in row["keys"] for rows in pages_of_marks for row in rows)

@@ -1,51 +1,50 @@
-"""Uploads whose bytes are here, and whose hash nobody has checked yet.
+"""Uploads that are not finished: their hash is unchecked, or no record describes them yet.
 
-Each has a row, by an id of its own: what it claims to be says nothing about where it is. Who
-verifies one takes a lease on it, and renews it while he works; a lease that was not renewed is
-over. That two should verify the same is no harm: only one of them takes the row away.
+A *pending* upload of the media store claims a hash that no one has checked. Its id is its own, so
+the claim says nothing about where its bytes are. The verifier takes a lease on an upload and renews
+it while it hashes; a lease that is not renewed expires. Two verifiers may hash the same upload
+without harm, because only one of them can take the row.
 
-==================  ==========================  ==================  ==============================
-resource_name       parent_id                   id                  data
-==================  ==========================  ==================  ==============================
-attachment-pending  /attachment-pending/{id}    ``pending{uuid}``   ``owner``, ``hash``, ``key``,
-                                                                    ``mimetype``, ``size``
-attachment-lease    /attachment-leases/{id}     that of the upload  ``holder``
-==================  ==========================  ==================  ==============================
-
-The ids begin alike so that all rows are one range of the primary key, however many other objects
-Kinto's storage has.
+An *unclaimed* upload of the media library is a file that no object describes yet. A link of its own
+owns the bytes; the row holds what is known of them. Only one request can take the row and make an
+object of it.
 """
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from kinto.core.storage import Filter, Sort
+from kinto.core.storage import Filter
 from kinto.core.storage.exceptions import ObjectNotFoundError, UnicityError
 from kinto.core.utils import COMPARISON
 
 from ..files.ref import MediaRef, UploadRef
-from .paging import PAGE, scan
+from .paging import Row, keyset, scan
 
-PENDING = "attachment-pending"
+PENDING_ROWS = "attachment-pending"
 PENDING_PARENT = "/attachment-pending"
-LEASE = "attachment-lease"
+LEASE_ROWS = "attachment-lease"
 LEASES_PARENT = "/attachment-leases"
+UNCLAIMED_ROWS = "attachment-unclaimed"
+UNCLAIMED_PARENT = "/attachment-unclaimed"
 
 LEASE_SECONDS = 30
-"""Without a sign of life from who holds it."""
+"""A lease expires when its holder has not renewed it for this long."""
 
-_FIRST, _LAST = "pending", "pendingg"  # hexadecimal digits are before a "g", in any language
+# All ids begin alike, so that the rows are one range of the primary key, however many other objects
+# Kinto's storage holds. In every collation, hexadecimal digits sort before a "g".
+_FIRST, _LAST = "pending", "pendingg"
 
 
 @dataclass(frozen=True)
 class Pending:
-    """Bytes that somebody says have this hash.
+    """Bytes whose uploader says that they have a certain hash.
 
-    :param ref: whose entry they will be, and the hash that is claimed.
-    :param key: where they are.
-    :param mimetype: as it was judged.
+    :param ref: the entry that they will become, and the claimed hash.
+    :param key: where they are stored.
+    :param mimetype: our own judgement of the type.
     :param size: bytes.
     """
 
@@ -57,7 +56,7 @@ class Pending:
 
 
 class PendingUploads:
-    """The rows, in Kinto's storage. Every method works within the caller's transaction.
+    """Uploads to the media store whose hash is unchecked, and the leases on them.
 
     :param storage: ``registry.storage``.
     """
@@ -66,112 +65,108 @@ class PendingUploads:
         self._storage = storage
 
     def add(self, upload: Pending) -> None:
-        row = asdict(upload)
-        row.pop("id")
-        owner, digest = row.pop("ref").values()
-        row.update(owner=owner, hash=digest)
-        self._storage.update(PENDING, f"{PENDING_PARENT}/{upload.id}", upload.id, row)
+        """Write the upload down."""
+        row = {
+            "owner": upload.ref.owner,
+            "hash": upload.ref.digest,
+            "key": upload.key,
+            "mimetype": upload.mimetype,
+            "size": upload.size,
+        }
+        self._storage.update(PENDING_ROWS, f"{PENDING_PARENT}/{upload.id}", upload.id, row)
 
     def all(self) -> Iterator[Pending]:
-        """All of them, the oldest id first, read a page at a time."""
-        last = _FIRST
-        while page := self._page(Filter("id", last, COMPARISON.GT)):
-            yield from page
-            last = page[-1].id
+        """Yield all of them in the order of their ids, read a page at a time."""
+        for rows in self._pages():
+            yield from map(_pending, rows)
 
     def of(self, ref: MediaRef) -> list[Pending]:
-        """Those of one entry; a page of them at most."""
-        return self._page(
-            Filter("id", _FIRST, COMPARISON.GT),
-            Filter("owner", ref.owner, COMPARISON.EQ),
-            Filter("hash", ref.digest, COMPARISON.EQ),
+        """Return the pending uploads of one entry."""
+        pages = self._pages(
+            Filter("owner", ref.owner, COMPARISON.EQ), Filter("hash", ref.digest, COMPARISON.EQ)
         )
+        return [_pending(row) for rows in pages for row in rows]
 
     def has(self, upload: Pending) -> bool:
-        """Whether it is still pending."""
-        return bool(self._storage.list_all(PENDING, f"{PENDING_PARENT}/{upload.id}"))
+        """Return whether the upload is still pending."""
+        return bool(self._storage.list_all(PENDING_ROWS, f"{PENDING_PARENT}/{upload.id}"))
 
     def take(self, upload: Pending) -> bool:
-        """Take the row away; False if somebody else did. It comes back if this transaction is
-        aborted."""
-        taken = self._storage.delete_all(
-            PENDING, f"{PENDING_PARENT}/{upload.id}", with_deleted=False
-        )
-        self._storage.delete_all(LEASE, f"{LEASES_PARENT}/{upload.id}", with_deleted=False)
+        """Delete the row; return False if another process did. The row comes back if this
+        transaction is aborted."""
+        parent = f"{PENDING_PARENT}/{upload.id}"
+        taken = self._storage.delete_all(PENDING_ROWS, parent, with_deleted=False)
+        self._storage.delete_all(LEASE_ROWS, f"{LEASES_PARENT}/{upload.id}", with_deleted=False)
         return bool(taken)
 
     def lease(self, upload: Pending, holder: str) -> bool:
-        """Take the lease, unless somebody alive has it. To be committed before the work begins."""
+        """Take the lease; return False if another process holds it. Commit before the work
+        begins.
+
+        :param holder: an id of the process that takes it.
+        """
         if self._create(upload, holder):
             return True
         dead = [Filter("last_modified", self._now(holder) - LEASE_SECONDS * 1000, COMPARISON.LT)]
         parent = f"{LEASES_PARENT}/{upload.id}"
-        over = self._storage.delete_all(LEASE, parent, filters=dead, with_deleted=False)
-        return bool(over) and self._create(upload, holder)
+        expired = self._storage.delete_all(LEASE_ROWS, parent, filters=dead, with_deleted=False)
+        return bool(expired) and self._create(upload, holder)
 
     def _create(self, upload: Pending, holder: str) -> bool:
         row = {"id": upload.id, "holder": holder}
         try:
-            self._storage.create(LEASE, f"{LEASES_PARENT}/{upload.id}", row)
+            self._storage.create(LEASE_ROWS, f"{LEASES_PARENT}/{upload.id}", row)
         except UnicityError:
             return False
         return True
 
     def _now(self, holder: str) -> int:
-        """Milliseconds since 1970 by the clock of the database, which dated the leases too."""
+        """Return milliseconds since 1970 by the clock of the database, which dates the leases."""
         parent = f"{LEASES_PARENT}/now-{holder}"
-        row = self._storage.update(LEASE, parent, holder, {})
-        self._storage.delete_all(LEASE, parent, with_deleted=False)
+        row = self._storage.update(LEASE_ROWS, parent, holder, {})
+        self._storage.delete_all(LEASE_ROWS, parent, with_deleted=False)
         return row["last_modified"]
 
     def renew(self, upload: Pending, holder: str) -> bool:
-        """Give a sign of life; False if the lease, or the upload, is somebody else's by now."""
+        """Extend the lease; return False if the lease or the upload belongs to another process by
+        now."""
         parent = f"{LEASES_PARENT}/{upload.id}"
         try:
-            row = self._storage.get(LEASE, parent, upload.id)
+            row = self._storage.get(LEASE_ROWS, parent, upload.id)
         except ObjectNotFoundError:
             return False
         if row["holder"] != holder:
             return False
-        self._storage.update(LEASE, parent, upload.id, {"holder": holder})
+        self._storage.update(LEASE_ROWS, parent, upload.id, {"holder": holder})
         return True
 
     def give_back(self, upload: Pending, holder: str) -> None:
-        """Somebody else may try. Again does nothing."""
+        """Return the lease, so that another process may try. Idempotent."""
         own = [Filter("holder", holder, COMPARISON.EQ)]
         parent = f"{LEASES_PARENT}/{upload.id}"
-        self._storage.delete_all(LEASE, parent, filters=own, with_deleted=False)
+        self._storage.delete_all(LEASE_ROWS, parent, filters=own, with_deleted=False)
 
-    def _page(self, *filters: Filter) -> list[Pending]:
-        rows = self._storage.list_all(
-            PENDING,
-            f"{PENDING_PARENT}/*",
-            filters=[*filters, Filter("id", _LAST, COMPARISON.LT)],
-            sorting=[Sort("id", 1)],
-            limit=PAGE,
-        )
-        return [_pending(row) for row in rows]
+    def _pages(self, *filters: Filter) -> Iterator[list[Row]]:
+        bounds = (Filter("id", _FIRST, COMPARISON.GT), Filter("id", _LAST, COMPARISON.LT))
+        list_all = partial(self._storage.list_all, PENDING_ROWS, f"{PENDING_PARENT}/*")
+        return keyset(list_all, *bounds, *filters)
 
 
-def _pending(row: dict[str, Any]) -> Pending:
+def _pending(row: Row) -> Pending:
     ref = MediaRef(row["owner"], row["hash"])
-    return Pending(ref, row["key"], row["mimetype"], row["size"], row["id"])
-
-
-UNCLAIMED = "attachment-unclaimed"
-UNCLAIMED_PARENT = "/attachment-unclaimed"
+    return Pending(ref, row["key"], row["mimetype"], row["size"], id=row["id"])
 
 
 @dataclass(frozen=True)
 class Unclaimed:
-    """One of them.
+    """A file of the media library that no object describes yet.
 
-    :param id: of the record that it may become.
-    :param owner: the principal who may make it one.
+    :param id: that of the record that it may become.
+    :param owner: the principal that may make a record of it.
     :param facts: what the record will say of its file.
-    :param attachment: what will be attached to it.
-    :param defaults: what else it says, if nobody says otherwise.
-    :param modified: since when, in milliseconds since 1970; 0 before it is written.
+    :param attachment: what will be attached to the record.
+    :param defaults: further attributes, unless the request gives its own.
+    :param modified: when it was written, in milliseconds since 1970; 0 before that.
     """
 
     id: str
@@ -183,11 +178,12 @@ class Unclaimed:
 
     @property
     def ref(self) -> UploadRef:
+        """The owner of its bytes."""
         return UploadRef(self.id)
 
 
 class UnclaimedUploads:
-    """The rows, in Kinto's storage. Every method works within the caller's transaction.
+    """Files of the media library that no object describes yet.
 
     :param storage: ``registry.storage``.
     """
@@ -196,37 +192,41 @@ class UnclaimedUploads:
         self._storage = storage
 
     def add(self, upload: Unclaimed) -> None:
+        """Write the upload down."""
         row = asdict(upload)
         row.pop("id")
         row.pop("modified")
-        self._storage.update(UNCLAIMED, _parent(upload.id), upload.id, row)
+        self._storage.update(UNCLAIMED_ROWS, _unclaimed_parent(upload.id), upload.id, row)
 
     def get(self, upload_id: str) -> Unclaimed | None:
-        rows = self._storage.list_all(UNCLAIMED, _parent(upload_id)) if upload_id else []
-        return _upload(rows[0]) if rows else None
+        """Return the upload, or None if it was taken."""
+        if not upload_id:
+            return None
+        rows = self._storage.list_all(UNCLAIMED_ROWS, _unclaimed_parent(upload_id))
+        return _unclaimed(rows[0]) if rows else None
 
     def take(self, upload: Unclaimed) -> bool:
-        """Take the row away; False if somebody else did. It comes back if this transaction is
-        aborted."""
-        taken = self._storage.delete_all(UNCLAIMED, _parent(upload.id), with_deleted=False)
-        return bool(taken)
+        """Delete the row; return False if another request did. The row comes back if this
+        transaction is aborted."""
+        parent = _unclaimed_parent(upload.id)
+        return bool(self._storage.delete_all(UNCLAIMED_ROWS, parent, with_deleted=False))
 
     def all(self) -> Iterator[Unclaimed]:
-        """All of them, read a page at a time."""
-        for row in scan(self._storage, UNCLAIMED, UNCLAIMED_PARENT):
-            yield _upload(row)
+        """Yield all of them, read a page at a time."""
+        for row in scan(self._storage, UNCLAIMED_ROWS, UNCLAIMED_PARENT):
+            yield _unclaimed(row)
 
 
-def _parent(upload_id: str) -> str:
+def _unclaimed_parent(upload_id: str) -> str:
     return f"{UNCLAIMED_PARENT}/{upload_id}"
 
 
-def _upload(row: dict[str, Any]) -> Unclaimed:
+def _unclaimed(row: Row) -> Unclaimed:
     return Unclaimed(
-        row["id"],
-        row["owner"],
-        row["facts"],
-        row["attachment"],
-        row["defaults"],
-        row["last_modified"],
+        id=row["id"],
+        owner=row["owner"],
+        facts=row["facts"],
+        attachment=row["attachment"],
+        defaults=row["defaults"],
+        modified=row["last_modified"],
     )

@@ -1,52 +1,40 @@
-"""Other sizes of an image: made once, kept, and gone with it.
+"""Resized copies of an image: made once, kept, and deleted with it.
 
-A variant is a file of its own, below a key that is given once and has the hash of its original in
-it; a row says which one it is. The row has the key of the original for its id, so that the primary
-key, which begins with the id, finds all variants of it; its name has the hash too, as a key may be
-given to other bytes. That those of a variant are missing is no loss: they can be made again.
-
-==================  =================================  ===================  ====================
-resource_name       parent_id                          id                   data
-==================  =================================  ===================  ====================
-attachment-variant  /attachment-variants/{name}-{...}  key of the original  ``key``, ``digest``,
-                                                                            ``size``,
-                                                                            ``mimetype``,
-                                                                            ``width``,
-                                                                            ``height``, ``name``,
-                                                                            ``direct``
-==================  =================================  ===================  ====================
-
-Kinto's timestamps are unique in a parent: a few digits of a digest of the original keep those of
-different images apart.
+A variant is a file of its own. Its key is used once and contains the hash of the original. The id
+of its row is the key of the original, so that the primary key finds all variants of an image; its
+name contains the hash too, because a key may come to hold other bytes. Losing the bytes of a
+variant is harmless: they can be made again.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
-from kinto.core.storage import Filter, Sort
+from kinto.core.storage import Filter
 from kinto.core.storage.exceptions import UnicityError
 from kinto.core.utils import COMPARISON
 
 from ..files.blob import Blob
-from .paging import PAGE, Row, pages
+from .paging import Row, delete_rows, keyset, pages
 
-VARIANT = "attachment-variant"
+VARIANT_ROWS = "attachment-variant"
 VARIANTS_PARENT = "/attachment-variants"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """
-    :param original: the key of the image that it is of.
-    :param name: what it is: letters, digits, ``-`` and ``.`` only.
+    """One resized copy of an image.
+
+    :param original: the key of the image.
+    :param name: size, crop and format: letters, digits, ``-`` and ``.`` only.
     :param key: where its bytes are.
     :param digest: SHA-256 of them, lowercase hex.
-    :param direct: whether it was made of the original, and not of another variant.
     :param size: bytes.
     :param width: in pixels, as ``height``.
-    :param modified: since when, in milliseconds since 1970; 0 before it is written.
+    :param direct: whether it was made from the original, and not from another variant.
+    :param modified: when it was written, in milliseconds since 1970; 0 before that.
     """
 
     original: str
@@ -62,11 +50,12 @@ class Variant:
 
     @property
     def blob(self) -> Blob:
+        """Its bytes."""
         return Blob(self.key, self.digest, self.size, self.mimetype)
 
 
 class Variants:
-    """The rows, in Kinto's storage. Every method works within the caller's transaction.
+    """Resized copies of images.
 
     :param storage: ``registry.storage``.
     """
@@ -75,73 +64,62 @@ class Variants:
         self._storage = storage
 
     def find(self, original: str, name: str) -> Variant | None:
+        """Return the variant of that name, or None if it was not made yet.
+
+        :param original: the key of the image.
+        """
         only = [Filter("id", original, COMPARISON.EQ)]
-        rows = self._storage.list_all(VARIANT, _parent(original, name), filters=only)
+        rows = self._storage.list_all(VARIANT_ROWS, _parent(original, name), filters=only)
         return _variant(rows[0]) if rows else None
 
     def of(self, originals: Iterable[str]) -> list[Variant]:
-        """Those of any number of images."""
+        """Return the variants of any number of images.
+
+        :param originals: the keys of the images.
+        """
         found: list[Variant] = []
         for page in pages(originals):
-            only = [Filter("id", page, COMPARISON.IN)]
-            for rows in self._pages(*only):
+            for rows in self._pages(Filter("id", page, COMPARISON.IN)):
                 found += map(_variant, rows)
         return found
 
     def add(self, variant: Variant) -> bool:
-        """Write it down; False if there is one of that name already."""
+        """Write the variant down; return False if there is one of that name already."""
         row = asdict(variant)
         row.pop("modified")
         row["id"] = row.pop("original")
         try:
-            self._storage.create(VARIANT, _parent(variant.original, variant.name), row)
+            self._storage.create(VARIANT_ROWS, _parent(variant.original, variant.name), row)
         except UnicityError:
             return False
         return True
 
     def drop(self, variants: Iterable[Variant]) -> None:
-        """Forget them. Again does nothing."""
+        """Forget the variants. Idempotent."""
         for page in pages(variants):
-            # By their keys too: another one of that name may have been made since.
-            same = [
-                Filter("id", list({variant.original for variant in page}), COMPARISON.IN),
+            originals = {variant.original for variant in page}
+            delete_rows(
+                self._storage,
+                VARIANT_ROWS,
+                f"{VARIANTS_PARENT}/*",
+                Filter("id", list(originals), COMPARISON.IN),
+                # By their keys too: another variant of that name may have been made since.
                 Filter("key", [variant.key for variant in page], COMPARISON.IN),
-            ]
-            parent = f"{VARIANTS_PARENT}/*"
-            self._storage.delete_all(VARIANT, parent, filters=same, with_deleted=False)
+                most=len(page),
+            )
 
     def all(self) -> Iterator[Variant]:
-        """Every variant on the server, read a page at a time."""
+        """Yield every variant on the server, read a page at a time."""
         for rows in self._pages():
             yield from map(_variant, rows)
 
     def _pages(self, *filters: Filter) -> Iterator[list[Row]]:
-        """Keyset paging, by what no two rows have both."""
-        order = [Sort("id", 1), Sort("key", 1)]
-        start, after = [], []
-        while True:
-            rows = self._storage.list_all(
-                VARIANT,
-                f"{VARIANTS_PARENT}/*",
-                filters=[*filters, *start],
-                sorting=order,
-                pagination_rules=after,
-                limit=PAGE,
-            )
-            if rows:
-                yield rows
-            if len(rows) < PAGE:
-                return
-            last, key = rows[-1]["id"], rows[-1]["key"]
-            # Says nothing new, but PostgreSQL does not see that the rules begin there.
-            start = [Filter("id", last, COMPARISON.MIN)]
-            after = [
-                [Filter("id", last, COMPARISON.EQ), Filter("key", key, COMPARISON.GT)],
-                [Filter("id", last, COMPARISON.GT)],
-            ]
+        list_all = partial(self._storage.list_all, VARIANT_ROWS, f"{VARIANTS_PARENT}/*")
+        return keyset(list_all, *filters, by=("id", "key"))
 
 
 def _parent(original: str, name: str) -> str:
+    # Kinto's timestamps are unique below a parent: the digits keep those of images apart.
     return f"{VARIANTS_PARENT}/{name}-{sha256(original.encode()).hexdigest()[:8]}"
 
 

@@ -1,7 +1,7 @@
-"""The settings: parsed once, refused at start when wrong.
+"""The settings: parsed once, and refused at start if they are wrong.
 
-Their prefix is ``kinto.attachment.`` in the ini file (``attachment.`` once Kinto has read it).
-What applies to one bucket or collection is written
+Their prefix is ``kinto.attachment.`` in the ini file, and ``attachment.`` once Kinto has read it.
+A setting for one bucket or collection is written
 ``attachment.resources.{bucket}[.{collection}].{name}``.
 """
 
@@ -21,13 +21,16 @@ from .table import SETTINGS
 
 PREFIX = "attachment."
 
+STORAGE_OPTIONS = "storage."
+"""What follows the prefix in a setting that only a storage of another package understands."""
+
 PUBLIC_MEDIA = KeyTemplate("_media", "{shard}/{hash}")
 PRIVATE_MEDIA = KeyTemplate("private/_media", "{shard}/{hash}")
 PENDING_MEDIA = KeyTemplate("private/_media-pending", "{uuid}")
-"""Where the media store has its files: no id in Kinto begins like these folders."""
+"""Where the media store keeps its files. No id in Kinto begins like these folders."""
 
 VARIANTS = KeyTemplate("private/_variants", "{shard}/{hash}/{uuid}")
-"""Other sizes of images, below the hash of the image that they are of."""
+"""Where the resized copies of an image lie: below its hash."""
 
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -47,14 +50,17 @@ class Settings(Mapping[str, Any]):
         values: Mapping[str, Any],
         resources: Mapping[tuple[str, ...], Mapping[str, Any]],
         is_public: bool = False,
+        storage_options: Mapping[str, str] = MappingProxyType({}),
     ):
         self._values = values
+        self.storage_options = storage_options
+        """The settings ``attachment.storage.*``, as text, for a storage of another package."""
         self._policies = {
             ids: self._make_policy(ids, resources) for ids in ((), *sorted(resources))
         }
         self.media, self.pending = self._media_policies(is_public)
         self.variants = replace(self.pending, template=VARIANTS, max_size=0)
-        self.apart = (self.media, self.pending, self.variants)
+        self.reserved_policies = (self.media, self.pending, self.variants)
         self.storage = self._find_storage()
 
     def __getitem__(self, name: str) -> Any:
@@ -67,17 +73,18 @@ class Settings(Mapping[str, Any]):
         return len(self._values)
 
     def policy(self, bucket: str, collection: str) -> Policy:
-        """What applies to a collection: its own settings, else its bucket's, else everybody's."""
+        """Return what applies to a collection: its own settings, else those of its bucket, else the
+        general ones."""
         policies = self._policies
         return policies.get((bucket, collection)) or policies.get((bucket,)) or policies[()]
 
     @property
     def policies(self) -> tuple[Policy, ...]:
-        """Those of records: everybody's, and those of single buckets and collections."""
+        """The policies of records: the general one, and those of single buckets and collections."""
         return tuple(self._policies.values())
 
     def policy_of(self, ref: Ref) -> Policy:
-        """What applies to whoever has a blob."""
+        """Return what applies to the owner of a blob."""
         if isinstance(ref, MediaRef):
             return self.media
         if isinstance(ref, UploadRef):
@@ -85,21 +92,21 @@ class Settings(Mapping[str, Any]):
         return self.policy(ref.bucket, ref.collection)
 
     def makes(self, key: str) -> bool:
-        """Whether the key is one that this server would give a file today."""
-        return bool(self.makers(key))
+        """Return whether this server could give that key to a file today."""
+        return bool(self.matching_policies(key))
 
     def makes_once(self, key: str) -> bool:
-        """Whether it would give that key to one file only, and never again."""
-        return any(policy.template.unique for policy in self.makers(key))
+        """Return whether this server gives that key to one file only, and never again."""
+        return any(policy.template.unique for policy in self.matching_policies(key))
 
-    def makers(self, key: str) -> list[Policy]:
-        """Those by which a file may have been given that key."""
-        policies = (*self.policies, *self.apart)
+    def matching_policies(self, key: str) -> list[Policy]:
+        """Return the policies that can have given a file that key."""
+        policies = (*self.policies, *self.reserved_policies)
         return [policy for policy in policies if policy.template.makes(key)]
 
     @property
     def advertised_url(self) -> str | None:
-        """The base URL for clients: empty if locations are whole, None if nothing is known."""
+        """The base URL for clients: empty if locations are complete URLs, None if it is unknown."""
         private = any(policy.private for policy in self._policies.values())
         return self["extra.base_url"] or self["base_url"] or ("" if private else None)
 
@@ -112,12 +119,14 @@ class Settings(Mapping[str, Any]):
         try:
             template = KeyTemplate(values["folder"], pattern)
             if template.shared and values["private"]:
-                # The bytes may be public too: that is another object, with another ACL.
+                # The same bytes may also be public: as another object, with another ACL.
                 template = KeyTemplate(f"private/{values['folder'].lstrip('/')}", pattern)
         except SettingError as error:
             raise SettingError(f"{PREFIX}{where}{error.key}", error.reason) from error
         if re.match("(private/)?_(media|variants)", template.text):
-            raise SettingError(f"{PREFIX}{where}folder", "is that of the media store, or of images")
+            raise SettingError(
+                f"{PREFIX}{where}folder", "is reserved for the media store and for resized images"
+            )
         return Policy(
             template=template,
             keep_old_files=values["keep_old_files"],
@@ -129,8 +138,8 @@ class Settings(Mapping[str, Any]):
         )
 
     def _media_policies(self, is_public: bool) -> tuple[Policy, Policy]:
-        """Those of the media store, and of what it has not verified yet: nobody's extensions and
-        old files there."""
+        """Return the policies of the media store, and of its uploads whose hash is unchecked. They
+        take files of any extension and keep no old ones."""
         kept = replace(
             self._policies[()],
             template=PUBLIC_MEDIA if is_public else PRIVATE_MEDIA,
@@ -143,6 +152,9 @@ class Settings(Mapping[str, Any]):
     def _find_storage(self) -> str:
         needed = {"gcs": "gcloud.bucket_name", "s3": "aws.bucket_name", "local": "base_path"}
         storage = self["storage"]
+        if self.storage_options and storage in ("auto", "memory", *needed):
+            key = f"{PREFIX}{STORAGE_OPTIONS}{min(self.storage_options)}"
+            raise SettingError(key, "is only for a storage of another package, see storage")
         if storage == "auto":
             storage = next((name for name, key in needed.items() if self[key]), "")
             if not storage:
@@ -154,11 +166,14 @@ class Settings(Mapping[str, Any]):
         elif storage in needed and not self[needed[storage]]:
             raise SettingError(f"{PREFIX}{needed[storage]}", f"{storage} storage needs it")
         if self["aws.host"] and self["aws.endpoint_url"]:
-            raise SettingError(f"{PREFIX}aws.host", "contradicts aws.endpoint_url, set one of them")
+            raise SettingError(
+                f"{PREFIX}aws.host", "contradicts aws.endpoint_url, set only one of them"
+            )
         if self["aws.port"] and not self["aws.host"]:
             raise SettingError(f"{PREFIX}aws.port", "needs aws.host")
-        serves = {"redirect": ("s3", "gcs"), "accel": ("local",)}
-        if storage not in serves.get(self["download"], (storage,)):
+        # open_storage() judges the storages of other packages.
+        unable = {"redirect": ("local", "memory"), "accel": ("s3", "gcs", "memory")}
+        if storage in unable.get(self["download"], ()):
             raise SettingError(
                 f"{PREFIX}download", f"{self['download']!r} is not for {storage} storage"
             )
@@ -166,12 +181,13 @@ class Settings(Mapping[str, Any]):
 
 
 def read_settings(raw: Mapping[str, Any]) -> Settings:
-    """The settings of this plugin among all of Kinto's.
+    """Read the settings of this plugin among all of Kinto's.
 
     :param raw: names without the ``kinto.`` prefix, values as in the ini file.
-    :raises SettingError: the first that is unknown or malformed, by its name.
+    :raises SettingError: if one is unknown or malformed; it names the first of them.
     """
     values = {setting.name: setting.parse(setting.default) for setting in SETTINGS}
+    options: dict[str, str] = {}
     given: dict[str, Any] = {}
     resources: dict[tuple[str, ...], dict[str, Any]] = {}
     for key in sorted(name for name in raw if name.startswith(PREFIX)):
@@ -179,11 +195,15 @@ def read_settings(raw: Mapping[str, Any]) -> Settings:
         if name.startswith("resources."):
             ids, name = _split_resource(key)
             _set(resources.setdefault(ids, {}), key, name, raw[key])
+        elif name.startswith(STORAGE_OPTIONS):
+            options[name.removeprefix(STORAGE_OPTIONS)] = str(raw[key])
         else:
             _set(given, key, name, raw[key])
     values.update(given)
     is_public = "system.Everyone" in aslist(raw.get("media_read_principals", ""))
-    return Settings(MappingProxyType(values), MappingProxyType(resources), is_public)
+    return Settings(
+        MappingProxyType(values), MappingProxyType(resources), is_public, MappingProxyType(options)
+    )
 
 
 def _set(values: dict[str, Any], key: str, name: str, value: Any) -> None:
@@ -195,12 +215,15 @@ def _set(values: dict[str, Any], key: str, name: str, value: Any) -> None:
     except ValueError as error:
         raise SettingError(key, str(error)) from error
     if values.get(setting.name, parsed) != parsed:
-        raise SettingError(key, f"contradicts {setting.name}, an other name of the same setting")
+        raise SettingError(key, f"contradicts {setting.name}, another name of the same setting")
     values[setting.name] = parsed
 
 
 def _split_resource(key: str) -> tuple[tuple[str, ...], str]:
-    """``attachment.resources.blog.articles.folder`` -> ``("blog", "articles"), "folder"``"""
+    """Return the ids and the name in a key.
+
+    ``attachment.resources.blog.articles.folder`` -> ``("blog", "articles"), "folder"``
+    """
     parts = key.split(".")[2:]
     if len(parts) not in (2, 3) or not all(parts):
         raise SettingError(key, f"Configuration rule malformed: `{key}`")

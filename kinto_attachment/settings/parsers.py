@@ -1,13 +1,14 @@
-"""What the text of a setting means. Each raises ``ValueError`` with the reason when it is wrong."""
+"""From the text of an ini file to a value. Every parser raises ``ValueError`` with the reason if
+the text is wrong."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from pyramid_storage.extensions import resolve_extensions
-
 from ..files.mimetype import accept_mimetype
+from .extensions import resolve_extensions
 
 
 def parse_text(value: Any) -> str:
@@ -23,49 +24,31 @@ def parse_flag(value: Any) -> bool:
     raise ValueError(f"{text!r} is neither true nor false")
 
 
-def parse_size(value: Any) -> int:
-    return _whole_number(value, "a number of bytes")
+def integer(minimum: int = 0, maximum: float = math.inf, unit: str = "") -> Callable[[Any], int]:
+    """Return a parser of whole numbers; an empty text is 0 where that is allowed.
 
+    :param unit: what is counted, in the plural, for the error message.
 
-def parse_count(value: Any) -> int:
-    text = parse_text(value)
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise ValueError(f"{text!r} is not a number above 0")
-    return int(text)
+    >>> integer(1, 64, "processes")("8")
+    8
+    >>> integer(1, 64, "processes")("99")
+    Traceback (most recent call last):
+    ...
+    ValueError: '99' is not a whole number of processes from 1 to 64
+    """
+    what = f"a whole number of {unit}" if unit else "a whole number"
+    if maximum < math.inf:
+        what += f" from {minimum} to {maximum}"
+    elif minimum:
+        what += f" of at least {minimum}"
 
+    def parse(value: Any) -> int:
+        text = parse_text(value) or ("" if minimum else "0")
+        if not (text.isascii() and text.isdigit() and minimum <= int(text) <= maximum):
+            raise ValueError(f"{text!r} is not {what}")
+        return int(text)
 
-def parse_number(value: Any) -> int:
-    return _whole_number(value, "a whole number")
-
-
-def _whole_number(value: Any, what: str) -> int:
-    text = parse_text(value) or "0"
-    if not text.isascii() or not text.isdigit():
-        raise ValueError(f"{text!r} is not {what}")
-    return int(text)
-
-
-def parse_few(value: Any) -> int:
-    """Of processes."""
-    count = parse_count(value)
-    if count > 64:
-        raise ValueError(f"{count} is not a number of 1 to 64")
-    return count
-
-
-def parse_memory(value: Any) -> int:
-    """Of a process that can do anything at all."""
-    size = parse_size(value)
-    if size < 512 * 1024 * 1024:
-        raise ValueError(f"{size} bytes are less than the 536870912 that are needed")
-    return size
-
-
-def parse_quality(value: Any) -> int:
-    quality = parse_count(value)
-    if quality > 100:
-        raise ValueError(f"{quality} is not a quality of 1 to 100")
-    return quality
+    return parse
 
 
 def parse_sizes(value: Any) -> frozenset[tuple[int, int]]:
@@ -83,13 +66,6 @@ def parse_id(value: Any) -> str:
     if text == "default" or (text and not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_-]*", text)):
         raise ValueError(f"{text!r} is no id of a bucket or collection")
     return text
-
-
-def parse_whole_seconds(value: Any) -> int:
-    text = parse_text(value)
-    if not (text.isascii() and text.isdigit() and 0 < int(text) <= 7 * 24 * 3600):
-        raise ValueError(f"{text!r} is not a whole number of seconds, at most a week")
-    return int(text)
 
 
 def parse_seconds(value: Any) -> float:
@@ -129,10 +105,9 @@ def parse_endpoint(value: Any) -> str:
 
 
 def parse_port(value: Any) -> str:
+    """A TCP port, or nothing."""
     text = parse_text(value)
-    if text and not (text.isdigit() and 0 < int(text) < 65536):
-        raise ValueError(f"{text!r} is not a port")
-    return text
+    return str(integer(1, 65535)(text)) if text else ""
 
 
 def parse_extensions(value: Any) -> frozenset[str]:
@@ -141,7 +116,7 @@ def parse_extensions(value: Any) -> frozenset[str]:
     text = parse_text(value)
     if "any" in text.split("+"):
         return frozenset()
-    return frozenset(extension.lower().lstrip(".") for extension in resolve_extensions(text))
+    return resolve_extensions(text)
 
 
 def parse_mimetypes(value: Any) -> Mapping[str, str]:

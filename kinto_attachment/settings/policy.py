@@ -1,4 +1,4 @@
-"""What the operator wants of the files of one bucket or collection."""
+"""What applies to the files of one bucket or collection."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ from ..files.filename import extension_of
 from ..files.key import KeyTemplate
 from ..files.mimetype import (
     DEFAULT_MIMETYPE,
-    HEAD,
+    SNIFF_BYTES,
     accept_mimetype,
     contradicts,
     is_disguised,
@@ -45,7 +45,7 @@ class Policy:
         :raises ContentRefused:
         """
         file.seek(0)
-        label = self.label(filename, self.mimetype(filename, declared, file.read(HEAD)))
+        label = self.label(filename, self.mimetype(filename, declared, file.read(SNIFF_BYTES)))
         return Source(file=file, size=digest.size, digest=digest.hexdigest(), **asdict(label))
 
     def label(self, filename: str, mimetype: str) -> Label:
@@ -56,7 +56,7 @@ class Policy:
         """The type to store: the operator's for the extension, else the client's if it is
         one, else what the extension stands for, else what the bytes begin as.
 
-        :param head: the first :data:`HEAD` bytes. Markup in disguise has no type.
+        :param head: the first :data:`SNIFF_BYTES` bytes. Markup in disguise has no type.
         :raises ContentRefused: they contradict the type, and ``check_content`` is set.
 
         >>> from kinto_attachment.settings import read_settings

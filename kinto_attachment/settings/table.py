@@ -4,26 +4,29 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .parsers import (
+    integer,
     one_of,
-    parse_count,
     parse_endpoint,
     parse_extensions,
-    parse_few,
     parse_flag,
     parse_id,
-    parse_memory,
     parse_mimetypes,
-    parse_number,
     parse_path,
     parse_port,
-    parse_quality,
     parse_seconds,
-    parse_size,
     parse_sizes,
     parse_text,
     parse_url,
-    parse_whole_seconds,
 )
+
+_NUMBER = integer()
+_COUNT = integer(1)
+_BYTES = integer(unit="bytes")
+# A worker with less memory than this cannot decode anything.
+_MEMORY = integer(512 * 1024 * 1024, unit="bytes")
+_PROCESSES = integer(1, 64, "processes")
+_QUALITY = integer(1, 100)
+_LIFETIME = integer(1, 7 * 24 * 3600, "seconds")
 
 
 class Setting(NamedTuple):
@@ -41,10 +44,11 @@ class Setting(NamedTuple):
 SETTINGS: tuple[Setting, ...] = (
     Setting(
         "storage",
-        one_of("auto", "local", "s3", "gcs", "memory"),
+        parse_text,
         "auto",
-        "Where the files are; ``auto`` is ``gcs``, ``s3`` or ``local``, "
-        "the first whose settings are there.",
+        "Where the files are: ``local``, ``s3``, ``gcs`` or ``memory``. ``auto`` is ``gcs``, "
+        "``s3`` or ``local``, the first whose settings are there. A storage of your own is named "
+        "by its class, such as ``package.module.MyStorage``, or by an entry point.",
     ),
     Setting(
         "base_url",
@@ -105,7 +109,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "max_size",
-        parse_size,
+        _BYTES,
         "0",
         "Largest file in bytes; 0 is no limit.",
         per_resource=True,
@@ -135,7 +139,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "redirect_expires",
-        parse_whole_seconds,
+        _LIFETIME,
         "300",
         "Seconds that a signed URL is good for.",
     ),
@@ -161,13 +165,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("library.collection", parse_id, "media", "Its collection."),
     Setting(
         "library.unclaimed_ttl",
-        parse_whole_seconds,
+        _LIFETIME,
         "86400",
         "Seconds that an upload waits to become an object of the library.",
     ),
     Setting("unsplash.access_key", parse_text, "", "Access key for ``/unsplash/{id}``."),
     Setting("unsplash.api_url", parse_endpoint, "https://api.unsplash.com", "Where Unsplash is."),
-    Setting("unsplash.max_size", parse_count, "52428800", "Largest photo in bytes."),
+    Setting("unsplash.max_size", _COUNT, "52428800", "Largest photo in bytes."),
     Setting(
         "unsplash.timeout",
         parse_seconds,
@@ -182,22 +186,22 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "images.step",
-        parse_number,
+        _NUMBER,
         "0",
         "Or those whose width and height are multiples of this; 0 is no limit.",
     ),
-    Setting("images.max_side", parse_count, "4096", "Largest width or height of what is made."),
+    Setting("images.max_side", _COUNT, "4096", "Largest width or height of what is made."),
     Setting(
         "images.max_variants",
-        parse_count,
+        _COUNT,
         "200",
         "Sizes that are kept of one image; the oldest makes room for another.",
     ),
-    Setting("images.max_pixels", parse_count, "50000000", "Largest image that is resized."),
-    Setting("images.max_bytes", parse_count, "104857600", "Largest file that is resized."),
-    Setting("images.jpeg_quality", parse_quality, "80", "Of JPEG."),
-    Setting("images.webp_quality", parse_quality, "80", "Of WebP."),
-    Setting("images.avif_quality", parse_quality, "60", "Of AVIF."),
+    Setting("images.max_pixels", _COUNT, "50000000", "Largest image that is resized."),
+    Setting("images.max_bytes", _COUNT, "104857600", "Largest file that is resized."),
+    Setting("images.jpeg_quality", _QUALITY, "80", "Of JPEG."),
+    Setting("images.webp_quality", _QUALITY, "80", "Of WebP."),
+    Setting("images.avif_quality", _QUALITY, "60", "Of AVIF."),
     Setting(
         "images.negotiate",
         parse_flag,
@@ -206,18 +210,18 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "images.cache_seconds",
-        parse_number,
+        _NUMBER,
         "0",
         "Seconds that a process remembers which files of the library everybody may see: they are "
         "served several times faster, and for as long after they were deleted, or "
         "hidden.",
     ),
     Setting(
-        "images.workers", parse_few, "1", "Images made at the same time, by each server process."
+        "images.workers", _PROCESSES, "1", "Images made at the same time, by each server process."
     ),
-    Setting("images.queue", parse_number, "16", "How many may wait for that; others get a 503."),
+    Setting("images.queue", _NUMBER, "16", "How many may wait for that; others get a 503."),
     Setting("images.timeout", parse_seconds, "10", "Seconds that one image may take."),
-    Setting("images.memory", parse_memory, "1610612736", "Bytes of address space it may take."),
+    Setting("images.memory", _MEMORY, "1610612736", "Bytes of address space it may take."),
     Setting(
         "spool_dir",
         parse_text,
@@ -244,7 +248,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "aws.timeout", parse_seconds, "5", "Seconds to connect, or to wait for an answer, once."
     ),
-    Setting("aws.num_retries", parse_size, "1", "How often a request is repeated."),
+    Setting("aws.num_retries", _NUMBER, "1", "How often a request is repeated."),
     Setting(
         "gcloud.credentials",
         parse_text,

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from datetime import datetime
 from itertools import chain
 from tempfile import TemporaryFile
 from typing import BinaryIO, TypeVar
@@ -24,26 +23,8 @@ class Storage:
 
     base_url = ""
 
-    def discard_unfinished(
-        self, before: datetime, is_ours: Callable[[str], bool], dry_run: bool = False
-    ) -> Iterator[str]:
-        """Nothing here is ever half there."""
-        return iter(())
-
     def url(self, key: str) -> str:
         return self.base_url + check_key(key)
-
-    def sign(
-        self,
-        key: str,
-        method: str = "GET",
-        expires: int = 3600,
-        disposition: str | None = None,
-        mimetype: str | None = None,
-    ) -> str | None:
-        """None: there are no signed URLs here."""
-        check_key(key)
-        return None
 
 
 class RemoteStorage(Storage):

@@ -15,11 +15,11 @@ from ..errors import StorageUnavailable
 
 logger = logging.getLogger(__name__)
 
-LIMIT = 3
+SLOW_FAILURES = 3
 """Calls in a row that failed slowly: one may be the fault of what was asked."""
 
 
-class Breaker:
+class CircuitBreaker:
     """Counts the calls that were given up, and forbids others while there were only such.
 
     Those that fail fast are not counted: they hold nobody, and a storage that refuses one request
@@ -64,7 +64,7 @@ class Breaker:
 
     def _check(self, key: str) -> None:
         with self._lock:
-            if self._failures < LIMIT:
+            if self._failures < SLOW_FAILURES:
                 return
             left = self._next - self._clock()
             if left > 0:
@@ -77,7 +77,7 @@ class Breaker:
             before, self._failures = self._failures, self._failures + 1 if slow_failure else 0
             if slow_failure:
                 self._next = self._clock() + self._pause
-        if self._failures == LIMIT > before:
+        if self._failures == SLOW_FAILURES > before:
             logger.warning("The storage does not answer: calls fail at once until it does.")
-        elif before >= LIMIT and not slow_failure:
+        elif before >= SLOW_FAILURES and not slow_failure:
             logger.warning("The storage does not let callers wait any more.")

@@ -25,8 +25,9 @@ from ..settings import Settings
 from . import IStorage, Stat
 from .base import RemoteStorage, at_once, read_spool_dir
 from .gcs_bucket import Bucket, ObjectChunks, Resumable, translated
+from .staged import IComposingStorage, ISigningStorage, IUnfinishedStorage
 
-PART = 8 * 1024 * 1024
+PART_BYTES = 8 * 1024 * 1024
 """Bytes of one request: more go in several. A multiple of 256 KiB, as the service wants it."""
 
 MAX_COMPOSE = 32
@@ -44,7 +45,7 @@ _DELETERS = 16
 _MARK = "upload"
 
 
-@implementer(IStorage)
+@implementer(IStorage, IComposingStorage, ISigningStorage, IUnfinishedStorage)
 class GoogleCloudStorage(RemoteStorage):
     """
     :param acl: predefined ACL of new objects, or None for the bucket's.
@@ -107,7 +108,7 @@ class GoogleCloudStorage(RemoteStorage):
         if source.digest:
             blob.metadata = {**blob.metadata, "sha256": source.digest}
         source.file.seek(0)
-        if source.size <= PART:
+        if source.size <= PART_BYTES:
             self._put_small(blob, _read(key, source.file, source.size), acl)
         else:
             self._put_large(blob, source, acl)
@@ -243,8 +244,8 @@ class GoogleCloudStorage(RemoteStorage):
             )
         upload = Resumable(self._bucket, url, source.size)
         try:
-            for start in range(0, source.size, PART):
-                part = _read(blob.name, source.file, min(PART, source.size - start))
+            for start in range(0, source.size, PART_BYTES):
+                part = _read(blob.name, source.file, min(PART_BYTES, source.size - start))
                 with self._claiming(blob):
                     upload.put(blob, part)
         except BaseException:

@@ -24,7 +24,7 @@ from requests.adapters import HTTPAdapter
 from ..errors import BlobExists, BlobNotFound, StorageUnavailable
 from ..files.blob import CHUNK
 from ..files.key import check_key
-from .circuit_breaker import Breaker
+from .circuit_breaker import CircuitBreaker
 
 _CONNECTIONS = 50  # kept open, one a thread of a large server
 
@@ -88,7 +88,7 @@ class Bucket:
         self._uniform = uniform
         self._timeout = timeout
         self._retry = DEFAULT_RETRY.with_timeout(1.5 * timeout).with_delay(0.2, 2)
-        self._breaker = Breaker(patience=timeout / 2, pause=timeout)
+        self._breaker = CircuitBreaker(patience=timeout / 2, pause=timeout)
         self._lock = Lock()
         self._connection: _Connection | None = None
         self._seen = False
@@ -220,7 +220,7 @@ class Resumable:
         self._checksum = google_crc32c.Checksum()
 
     def put(self, blob: Blob, part: bytes) -> None:
-        """Send the next bytes: :data:`PART` of them, or the last."""
+        """Send the next bytes: :data:`PART_BYTES` of them, or the last."""
         start, self._sent = self._sent, self._sent + len(part)
         self._checksum.update(part)
         digest = base64.b64encode(self._checksum.digest()).decode()

@@ -23,6 +23,7 @@ from ..files.key import check_key
 from ..settings import Settings
 from . import IStorage, Stat
 from .base import Storage
+from .staged import IComposingStorage, IUnfinishedStorage
 
 _SPOOL_PREFIX = ".kinto-attachment-spool-"
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
@@ -43,7 +44,7 @@ def _translated(key: str) -> Iterator[None]:
         raise StorageUnavailable(key, str(error)) from error
 
 
-@implementer(IStorage)
+@implementer(IStorage, IComposingStorage, IUnfinishedStorage)
 class LocalFileStorage(Storage):
     """
     :param base_path: the folder, created when it is first needed.

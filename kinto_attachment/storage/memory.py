@@ -15,9 +15,10 @@ from ..files.key import check_key
 from ..settings import Settings
 from . import IStorage, Stat
 from .base import Storage
+from .staged import IComposingStorage
 
 
-@implementer(IStorage)
+@implementer(IStorage, IComposingStorage)
 class MemoryFileStorage(Storage):
     """
     >>> MemoryFileStorage().url("a.txt")

@@ -1,34 +1,46 @@
-"""The calls of pyramid_storage, answered by a storage of ours.
+"""``request.attachment``: the calls of pyramid_storage, answered by a storage of ours.
 
-Applications that use ``request.attachment``, or look up ``IFileStorage`` in the registry, go on
-working: https://pythonhosted.org/pyramid_storage/.
+Applications that use ``request.attachment`` or look up ``IFileStorage`` in the registry keep
+working: https://pythonhosted.org/pyramid_storage/. Where that package is installed, its interface
+and its exception are used; elsewhere this module has its own.
 """
 
 import os
 from dataclasses import replace
 from typing import Any, BinaryIO
 
-from pyramid_storage.exceptions import FileNotAllowed
-from pyramid_storage.extensions import resolve_extensions
-from pyramid_storage.interfaces import IFileStorage
-from zope.interface import implementer
+from zope.interface import Interface, implementer
 
 from ..errors import BlobExists, BlobNotFound, FilenameRefused
-from ..files.blob import Digest
+from ..files.blob import CHUNK, Digest
 from ..files.key import KeyTemplate
 from ..files.ref import RecordRef
 from ..settings import Settings
+from ..settings.extensions import resolve_extensions
 from . import IStorage
+
+try:
+    from pyramid_storage.exceptions import FileNotAllowed
+    from pyramid_storage.interfaces import IFileStorage
+except ImportError:
+
+    class IFileStorage(Interface):
+        """The utility under which the registry has :class:`PyramidStorage`."""
+
+    class FileNotAllowed(Exception):
+        """The extension of a file is not allowed."""
+
 
 _NO_RECORD = RecordRef("", "", "")
 
 
 @implementer(IFileStorage)
 class PyramidStorage:
-    """
+    """The calls of pyramid_storage.
+
     :param storage: does the work.
 
-    Files saved by these calls are the application's: they are not linked to a record.
+    Files that are saved by these calls belong to the application: no record is linked to them.
     """
 
     def __init__(self, storage: IStorage, settings: Settings):
@@ -36,19 +48,20 @@ class PyramidStorage:
         self._policy = settings.policy("", "")
 
     def url(self, filename: str) -> str:
-        """URL of a key."""
+        """Return the URL of a key."""
         return self.storage.url(filename) if filename else self.storage.base_url
 
     def path(self, filename: str) -> str:
-        """Path of the file of a key.
+        """Return the path of the file of a key.
 
-        :raises NotImplementedError: the storage has no files.
+        :raises NotImplementedError: if the storage has no files.
         """
         if not hasattr(self.storage, "path"):
             raise NotImplementedError("this storage has no paths")
         return self.storage.path(filename)
 
     def exists(self, filename: str) -> bool:
+        """Return whether there is such a key."""
         try:
             self.storage.stat(filename)
         except BlobNotFound:
@@ -56,17 +69,17 @@ class PyramidStorage:
         return True
 
     def delete(self, filename: str) -> bool:
-        """Whether there was something to delete."""
+        """Delete a key; return whether there was something to delete."""
         existed = self.exists(filename)
         self.storage.delete([filename])
         return existed
 
     def save(self, fs: Any, *args: Any, **kwargs: Any) -> str:
-        """Save an upload as WebOb has them, with ``file`` and ``filename``; its key."""
+        """Save an upload as WebOb represents it, with ``file`` and ``filename``; return its key."""
         return self.save_file(fs.file, fs.filename, *args, **kwargs)
 
     def save_filename(self, filename: str, *args: Any, **kwargs: Any) -> str:
-        """Save a file of this machine; its key."""
+        """Save a file of this machine; return its key."""
         with open(filename, "rb") as file:
             return self.save_file(file, os.path.basename(filename), *args, **kwargs)
 
@@ -78,10 +91,11 @@ class PyramidStorage:
         randomize: bool = False,
         extensions: Any = None,
     ) -> str:
-        """Save a file under its name, or a random one; its key, which is never one in use.
+        """Save a file under its own name or a random one; return its key, which is never one that
+        was in use.
 
-        :param extensions: those allowed; an empty tuple for any.
-        :raises FileNotAllowed: another extension.
+        :param extensions: those that are allowed; an empty tuple allows all.
+        :raises FileNotAllowed: if the file has another extension.
         """
         self._check(filename, extensions)
         pattern = "{uuid}{extension}" if randomize else "{filename}"
@@ -90,10 +104,10 @@ class PyramidStorage:
         digest = Digest()
         with self.storage.spool() as spool:
             file.seek(0)
-            while chunk := file.read(256 * 1024):
+            while chunk := file.read(CHUNK):
                 digest.update(chunk)
                 spool.write(chunk)
-            # Who saves it may delete it and save another under its name.
+            # The application may delete the file and save another one under its name.
             source = replace(self._policy.source(spool, filename, None, digest), immutable=False)
             for key in template.keys(_NO_RECORD, filename, source.digest):
                 if not self.storage.exclusive and self.exists(key):

@@ -21,8 +21,17 @@ from ..files.key import check_key
 from ..settings import Settings
 from . import IStorage, Stat
 from .base import RemoteStorage, at_once, read_spool_dir
-from .circuit_breaker import Breaker
-from .s3_multipart import COPY, DELETED, PART, WORKERS, compose_parts, read_parts, send_all
+from .circuit_breaker import CircuitBreaker
+from .s3_multipart import (
+    COPY_BYTES,
+    DELETE_KEYS,
+    PART_BYTES,
+    WORKERS,
+    compose_parts,
+    read_parts,
+    send_all,
+)
+from .staged import IComposingStorage, ISigningStorage, IUnfinishedStorage
 
 NOT_FOUND = {"NoSuchKey", "NotFound", "404"}
 # The last three: an answer that lacks what S3 always says, or says nonsense; a connection cut.
@@ -78,7 +87,7 @@ CONNECTIONS = 50
 _EMPTY_RANGE = {"InvalidRange", "416"}
 
 
-@implementer(IStorage)
+@implementer(IStorage, IComposingStorage, ISigningStorage, IUnfinishedStorage)
 class S3FileStorage(RemoteStorage):
     """
     :param bucket_name: exists already.
@@ -110,7 +119,7 @@ class S3FileStorage(RemoteStorage):
         self._options = options or {}
         self._config = Config(max_pool_connections=CONNECTIONS, **(config or {}))
         timeout = self._config.read_timeout
-        self._breaker = Breaker(patience=timeout / 2, pause=timeout)
+        self._breaker = CircuitBreaker(patience=timeout / 2, pause=timeout)
         self._acl = acl
         self.spool_dir = spool_dir
         self._client: tuple[int, Any] | None = None
@@ -173,7 +182,7 @@ class S3FileStorage(RemoteStorage):
     def put(self, key: str, source: Source) -> None:
         check_key(key)
         headers = self._headers(source.label)
-        if source.size > PART:
+        if source.size > PART_BYTES:
             self._put_parts(key, read_parts(source), headers)
             return
         body = b"".join(source.chunks())
@@ -210,7 +219,7 @@ class S3FileStorage(RemoteStorage):
 
     def delete(self, keys: Iterable[str]) -> None:
         keys = iter(keys)
-        pages = iter(lambda: list(islice(keys, DELETED)), [])
+        pages = iter(lambda: list(islice(keys, DELETE_KEYS)), [])
         first = next(pages, None)
         if first is None:
             return
@@ -256,7 +265,7 @@ class S3FileStorage(RemoteStorage):
             with self._call(key):
                 self.client.put_object(Bucket=self.bucket_name, Key=key, Body=b"", **headers)
             return
-        if len(sizes) == 1 and sizes[0][1] <= COPY:
+        if len(sizes) == 1 and sizes[0][1] <= COPY_BYTES:
             self._copy(sizes[0][0], key, headers)
             return
         self._put_parts(key, compose_parts(self.open, self.bucket_name, sizes), headers)

@@ -12,11 +12,11 @@ from ..files.blob import Source
 from .base import at_once
 
 MIB = 1024 * 1024
-MIN_PART = PART = 5 * MIB
-MAX_PART = 5 * 1024 * MIB
+MIN_PART_BYTES = PART_BYTES = 5 * MIB
+MAX_PART_BYTES = 5 * 1024 * MIB
 MAX_PARTS = 10_000
 
-COPY = 64 * MIB
+COPY_BYTES = 64 * MIB
 """Bytes copied by one request, so that a slow server answers it in time: SeaweedFS takes more
 than 5 seconds for 1 GiB."""
 
@@ -24,7 +24,7 @@ WORKERS = 4
 """Requests on their way at once; of parts, each is held in memory, and the next one: so parts are
 as small as they may be."""
 
-DELETED = 250
+DELETE_KEYS = 250
 """Keys in one DeleteObjects, of 1000 that S3 takes: a few such requests at once are done sooner
 than one."""
 
@@ -36,7 +36,7 @@ def read_parts(source: Source) -> Iterator[Part]:
 
     :raises StorageUnavailable: there are more or fewer than were received.
     """
-    size = max(PART, -(-source.size // MAX_PARTS))
+    size = max(PART_BYTES, -(-source.size // MAX_PARTS))
     left = source.size
     source.file.seek(0)
     while body := _read_exactly(source.file, size):
@@ -59,22 +59,22 @@ def compose_parts(
     """
     small = BytesIO()
     # Half of the parts there may be: each blob adds up to one more.
-    copy = max(COPY, -(-sum(size for _, size in sizes) // (MAX_PARTS // 2)))
-    copy = min(copy, MAX_PART - MIN_PART)
+    copy = max(COPY_BYTES, -(-sum(size for _, size in sizes) // (MAX_PARTS // 2)))
+    copy = min(copy, MAX_PART_BYTES - MIN_PART_BYTES)
     for key, size in sizes:
         start = 0
-        if small.tell() or size < MIN_PART:
-            start = min(size, max(0, MIN_PART - small.tell()))
-            start = size if size - start < MIN_PART else start
+        if small.tell() or size < MIN_PART_BYTES:
+            start = min(size, max(0, MIN_PART_BYTES - small.tell()))
+            start = size if size - start < MIN_PART_BYTES else start
             for chunk in read(key, 0, start):
                 small.write(chunk)
-            if small.tell() >= MIN_PART:
+            if small.tell() >= MIN_PART_BYTES:
                 yield {"Body": small.getvalue()}
                 small = BytesIO()
         while start < size:
             left = size - start
             # Not one of them is to be left with less than the least.
-            length = left if left < copy + MIN_PART else copy
+            length = left if left < copy + MIN_PART_BYTES else copy
             part = {"CopySource": {"Bucket": bucket_name, "Key": key}}
             if length < size:  # S3 takes no range of a blob of 5 MiB
                 part["CopySourceRange"] = f"bytes={start}-{start + length - 1}"

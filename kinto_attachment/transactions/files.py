@@ -1,10 +1,19 @@
-"""One transaction ended, another begun: nothing is held between."""
+"""What one transaction does to files.
+
+Every change is told to :class:`FileTransaction` before it is made. Bytes that were stored are
+deleted again when the transaction fails. Bytes that lost their owner are deleted after it has
+committed; the transaction itself writes a release for them, so that ``gc`` can finish what a dying
+process leaves undone (see :mod:`kinto_attachment.rows.deletion`).
+
+The data manager only remembers. The work on the storage is done by
+:meth:`FileTransaction.settle`, after the database connection was given back.
+"""
 
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from transaction.interfaces import IDataManager
 from zope.interface import implementer
@@ -13,68 +22,32 @@ from ..errors import BlobExists, StorageUnavailable
 from ..files.blob import Label, Source
 from ..files.key import KeyTemplate
 from ..files.ref import RecordRef, Ref
-from ..rows.deletion import Claim, Claims, Releases, Rule
-from ..rows.links import Link, Links
-from ..rows.variants import Variants
+from ..rows import Rows
+from ..rows.deletion import Reservation, Rule
+from ..rows.links import Link
 from ..storage import IStorage
+from ..storage.staged import compose
 
-
-def begin_again(
-    transaction_manager: Any,
-    files: Any,
-    carry_hooks: bool = True,
-    between: Callable[[], Any] = lambda: None,
-) -> Any:
-    """End a transaction without a trace and begin another; see
-    :func:`kinto_attachment.transactions.request.restart`.
-
-    :param files: what it does to files (:class:`Files`), or None.
-    :param between: is called after the old transaction, and before the new one.
-    :returns: what it returned.
-    """
-    hooks = list(transaction_manager.get().getAfterCommitHooks()) if carry_hooks else []
-    if files:
-        files.leave()
-    transaction_manager.abort()
-    try:
-        return between()
-    finally:
-        current = transaction_manager.begin()
-        for hook, args, kwargs in hooks:
-            current.addAfterCommitHook(hook, args, kwargs)
-        if files:
-            files.join()
-
+Item = TypeVar("Item")
 
 logger = logging.getLogger(__name__)
 
-DOOMED_SECONDS = 10
-"""How long an upload waits for the deletion of what it is about to store."""
+DELETION_WAIT_SECONDS = 10
+"""How long an upload waits while ``gc`` deletes the key that it is about to store."""
 
 
 @implementer(IDataManager)
-class Files:
-    """What one transaction does to files.
+class FileTransaction:
+    """The data manager of one transaction.
 
     :param transaction_manager: ``request.tm``.
     """
 
-    def __init__(
-        self,
-        storage: IStorage,
-        links: Links,
-        releases: Releases,
-        claims: Claims,
-        variants: Variants,
-        transaction_manager: Any,
-    ):
+    def __init__(self, storage: IStorage, rows: Rows, transaction_manager: Any):
         self.transaction_manager = transaction_manager
         self._storage = storage
-        self._links = links
-        self._releases = releases
-        self._claims = claims
-        self._variants = variants
-        self._claimed: list[Claim] = []
+        self._rows = rows
+        self._reservations: list[Reservation] = []
         self._transaction: Any = None
         self._created: list[str] = []
         self._created_shared: list[str] = []
@@ -88,22 +61,22 @@ class Files:
         self._to_release: list[str] = []
 
     def join(self) -> None:
-        """Take part in the current transaction; again does nothing."""
+        """Take part in the current transaction. Idempotent."""
         current = self.transaction_manager.get()
         if self._transaction is not current:
             self._transaction = current
             current.join(self)
 
     def leave(self) -> None:
-        """Take no part in the end of the transaction, but keep the bytes that came: the same
-        is going to be tried again in another one."""
+        """Ignore the end of the current transaction, but keep the bytes that were stored: another
+        transaction is about to do the same again."""
         created, shared = self._created, self._created_shared
         self._undo_all()
         self._created, self._created_shared = created, shared
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """A transaction of its own, for who has no request: committed at the end, and settled."""
+        """Run a transaction without a request: begin, commit at the end, and settle."""
         self.transaction_manager.begin()
         self.join()
         try:
@@ -116,24 +89,24 @@ class Files:
             self.settle()
 
     def put(self, keys: Iterable[str], source: Source, template: KeyTemplate) -> str:
-        """Store the source under the first of the keys that is free.
+        """Store the source under the first of the keys that is free, and return that key.
 
         :param keys: candidates, as the template makes them.
-        :returns: the key.
+        :raises StorageUnavailable: if the storage cannot be reached.
         """
         return self._store(keys, template, source.size, lambda key: self._storage.put(key, source))
 
     def compose(
         self, parts: list[str], size: int, label: Label, keys: Iterable[str], template: KeyTemplate
     ) -> str:
-        """Store blobs that are there, one after the other, under the first of the keys that is
-        free.
+        """Join stored blobs under the first of the keys that is free, and return that key.
 
-        :param size: of them all, in bytes.
-        :returns: the key.
+        :param parts: the keys of the blobs, in order.
+        :param size: bytes of all parts together.
+        :raises BlobNotFound: if a part is missing.
         """
         return self._store(
-            keys, template, size, lambda key: self._storage.compose(parts, key, label)
+            keys, template, size, lambda key: compose(self._storage, parts, key, label)
         )
 
     def _store(
@@ -141,17 +114,17 @@ class Files:
     ) -> str:
         for key in keys:
             if template.shared:
-                self._claim(key)
+                self._reserve(key)
                 self._created_shared.append(key)
             elif template.unique:
-                # Ours, whatever becomes of it; of another key we only know when it is stored.
+                # Ours whatever happens. Any other key is ours only once it is stored.
                 self._created.append(key)
             try:
                 store(key)
             except BlobExists:
                 if template.shared:
                     self._heal(key, size, store)
-                    return key  # and so are the bytes
+                    return key  # the key is the hash: these are the same bytes
                 if template.unique:
                     self._created.remove(key)
                 continue
@@ -161,82 +134,87 @@ class Files:
         raise BlobExists("", "no key is free")
 
     def _heal(self, key: str, size: int, store: Callable[[str], None]) -> None:
-        """Under a name that says its hash something else may be, after a disk was full or broken:
-        what is asked to be stored is stored."""
+        """Store a key that is named after its hash once more if the bytes there have another
+        length, as after a full or broken disk."""
         found = self._storage.stat(key).size
         if found != size:
             logger.error("%s has %d bytes instead of %d: it is stored again.", key, found, size)
             self._storage.delete([key])
             store(key)
 
-    def _claim(self, key: str) -> None:
-        """Keep ``gc`` from deleting a key that is taken as stored. Each step is committed before
-        the next, in transactions apart from that of the request.
+    def _reserve(self, key: str) -> None:
+        """Keep ``gc`` from deleting a key that this transaction is about to link. Each step is
+        committed before the next, in transactions of their own.
 
-        :raises StorageUnavailable: it is just being deleted, and that takes long.
+        :raises StorageUnavailable: if ``gc`` is deleting the key, and does not finish in time.
         """
-        claim = self._apart(lambda: self._claims.claim(key))
-        self._claimed.append(claim)
-        deadline = time.monotonic() + DOOMED_SECONDS
-        while self._apart(lambda: self._claims.is_doomed(claim)):
+        reservation = self._outside_transaction(lambda: self._rows.reservations.reserve(key))
+        self._reservations.append(reservation)
+        deadline = time.monotonic() + DELETION_WAIT_SECONDS
+        while self._outside_transaction(lambda: self._rows.reservations.is_condemned(reservation)):
             if time.monotonic() > deadline:
                 raise StorageUnavailable(key, "it is being deleted")
             time.sleep(0.05)
 
-    def _apart(self, call: Callable[[], Any]) -> Any:
-        def committed() -> Any:
+    def _outside_transaction(self, call: Callable[[], Item]) -> Item:
+        def committed() -> Item:
             with self.transaction_manager:
                 return call()
 
-        return begin_again(self.transaction_manager, self, between=committed)
+        return restart_transaction(self.transaction_manager, self, between=committed)
 
     def expect(self, ref: RecordRef, attachment: dict[str, Any]) -> None:
-        """This transaction is about to write that attachment on the record."""
+        """Announce that this transaction is about to write that attachment on the record."""
         self._expected[ref] = attachment
 
     def expects(self, ref: RecordRef, attachment: Any) -> bool:
+        """Return whether :meth:`expect` announced exactly this."""
         return attachment is not None and self._expected.get(ref) == attachment
 
-    def link(self, link: Link, keep_old: bool, shown: Callable[[], Any]) -> None:
-        """Give the blob to the record, and let go what it had before.
+    def link(
+        self, link: Link, keep_old: bool, current_attachment: Callable[[], Any] = lambda: None
+    ) -> None:
+        """Give the blob to its owner, and release what the owner had before.
 
-        To be called after the record was written in this transaction: then it is locked, and
-        nobody else can add a link to it meanwhile.
+        Call this after the record was written in the same transaction: the record is locked then,
+        and no other transaction can link a file to it.
 
-        :param shown: the attachment that the record has now. Only asked where nothing is locked,
-            as Kinto's storage does not roll back: another upload may have come in between.
+        :param keep_old: keep the bytes that are replaced.
+        :param current_attachment: returns what the record says now. It is only called where
+            Kinto's storage does not roll back: nothing is locked there, and another upload may have
+            replaced ours since.
         """
-        before = [] if self._links.rolls_back else self._links.of(link.ref)
-        removed = self._links.remove(link.ref)
+        before = [] if self._rows.rolls_back else self._rows.links.of(link.ref)
+        removed = self._rows.links.remove(link.ref)
         winner = link
-        if before and not link.is_of(attachment := shown()):
+        if before and not link.is_of(attachment := current_attachment()):
             winner = next((other for other in before if other.is_of(attachment)), link)
-        self._links.add(winner)
-        self.drop_claims()
+        self._rows.links.add(winner)
+        self.drop_reservations()
         self.undo(lambda: self._relink(link.ref, before))
         if winner is not link:
             removed.append((link.key, link.shared))
         self.release([(key, shared) for key, shared in removed if key != winner.key], keep_old)
 
-    def drop_claims(self) -> None:
-        """What was claimed has a link by now."""
-        for claim in self._claimed:
-            self._claims.drop(claim)
+    def drop_reservations(self) -> None:
+        """Drop the reservations of this transaction, whose keys are linked by now."""
+        for reservation in self._reservations:
+            self._rows.reservations.drop(reservation)
 
     def unlink(self, ref: Ref, keep_old: bool) -> bool:
-        """Let go what the record had; whether that was anything."""
-        before = [] if self._links.rolls_back else self._links.of(ref)
-        removed = self._links.remove(ref)
+        """Release what the owner had; return whether it had anything."""
+        before = [] if self._rows.rolls_back else self._rows.links.of(ref)
+        removed = self._rows.links.remove(ref)
         self.undo(lambda: self._relink(ref, before))
         self.release(removed, keep_old)
         return bool(removed)
 
     def move(self, before: Link, link: Link) -> None:
-        """Give a record the blob that an upload has. To be called by who took the upload, which
-        nobody else can have done."""
-        self._links.remove(before.ref)
-        self.undo(lambda: self._links.add(before))
-        self.link(link, keep_old=False, shown=lambda: None)
+        """Give a record the blob of an upload. Call this only after ``UnclaimedUploads.take``
+        returned true; no other request can then be moving the same blob."""
+        self._rows.links.remove(before.ref)
+        self.undo(lambda: self._rows.links.add(before))
+        self.link(link, keep_old=False)
 
     def release(self, keys: Iterable[tuple[str, bool]], keep_old: bool) -> None:
         """Write down, in this transaction, that these ``(key, shared)`` lost their link."""
@@ -244,23 +222,23 @@ class Files:
         for key, shared in keys:
             by_rule.setdefault(Rule.of(shared, keep_old), []).append(key)
         for rule, released in by_rule.items():
-            ids = self._releases.add(released, rule)
+            ids = self._rows.releases.add(released, rule)
             if rule is Rule.DELETE:
                 self._released += ids
             for release_id in ids:
-                self.undo(lambda release_id=release_id: self._releases.drop(release_id))
+                self.undo(lambda release_id=release_id: self._rows.releases.drop(release_id))
 
     def undo(self, callback: Callable[[], None]) -> None:
         """Call back if the transaction is aborted and Kinto's storage does not roll back."""
-        if not self._links.rolls_back:
+        if not self._rows.rolls_back:
             self._undo.append(callback)
 
     def _relink(self, ref: Ref, before: list[Link]) -> None:
-        self._links.remove(ref)
+        self._rows.links.remove(ref)
         for link in before:
-            self._links.add(link)
+            self._rows.links.add(link)
 
-    # IDataManager. A successful commit calls tpc_begin, commit, tpc_vote, tpc_finish, abort.
+    # IDataManager. A successful commit calls tpc_begin, commit, tpc_vote, tpc_finish and abort.
 
     def sortKey(self) -> str:
         return "}~attachment"  # right before SQLAlchemy, whose "~" sorts last
@@ -283,10 +261,10 @@ class Files:
 
     def abort(self, transaction: Any) -> None:
         if transaction is not self._transaction:
-            return  # finished, or left
+            return  # already finished, or left
         if self._voted and self._created:
-            # The commit may have happened, or be about to, when only its answer was lost. What no
-            # record has by tomorrow ``gc`` finds.
+            # The database may have committed and only its answer was lost. If it did not, ``gc``
+            # finds the bytes.
             logger.warning("A commit is in doubt: %s", ", ".join(self._created))
         else:
             self._to_delete += self._created
@@ -306,18 +284,18 @@ class Files:
         self._transaction = None
 
     def settle(self) -> None:
-        """Do to the storage what was decided. Failures are logged: the answer to the client is
-        decided too, and what is left undone is found by ``gc``."""
+        """Do to the storage what was decided. Failures are logged only: the answer to the client
+        is decided too, and ``gc`` finds what is left undone."""
         try:
             if self._to_delete:
                 self._storage.delete(self._to_delete)
                 self._to_delete = []
             if self._to_sweep:
                 with self.transaction_manager:
-                    linked = self._links.linked(self._to_sweep)
+                    linked = self._rows.links.linked(self._to_sweep)
                     unlinked = [key for key in self._to_sweep if key not in linked]
-                    self._releases.add(unlinked, Rule.SWEEP)
-                    self.drop_claims()
+                    self._rows.releases.add(unlinked, Rule.SWEEP)
+                    self.drop_reservations()
                 self._to_sweep = []
             while self._to_release:
                 self._settle_release(self._to_release.pop(0))
@@ -328,15 +306,42 @@ class Files:
 
     def _settle_release(self, release_id: str) -> None:
         with self.transaction_manager:
-            release = self._releases.get(release_id)
-            linked = self._links.linked(release.keys) if release else set()
+            release = self._rows.releases.get(release_id)
+            linked = self._rows.links.linked(release.keys) if release else set()
             gone = [key for key in release.keys if key not in linked] if release else []
-            variants = self._variants.of(gone)
+            variants = self._rows.variants.of(gone)
         if release is None:
             return
         # No connection is held while the storage works.
         self._storage.delete([*gone, *(variant.key for variant in variants)])
         with self.transaction_manager:
             if variants:
-                self._variants.drop(variants)
-            self._releases.drop(release_id)
+                self._rows.variants.drop(variants)
+            self._rows.releases.drop(release_id)
+
+
+def restart_transaction(
+    transaction_manager: Any,
+    files: FileTransaction | None,
+    carry_hooks: bool = True,
+    between: Callable[[], Any] = lambda: None,
+) -> Any:
+    """Abort the current transaction, begin another one, and return what ``between`` returned.
+
+    :param files: the data manager to carry over, with the bytes it has stored; None if there is
+        none yet.
+    :param carry_hooks: carry over the after-commit hooks as well.
+    :param between: is called while there is no transaction.
+    """
+    hooks = list(transaction_manager.get().getAfterCommitHooks()) if carry_hooks else []
+    if files:
+        files.leave()
+    transaction_manager.abort()
+    try:
+        return between()
+    finally:
+        current = transaction_manager.begin()
+        for hook, args, kwargs in hooks:
+            current.addAfterCommitHook(hook, args, kwargs)
+        if files:
+            files.join()

@@ -1,25 +1,25 @@
-"""Files joined to Kinto's transaction, and a connection given back while bytes move."""
+"""The transaction of a request: its files, and its database connection."""
 
 from collections.abc import Callable
 from typing import TypeVar
 
 from pyramid.request import Request
 
-from .files import Files, begin_again
+from .files import FileTransaction, restart_transaction
 
 Item = TypeVar("Item")
 
 _BOUND = "attachment.files"
 
 
-def files_of(request: Request) -> Files:
-    """The files of the transaction that the request is part of, joined to it.
+def file_transaction(request: Request) -> FileTransaction:
+    """Return the data manager of the request's transaction, joined to it.
 
-    They are settled when the outermost request is finished: a subrequest finishes early.
+    It is settled when the outermost request is finished, because a subrequest finishes early.
     """
     files = request.bound_data.get(_BOUND)
     if files is None:
-        files = request.registry.attachment_files(request.tm)
+        files = request.registry.attachment_plugin.begin(request.tm)
         request.bound_data[_BOUND] = files
         outermost(request).add_finished_callback(lambda request: files.settle())
     files.join()
@@ -27,36 +27,48 @@ def files_of(request: Request) -> Files:
 
 
 def outermost(request: Request) -> Request:
-    """The request that came in, of which this one may be a part (batch, default bucket)."""
+    """Return the request that the server received, of which this one may be a part (a batch, the
+    default bucket)."""
     while getattr(request, "parent", None) is not None:
         request = request.parent
     return request
 
 
 def is_in_batch(request: Request) -> bool:
-    """Whether the request is an operation of a batch, with others before and after it in the
-    same transaction."""
+    """Return whether the request is an operation of a batch: other operations share its
+    transaction."""
     return getattr(outermost(request).matched_route, "name", None) == "batch"
 
 
-def restart(request: Request, *, carry_hooks: bool = True) -> None:
-    """End the transaction without a trace and begin another: the database connection is given
-    back to the pool, until it is needed again.
+def release_connection(request: Request) -> None:
+    """Give the database connection back to the pool until it is needed again, so that none is held
+    while bytes move.
 
-    Legal before anything was written, or to try again what failed. Bytes that came with the
-    transaction are carried over.
-
-    :param carry_hooks: take the after-commit hooks along, which were added at the start of the
-        request; Kinto's ``AfterResourceChanged`` is one.
+    The transaction is aborted and another one begun: call this only before the request has written
+    anything. Stored bytes are carried over, and so are the after-commit hooks that were added at
+    the start of the request; Kinto's ``AfterResourceChanged`` is one.
     """
+    _forget_reads(request)
+    restart_transaction(request.tm, request.bound_data.get(_BOUND))
+
+
+def start_over(request: Request) -> None:
+    """Undo what the request did in its transaction, to run it again after a conflict. Stored bytes
+    are carried over; hooks are not, because they are added again."""
+    _forget_reads(request)
+    restart_transaction(request.tm, request.bound_data.get(_BOUND), carry_hooks=False)
+
+
+def outside_transaction(request: Request, call: Callable[[], Item]) -> Item:
+    """Return what ``call`` returns, called while the request has no transaction; ``call`` may have
+    transactions of its own.
+
+    Call this only before the request has written anything.
+    """
+    return restart_transaction(request.tm, request.bound_data.get(_BOUND), between=call)
+
+
+def _forget_reads(request: Request) -> None:
+    """Drop what Kinto remembers of objects that it read or changed in this transaction."""
     for name in ("resource_events", "buckets", "collections"):
         request.bound_data.pop(name, None)
-    begin_again(request.tm, request.bound_data.get(_BOUND), carry_hooks)
-
-
-def apart(request: Request, call: Callable[[], Item]) -> Item:
-    """What it returns, called while the request has no transaction; it may have one of its own.
-
-    Legal before anything was written.
-    """
-    return begin_again(request.tm, request.bound_data.get(_BOUND), between=call)

@@ -1,8 +1,8 @@
-"""A request that meets another one is tried again, once its bytes are safe.
+"""Repeating a request that ran into a conflict, once its bytes are safe.
 
-Kinto's timestamps are unique in a collection and taken without a lock: of two records, or two
-entries of its history, that are written in the same millisecond one fails
-(https://github.com/mozilla-services/cliquet/issues/25). Writes of one record at the same time may
+Kinto's timestamps are unique in a collection and are taken without a lock: of two records, or two
+history entries, that are written in the same millisecond, one fails
+(https://github.com/mozilla-services/cliquet/issues/25). Concurrent writes of one record may
 deadlock. Kinto answers 409 and 503, and leaves it to the client to send everything again.
 """
 
@@ -17,12 +17,12 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from ..errors import ReplacedMeanwhile
-from .request import is_in_batch, restart
+from .request import is_in_batch, start_over
 
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 15
-"""Each one that fails means that somebody else's succeeded."""
+"""Each attempt that fails means that another request has succeeded."""
 
 _REPEATABLE = "attachment.repeatable"
 
@@ -31,16 +31,17 @@ _TRY_AGAIN = {"40001", "40P01"}
 
 
 def allow_retry(request: Request) -> None:
-    """From here on, all that the request does may be undone and done again from its start.
+    """Declare that from here on everything the request does may be undone and repeated.
 
-    A batch is not ours to repeat: other things were done in it.
+    A batch is never repeated, because its other operations are not ours.
     """
     if not is_in_batch(request):
         request.bound_data[_REPEATABLE] = True
 
 
 def tween_factory(handler: Callable, registry: Registry) -> Callable[[Request], Response]:
-    """Within the transaction, around the views and the listeners of Kinto's events."""
+    """Return the tween. It runs within the transaction, around the views and the listeners of
+    Kinto's events."""
 
     def tween(request: Request) -> Response:
         for attempt in range(1, ATTEMPTS):
@@ -50,8 +51,7 @@ def tween_factory(handler: Callable, registry: Registry) -> Callable[[Request], 
                 if not request.bound_data.get(_REPEATABLE) or not _is_conflict(error):
                     raise
                 logger.info("Conflict, attempt %d: %s", attempt, error)
-            # Views and subscribers run again, and hook on to the new transaction again.
-            restart(request, carry_hooks=False)
+            start_over(request)
             time.sleep(random.uniform(0, 0.01 * attempt))
         return handler(request)
 

@@ -11,7 +11,7 @@ from ..files.blob import CHUNK, Attachment, Digest
 from ..files.ref import RecordRef
 from ..finding import Finding
 from .client import Client
-from .paths import PART, Places, link_on_the_way
+from .paths import PART, PathAllocator, link_on_the_way
 from .pool import Job, OnBytes, attempt, failing, one_at_a_time, work
 from .responses import LATER, TransferFailed, TryAgain, check
 from .upload import hash_of
@@ -55,7 +55,7 @@ def download(
 def _jobs(client: Client, receive: Any, dry_run: bool) -> Iterator[Job]:
     if dry_run:
         client.only_look()
-    with closing(Places()) as places:
+    with closing(PathAllocator()) as places:
         for record in client.records():
             value = record.get("attachment")
             if value is None:

@@ -28,11 +28,11 @@ _NOT_ON_WINDOWS = re.compile(
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,200}")
 
 
-class Places:
+class PathAllocator:
     """Paths below a folder. No two of them are the same, none is a folder of another, and neither
     is its part file; those that were given are remembered in a temporary file. ::
 
-        places = Places()
+        places = PathAllocator()
         places.give("first", "a/b.txt")    # 'a/b.txt'
         places.give("second", "a/b.txt")   # 'a/b-second.txt'
         places.give("third", "a")          # 'a-third'

@@ -6,8 +6,7 @@ import pytest
 
 from kinto_attachment.attachments import listeners
 from kinto_attachment.files.blob import Source
-from kinto_attachment.rows import links
-from kinto_attachment.rows import paging as rows
+from kinto_attachment.rows import paging
 from tests.support.site import ALICE, Collection
 
 
@@ -116,8 +115,7 @@ def test_buckets(make_site, kinto, files):
 
 
 def test_a_collection_of_many_pages(make_site, kinto, monkeypatch):
-    monkeypatch.setattr(links, "PAGE", 7)
-    monkeypatch.setattr(rows, "PAGE", 7)
+    monkeypatch.setattr(paging, "PAGE", 7)
     monkeypatch.setattr(listeners, "PAGE", 7)
     collection = make_site(kinto, "local").collection()
     for _ in range(20):

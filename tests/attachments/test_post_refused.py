@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from kinto_attachment.http.forms import MAX_FIELD
+from kinto_attachment.http.forms import MAX_FIELD_BYTES
 from tests.conftest import in_thread
 from tests.support.site import BOB, SCHEMA
 
@@ -108,19 +108,19 @@ REFUSED = {
         "body: 'data' field should be passed as form data, not files",
     ),
     "data over 1 MiB": (
-        FILE + field("data", b" " * (MAX_FIELD + 1)) + END,
-        f"body: 'data' is over {MAX_FIELD} bytes",
+        FILE + field("data", b" " * (MAX_FIELD_BYTES + 1)) + END,
+        f"body: 'data' is over {MAX_FIELD_BYTES} bytes",
     ),
     "permissions over 1 MiB, first": (
-        field("permissions", b" " * (MAX_FIELD + 1)) + FILE + END,
-        f"body: 'permissions' is over {MAX_FIELD} bytes",
+        field("permissions", b" " * (MAX_FIELD_BYTES + 1)) + FILE + END,
+        f"body: 'permissions' is over {MAX_FIELD_BYTES} bytes",
     ),
     "endless unknown field": (
-        field("other", b" " * (6 * MAX_FIELD)) + FILE + END,
+        field("other", b" " * (6 * MAX_FIELD_BYTES)) + FILE + END,
         "body: 'other' not in ('data', 'permissions')",
     ),
     "endless preamble": (
-        b"\r\n" * (3 * MAX_FIELD) + FILE + END,
+        b"\r\n" * (3 * MAX_FIELD_BYTES) + FILE + END,
         "body: More than 4194304 bytes beside the file.",
     ),
     "unknown charset": (

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kinto_attachment.files.mimetype import (
-    HEAD,
+    SNIFF_BYTES,
     accept_mimetype,
     contradicts,
     is_disguised,
@@ -57,8 +57,8 @@ BINARY = bytes(range(256))
         (TEXT, "text/plain"),
         (b"  " + TEXT, "text/plain"),
         (b"", "text/plain"),
-        (b" " * HEAD, "text/plain"),
-        (b" " * 2 * HEAD + HTML, "text/plain"),  # beyond what browsers look at
+        (b" " * SNIFF_BYTES, "text/plain"),
+        (b" " * 2 * SNIFF_BYTES + HTML, "text/plain"),  # beyond what browsers look at
         (BINARY, "application/octet-stream"),
         (b" " + BINARY, "application/octet-stream"),
         (b" " + PNG, "application/octet-stream"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kinto_attachment.errors import MalformedForm, NotMultipart, Refused
 from kinto_attachment.http.forms import FormReader, read_boundary
-from kinto_attachment.http.requests import Body
+from kinto_attachment.http.requests import RequestBody
 
 
 class Trickle(io.RawIOBase):
@@ -26,9 +26,9 @@ class Trickle(io.RawIOBase):
         return chunk
 
 
-def body_of(data: bytes, sizes: list[int] | None = None) -> Body:
+def body_of(data: bytes, sizes: list[int] | None = None) -> RequestBody:
     stream = Trickle(data, sizes) if sizes else io.BytesIO(data)
-    return Body({"wsgi.input": stream, "CONTENT_LENGTH": str(len(data))})
+    return RequestBody({"wsgi.input": stream, "CONTENT_LENGTH": str(len(data))})
 
 
 def form(content: bytes, data: str, order: bool) -> bytes:
@@ -92,18 +92,18 @@ def test_any_content_type_is_understood_or_refused(content_type):
 
 def test_body_is_never_read_past_its_end():
     stream = io.BytesIO(b"abcdef")
-    body = Body({"wsgi.input": stream, "CONTENT_LENGTH": "4"})
+    body = RequestBody({"wsgi.input": stream, "CONTENT_LENGTH": "4"})
     assert body.read() == b"abcd"
     assert body.read() == b""
     assert stream.tell() == 4
 
 
 def test_body_without_length_is_empty_unless_chunked():
-    assert Body({"wsgi.input": io.BytesIO(b"abc")}).read() == b""
+    assert RequestBody({"wsgi.input": io.BytesIO(b"abc")}).read() == b""
     chunked = {"wsgi.input": io.BytesIO(b"abc"), "HTTP_TRANSFER_ENCODING": "chunked"}
-    assert Body(chunked).read() == b"abc"
+    assert RequestBody(chunked).read() == b"abc"
     terminated = {"wsgi.input": io.BytesIO(b"abc"), "wsgi.input_terminated": True}
-    assert Body(terminated).read() == b"abc"
+    assert RequestBody(terminated).read() == b"abc"
 
 
 def test_close_drops_a_bounded_amount():
@@ -116,7 +116,7 @@ def test_close_drops_a_bounded_amount():
 
     environ = {"wsgi.input": Endless(), "CONTENT_LENGTH": str(10**12)}
     endless = environ["wsgi.input"]
-    Body(environ).close()
+    RequestBody(environ).close()
     assert 1024 * 1024 < endless.dropped < 10 * 1024 * 1024
     assert environ["CONTENT_LENGTH"] == "0"
     assert environ["wsgi.input"].read() == b""

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageCms, ImageOps, ImageStat
 
 from kinto_attachment.errors import ImageRefused, SizeRefused
-from kinto_attachment.images.formats import check
-from kinto_attachment.images.formats.header import Picture, read_orientation, read_picture
+from kinto_attachment.images.formats import check_image
+from kinto_attachment.images.formats.header import ImageHeader, read_header, read_orientation
 from kinto_attachment.images.plan import Output, Plan, Size, Trim, plan
 from kinto_attachment.images.worker.engine import is_srgb
 from tests.support import images as pictures
@@ -32,8 +32,8 @@ def workers():
     resizer.close()
 
 
-def read(data: bytes) -> Picture | None:
-    return read_picture(io.BytesIO(data))
+def read(data: bytes) -> ImageHeader | None:
+    return read_header(io.BytesIO(data))
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_others_are_read_and_not_resized(format):
     picture = read(data)
     assert picture.width == 64 and not picture.resizable
     with pytest.raises(ImageRefused, match="cannot be resized"):
-        check(io.BytesIO(data), picture)
+        check_image(io.BytesIO(data), picture)
 
 
 def test_a_size_behind_big_segments():
@@ -167,11 +167,11 @@ def test_damaged_headers(name, changes, cut):
         data[at % len(data)] = value
     del data[len(data) - cut :]
     file = io.BytesIO(data)
-    picture = read_picture(file)
+    picture = read_header(file)
     assert file.tell() == 0
     if picture and picture.resizable:
         try:
-            checked = check(file, picture)
+            checked = check_image(file, picture)
         except ImageRefused as refused:
             assert refused.reason.endswith(".")
         else:

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from kinto_attachment.errors import ImageRefused, ImagingMissing, ResizeBusy, WorkerLost
-from kinto_attachment.images.formats.header import read_picture
+from kinto_attachment.images.formats.header import read_header
 from kinto_attachment.images.plan import Output, Size, plan
 from kinto_attachment.images.worker import process as interpreter
-from kinto_attachment.images.worker.pool import Workers
+from kinto_attachment.images.worker.pool import WorkerPool
 from tests.support import images as pictures
 
 pytestmark = pytest.mark.skipif(not find_spec("pyvips"), reason="pyvips is not installed")
@@ -39,13 +39,13 @@ def files(data: bytes):
     return file, into
 
 
-def make(workers: Workers, data: bytes = SMALL, size: str = "100x0", format: str = "webp"):
+def make(workers: WorkerPool, data: bytes = SMALL, size: str = "100x0", format: str = "webp"):
     file, into = files(data)
     with file, into:
-        picture = read_picture(file)
+        picture = read_header(file)
         planned = plan(picture.width, picture.height, Size.parse(size))
         workers.resize(file, picture, planned, Output(format), into)
-        return read_picture(into)
+        return read_header(into)
 
 
 def in_background(call):
@@ -81,12 +81,12 @@ def until(condition, timeout: float = 10) -> None:
 
 @pytest.fixture
 def crew(request):
-    """Workers of its own, none left afterwards."""
+    """WorkerPool of its own, none left afterwards."""
     before = set(children())
     made = []
 
     def start(**options):
-        made.append(Workers(**options))
+        made.append(WorkerPool(**options))
         return made[-1]
 
     start.processes = lambda: [child for child in children() if child not in before]
@@ -99,7 +99,7 @@ def crew(request):
 def test_files_are_left_at_their_start(crew):
     file, into = files(SMALL)
     into.write(b"x" * 100_000)
-    picture = read_picture(file)
+    picture = read_header(file)
     file.seek(17)
     crew().resize(file, picture, plan(300, 200, Size(30, 0)), Output("gif"), into)
     assert (file.tell(), into.tell()) == (17, 0)
@@ -144,8 +144,8 @@ def test_the_worker_has_none_of_our_descriptors_and_secrets(crew, monkeypatch, t
 def test_libvips_is_not_in_this_process():
     script = (
         "import sys; from tests.images import test_image_workers as t\n"
-        "from kinto_attachment.images import Workers\n"
-        "w = Workers(); assert t.make(w).width == 100; w.close()\n"
+        "from kinto_attachment.images.worker.pool import WorkerPool\n"
+        "w = WorkerPool(); assert t.make(w).width == 100; w.close()\n"
         "assert 'pyvips' not in sys.modules and '_libvips' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
@@ -192,9 +192,9 @@ def test_too_many(crew, slow):
     workers = crew(queue=1)
     make(workers)
     first, first_raised = in_background(lambda: make(workers, slow, "0x0", "png"))
-    until(lambda: not workers._crew()._free)
+    until(lambda: not workers._pool()._free)
     second, second_raised = in_background(lambda: make(workers))
-    until(lambda: workers._crew()._waiting == 1)
+    until(lambda: workers._pool()._waiting == 1)
     started = time.monotonic()
     with pytest.raises(ResizeBusy):
         make(workers)
@@ -208,7 +208,7 @@ def test_waited_too_long(crew, slow):
     workers = crew()
     make(workers)
     first, first_raised = in_background(lambda: make(workers, slow, "0x0", "png"))
-    until(lambda: not workers._crew()._free)
+    until(lambda: not workers._pool()._free)
     workers._timeout = 0.1
     with pytest.raises(ResizeBusy, match=r"0\.1 seconds"):
         make(workers)
@@ -259,8 +259,8 @@ def test_closing_ends_it(crew):
 SERVER = """
 import os, sys, time
 from tests.images import test_image_workers as t
-from kinto_attachment.images import Workers
-workers = Workers()
+from kinto_attachment.images.worker.pool import WorkerPool
+workers = WorkerPool()
 t.make(workers)
 print(t.children()[0].pid, flush=True)
 if sys.argv[1:] == ["fork"] and os.fork() == 0:
@@ -320,7 +320,7 @@ def test_a_fork_in_the_middle(crew, slow):
     workers = crew()
     make(workers)
     thread, raised = in_background(lambda: make(workers, slow, "0x0", "png"))
-    until(lambda: not workers._crew()._free)
+    until(lambda: not workers._pool()._free)
     pid = os.fork()
     if pid == 0:
         status = 1
@@ -337,7 +337,7 @@ def test_a_fork_in_the_middle(crew, slow):
 def test_without_libvips(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImagingMissing, match="pip install"):
-        make(Workers())
+        make(WorkerPool())
 
 
 def test_libvips_that_does_not_load(crew, monkeypatch, tmp_path):
@@ -365,14 +365,16 @@ def test_no_interpreter(monkeypatch):
 
 
 def test_a_worker_that_cannot_start(crew, monkeypatch):
-    monkeypatch.setattr("kinto_attachment.images.process.find_interpreter", lambda: "/bin/false")
+    monkeypatch.setattr(
+        "kinto_attachment.images.worker.process.find_interpreter", lambda: "/bin/false"
+    )
     with pytest.raises(WorkerLost):
         make(crew())
 
 
 def test_nobody_has_them_any_more():
     before = children()
-    workers = Workers()
+    workers = WorkerPool()
     make(workers)
     (worker,) = [child for child in children() if child not in before]
     del workers
@@ -392,8 +394,8 @@ def test_closing_while_it_works(crew, slow):
 
 
 def test_files_without_a_descriptor():
-    picture = read_picture(io.BytesIO(SMALL))
+    picture = read_header(io.BytesIO(SMALL))
     with pytest.raises(io.UnsupportedOperation):
-        Workers().resize(
+        WorkerPool().resize(
             io.BytesIO(SMALL), picture, plan(9, 9, Size(1, 1)), Output("gif"), io.BytesIO()
         )

@@ -8,8 +8,8 @@ import psutil
 import pytest
 
 from kinto_attachment.errors import ImageRefused
-from kinto_attachment.images.formats import check
-from kinto_attachment.images.formats.header import read_picture
+from kinto_attachment.images.formats import check_image
+from kinto_attachment.images.formats.header import read_header
 from kinto_attachment.images.formats.limits import Limits
 from kinto_attachment.images.plan import Output, Size, plan
 from tests.support import images as pictures
@@ -25,7 +25,7 @@ def workers():
 
 
 def resize(workers, data: bytes) -> bytes:
-    picture = read_picture(io.BytesIO(data))
+    picture = read_header(io.BytesIO(data))
     planned = plan(picture.width, picture.height, Size(100, 0))
     return workers.make(data, picture, planned, Output("webp"))
 
@@ -49,7 +49,7 @@ def test_hostile_images_are_refused(workers, name):
 def test_what_is_no_image_is_told_fast(name):
     data = pictures.NO_IMAGE[name]()
     started = time.monotonic()
-    assert read_picture(io.BytesIO(data)) is None
+    assert read_header(io.BytesIO(data)) is None
     assert time.monotonic() - started < 0.5
 
 
@@ -74,7 +74,7 @@ def test_one_after_the_other_stay_small(workers):
 def test_usual_images_pass(name):
     data = pictures.usual()[name]
     file = io.BytesIO(data)
-    checked = check(file, read_picture(file))
+    checked = check_image(file, read_header(file))
     assert checked.frames == (4 if name in ("gif-animated", "webp-animated") else 1)
 
 
@@ -83,19 +83,19 @@ def test_texts_and_frames_do_not_reach_the_decoder():
     data = pictures.with_chunk(data, b"zTXt", b"Comment\0\0secret", 3)
     data = pictures.with_chunk(data, b"eXIf", b"MM\0*secret")
     file = io.BytesIO(data + b"PK\3\4 and an archive: secret")
-    left = check(file, read_picture(file)).read(file)
+    left = check_image(file, read_header(file)).read(file)
     assert left.startswith(b"\x89PNG") and left.endswith(b"IEND\xaeB`\x82")
     for name in (b"zTXt", b"eXIf", b"acTL", b"fcTL", b"fdAT", b"secret"):
         assert name not in left
     file = io.BytesIO(left)
-    assert check(file, read_picture(file)).read(file) == left
+    assert check_image(file, read_header(file)).read(file) == left
 
 
 def test_what_follows_an_image_does_not_reach_the_decoder():
     for format in ("JPEG", "WEBP"):
         data = pictures.encode(pictures.photo(60, 40), format)
         file = io.BytesIO(data + b"<html>" * 100)
-        assert check(file, read_picture(file)).read(file) == data
+        assert check_image(file, read_header(file)).read(file) == data
 
 
 @pytest.mark.parametrize(
@@ -111,16 +111,16 @@ def test_what_follows_an_image_does_not_reach_the_decoder():
 )
 def test_limits(name, limits, reason):
     file = io.BytesIO(pictures.usual()[name])
-    check(file, read_picture(file))
+    check_image(file, read_header(file))
     with pytest.raises(ImageRefused, match=reason):
-        check(file, read_picture(file), limits)
+        check_image(file, read_header(file), limits)
 
 
 def test_large_images_may_have_fewer_scans():
     data = pictures.many_scans(50)
-    check(io.BytesIO(data), read_picture(io.BytesIO(data)))
+    check_image(io.BytesIO(data), read_header(io.BytesIO(data)))
     with pytest.raises(ImageRefused, match="20 scans"):
-        check(io.BytesIO(data), read_picture(io.BytesIO(data)), Limits(pixels=256 * 256))
+        check_image(io.BytesIO(data), read_header(io.BytesIO(data)), Limits(pixels=256 * 256))
 
 
 def test_of_long_animations_the_first_frame_is_used():
@@ -132,14 +132,14 @@ def test_of_long_animations_the_first_frame_is_used():
         (pictures.animation("WEBP", 30, 20, 4), Limits(frames=3), 1),
     ]:
         file = io.BytesIO(data)
-        assert check(file, read_picture(file), limits).frames == frames
+        assert check_image(file, read_header(file), limits).frames == frames
 
 
 def test_text_that_is_not_compressed_is_only_left_out():
     text = b"XML:com.adobe.xmp\0\0\0\0\0" + b"x" * 2_000_000
     data = pictures.with_chunk(pictures.usual()["png"], b"iTXt", text)
     file = io.BytesIO(data)
-    assert len(check(file, read_picture(file)).read(file)) < 1_000_000
+    assert len(check_image(file, read_header(file)).read(file)) < 1_000_000
 
 
 def test_a_profile_of_a_printer_passes(workers):

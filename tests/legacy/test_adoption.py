@@ -23,12 +23,13 @@ from kinto_attachment.files.ref import RecordRef
 from kinto_attachment.finding import Finding
 from kinto_attachment.legacy import adoption as legacy
 from kinto_attachment.legacy.adoption import LegacyRows
-from kinto_attachment.maintenance.fsck import check
+from kinto_attachment.legacy.kept_files import KeptFiles
+from kinto_attachment.maintenance.fsck import fsck
 from kinto_attachment.maintenance.gc import collect
-from kinto_attachment.maintenance.key_index import Keys
 from kinto_attachment.maintenance.server import Server
-from kinto_attachment.rows import paging as rows
+from kinto_attachment.rows import paging
 from kinto_attachment.rows.links import Link
+from kinto_attachment.settings import read_settings
 from tests.conftest import in_thread
 from tests.support.servers.existing import ExistingPlugin, NotInstalled, find_python
 from tests.support.servers.wsgi import BIN
@@ -164,6 +165,11 @@ class Deployment:
         return objects, timestamps, files
 
 
+def keeps_nothing(site: Site) -> KeptFiles:
+    """Whatever the settings of the site say about old files, none is kept."""
+    return KeptFiles(read_settings({"attachment.storage": "memory"}), site.storage, site.rows)
+
+
 class House(Site):
     """This plugin, in the existing one's place."""
 
@@ -174,7 +180,7 @@ class House(Site):
         super().__init__(**settings)
         self.server = Server.of(self.registry, transaction.manager)
         base_url = settings["kinto.attachment.base_url"]
-        self.legacy = LegacyRows(self.registry.storage, self.links, base_url)
+        self.legacy = LegacyRows(self.rows, base_url, keeps_nothing(self))
 
     def adopt(self, *scope: str) -> list[Finding]:
         return list(self.legacy.adopt(*scope, transaction_manager=transaction.manager))
@@ -183,10 +189,10 @@ class House(Site):
         return Collection(self, ref.bucket, ref.collection).record(ref.record)
 
     def every_link(self) -> list[Link]:
-        return self.in_transaction(lambda: list(self.links.every()))
+        return self.in_transaction(lambda: list(self.links.all()))
 
     def problems(self) -> set[tuple[str, str]]:
-        return {(finding.kind, finding.key) for finding in check(self.server, deep=True)}
+        return {(finding.kind, finding.key) for finding in fsck(self.server, deep=True)}
 
     def check_complete(self) -> None:
         """Every attachment is linked and readable, and only what the existing plugin lost is not
@@ -310,7 +316,7 @@ class TestAdopt:
     )
     def test_interrupted_and_run_again(self, one_house, monkeypatch, after):
         monkeypatch.setattr(legacy, "PAGE", 4)
-        monkeypatch.setattr(rows, "PAGE", 4)
+        monkeypatch.setattr(paging, "PAGE", 4)
         before = one_house.deployment.snapshot()
         steps, delete_all = count(), one_house.registry.storage.delete_all
 
@@ -365,14 +371,14 @@ class TestAdopt:
     def test_a_record_that_is_replaced_meanwhile(self, one_house, monkeypatch):
         """Its new file is the one it is linked to, not what was read before."""
         record = one_house.record(RecordRef("b_2", "c1", "r_5"))
-        original, left = LegacyRows._keys, [lambda: record.upload(b"new")]
+        original, left = legacy._Adoption._keys, [lambda: record.upload(b"new")]
 
         def keys(self, attachments):
             if left:
                 in_thread(left.pop())
             return original(self, attachments)
 
-        monkeypatch.setattr(LegacyRows, "_keys", keys)
+        monkeypatch.setattr(legacy._Adoption, "_keys", keys)
         one_house.adopt()
         attachment = record.data["attachment"]
         ref = RecordRef("b_2", "c1", "r_5")
@@ -422,7 +428,7 @@ class TestRows:
 
     @pytest.fixture
     def rows(self, site):
-        return LegacyRows(site.registry.storage, site.links, "https://cdn.example/files/")
+        return LegacyRows(site.rows, "https://cdn.example/files/", keeps_nothing(site))
 
     @pytest.fixture(params=legacy.RESOURCE_NAMES)
     def write(self, request, site):
@@ -530,7 +536,7 @@ class TestRows:
     ):
         ref, key = unlinked()
         write(ref, key)
-        monkeypatch.setattr(LegacyRows, "_records", lambda *args: iter(()))
+        monkeypatch.setattr(legacy._Adoption, "_unlinked_records", lambda *args: iter(()))
         assert self.adopt(site, rows) == [Finding("adopted", key, ref.uri)]
 
 
@@ -570,7 +576,7 @@ class TestKeptFiles:
         assert len(found) == 4
         assert {f.kind for f in self.grown_old(site)} <= {"unknown object"}
         assert {stat.key for stat in site.storage.list()} == {key, *kept, "somebody/else/s.txt"}
-        assert {f.kind for f in check(site.server)} <= {"unknown object", "orphan object"}
+        assert {f.kind for f in fsck(site.server)} <= {"unknown object", "orphan object"}
         assert adopt(site) == []
 
     def test_that_of_a_row_whose_record_is_gone(self, make_server):
@@ -609,7 +615,7 @@ class TestKeptFiles:
         site = make_server("local", **KEEP)
         old_file(site)
         put(site, f"blog/fonts/{uuid4()}.txt")
-        job = site.server.legacy.adopt(transaction_manager=transaction.manager)
+        job = site.server.plugin.legacy.adopt(transaction_manager=transaction.manager)
         next(job)
         job.close()
         with pytest.raises(AttachmentError, match="kinto-attachment import"):
@@ -627,7 +633,7 @@ class TestKeptFiles:
         adopt(site)
         self.grown_old(site)
         assert {kept, key} < {stat.key for stat in site.storage.list()}
-        assert not site.in_transaction(site.registry.attachment_legacy.exist)
+        assert not site.in_transaction(site.plugin.legacy.exist)
 
 
 class TestTrial:
@@ -637,12 +643,7 @@ class TestTrial:
     def site(self, request, make_server):
         return make_server("local", **KEEP, **{"kinto.transaction_per_request": request.param})
 
-    @pytest.fixture
-    def trial(self):
-        with closing(Keys()) as trial:
-            yield trial
-
-    def test_says_what_would_be_and_changes_nothing(self, site, trial):
+    def test_says_what_would_be_and_changes_nothing(self, site):
         one, _ = old_file(site)
         old_file(site)
         copy = RecordRef(one.bucket, "fonts", "copy")
@@ -656,7 +657,7 @@ class TestTrial:
         write_row(site, RecordRef("none", "such", "record"), "older/name.txt")
         put(site, f"blog/fonts/{uuid4()}.txt")
         before = self.rows(site)
-        would = adopt(site, trial=trial)
+        would = adopt(site, dry_run=True)
         assert self.rows(site) == before
         assert sorted(map(str, would)) == sorted(map(str, adopt(site)))
         assert {f.record for f in would if f.detail == "shared"} == {one.uri, copy.uri}
@@ -668,9 +669,9 @@ class TestTrial:
             cursor.execute("SELECT * FROM objects ORDER BY 1, 2, 3")
             return [str(row) for row in cursor.fetchall()]
 
-    def test_nobody_waits_for_it(self, site, trial):
+    def test_nobody_waits_for_it(self, site):
         (ref, _), _ = old_file(site), old_file(site)
-        job = site.server.legacy.adopt(transaction_manager=transaction.manager, trial=trial)
+        job = site.server.plugin.legacy.adopt(transaction_manager=transaction.manager, dry_run=True)
         next(job)
         record = Collection(site, ref.bucket, "fonts").record(ref.record)
         uploading = in_thread(lambda: record.upload(b"new"), timeout=20)
@@ -708,7 +709,7 @@ def test_many_rows_in_constant_memory(kinto_settings, file_settings):
     with closing(psycopg2.connect(settings["kinto.storage_url"])) as connection:
         connection.cursor().execute(MANY.format(count=20_000))
         connection.commit()
-    rows = LegacyRows(site.registry.storage, site.links, "https://cdn.example/files/")
+    rows = LegacyRows(site.rows, "https://cdn.example/files/", keeps_nothing(site))
     findings = rows.adopt(transaction_manager=transaction.manager)
     tracemalloc.start()
     try:
@@ -765,12 +766,12 @@ def old_file(
 
 
 def adopt(site: Site, **options) -> list[Finding]:
-    rows = site.server.legacy
+    rows = site.server.plugin.legacy
     return list(rows.adopt(transaction_manager=transaction.manager, **options))
 
 
 def every_link(site: Site) -> list[Link]:
-    return site.in_transaction(lambda: list(site.links.every()))
+    return site.in_transaction(lambda: list(site.links.all()))
 
 
 class TestBeforeTheImport:
@@ -809,7 +810,7 @@ class TestBeforeTheImport:
         record.upload(b"new", status=200)
         record.check(b"new")
         assert "There are files of the existing plugin" in caplog.text
-        assert not record.site.in_transaction(record.site.registry.attachment_legacy.exist)
+        assert not record.site.in_transaction(record.site.plugin.legacy.exist)
 
     @pytest.mark.parametrize("how", ["detach", "record", "records", "collection", "bucket"])
     def test_deletes(self, record, how):

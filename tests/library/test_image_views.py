@@ -15,8 +15,8 @@ from PIL import Image, ImageChops, ImageStat
 
 from kinto_attachment.images import host_lock
 from kinto_attachment.images.worker import pool as workers
-from kinto_attachment.images.worker.pool import Turn
-from kinto_attachment.maintenance.fsck import check
+from kinto_attachment.images.worker.pool import BorrowedWorker
+from kinto_attachment.maintenance.fsck import fsck
 from kinto_attachment.maintenance.gc import collect
 from tests.support.images import photo
 from tests.support.library import Shelf, decoded, encoded, jpeg, settings
@@ -48,13 +48,13 @@ def own(make_server):
 @pytest.fixture
 def resizes(monkeypatch):
     """What was resized since: the sizes, one by one."""
-    done, original = [], Turn.resize
+    done, original = [], BorrowedWorker.resize
 
     def resize(self, input, picture, plan, output, into):
         done.append((plan.width, plan.height))
         return original(self, input, picture, plan, output, into)
 
-    monkeypatch.setattr(Turn, "resize", resize)
+    monkeypatch.setattr(BorrowedWorker, "resize", resize)
     return done
 
 
@@ -328,10 +328,10 @@ class TestVariant:
         assert len(shelf.keys) == 6
         shelf.http.delete(f"/content/_media/{data['id']}", headers=ALICE)
         assert len(shelf.keys) == 3
-        assert list(check(shelf.server)) == []
+        assert list(fsck(shelf.server)) == []
         shelf.http.delete(f"{shelf.library.uri}/records", headers=ALICE)
         assert shelf.keys == []
-        variants = shelf.site.registry.attachment_variants
+        variants = shelf.site.rows.variants
         assert shelf.site.in_transaction(lambda: list(variants.all())) == []
 
     def test_of_a_name_by_hash_goes_with_gc(self, own):
@@ -352,7 +352,7 @@ class TestVariant:
         for width in (10, 20, 30, 40, 50):
             shelf.get(f"image/{width}x0/{data['id']}.jpg")
         assert len(shelf.keys) == 4
-        assert list(check(shelf.server)) == []
+        assert list(fsck(shelf.server)) == []
         for width in (30, 40, 50):
             shelf.get(f"image/{width}x0/{data['id']}.jpg")
         assert len(resizes) == 5
@@ -363,7 +363,7 @@ class TestVariant:
         data = shelf.add()
         path = f"image/60x0/{data['id']}.jpg"
         before = shelf.get(path).body
-        variants = shelf.site.registry.attachment_variants
+        variants = shelf.site.rows.variants
         key = shelf.site.key(data["attachment"]["location"])
         (variant,) = shelf.site.in_transaction(lambda: variants.of([key]))
         shelf.site.storage.delete([variant.key])
@@ -382,13 +382,13 @@ class TestVariant:
         assert shelf.get(path).body == before
 
     def test_is_made_of_a_larger_one(self, quick, monkeypatch):
-        read, original = [], Turn.resize
+        read, original = [], BorrowedWorker.resize
 
         def resize(self, input, picture, *rest):
             read.append((picture.width, picture.height))
             return original(self, input, picture, *rest)
 
-        monkeypatch.setattr(Turn, "resize", resize)
+        monkeypatch.setattr(BorrowedWorker, "resize", resize)
         content = encoded(photo(1600, 1200), "JPEG", quality=95)
         image, data = decoded(content), quick.add(content)
         for asked in ("800x0", "200x0", "300x300", "500x0"):
@@ -414,7 +414,7 @@ class TestVariant:
     def test_no_connection_is_held_while_it_is_made(self, make_site, monkeypatch):
         shelf = Shelf(make_site("postgresql", "local", **settings(BUCKET)))
         data = shelf.add()
-        held, original = [], Turn.resize
+        held, original = [], BorrowedWorker.resize
         engine = shelf.site.registry.storage.client.session_factory().get_bind()
 
         def resize(*arguments):
@@ -422,7 +422,7 @@ class TestVariant:
             return original(*arguments)
 
         shelf.site.registry.storage.client.session_factory.remove()
-        monkeypatch.setattr(Turn, "resize", resize)
+        monkeypatch.setattr(BorrowedWorker, "resize", resize)
         shelf.get(f"image/60x0/{data['id']}.jpg")
         assert held == [0]
 
@@ -523,14 +523,14 @@ class TestMaintenance:
         shelf = own()
         data = shelf.add()
         shelf.get(f"image/60x0/{data['id']}.jpg")
-        assert list(check(shelf.server, deep=True)) == []
+        assert list(fsck(shelf.server, deep=True)) == []
         assert list(collect(shelf.server, offline=True)) == []
         assert len(shelf.keys) == 2
 
     def test_of_images_that_are_gone_go(self, own, monkeypatch):
         shelf = own()
         data = shelf.add()
-        variants, kept = shelf.site.registry.attachment_variants, shelf.add()
+        variants, kept = shelf.site.rows.variants, shelf.add()
         for each in (data, kept):
             shelf.get(f"image/60x0/{each['id']}.jpg")
         key = shelf.site.key(data["attachment"]["location"])
@@ -550,9 +550,9 @@ class TestMaintenance:
         shelf = own()
         data = shelf.add()
         shelf.get(f"image/60x0/{data['id']}.jpg")
-        variants = shelf.site.registry.attachment_variants
+        variants = shelf.site.rows.variants
         shelf.site.in_transaction(lambda: variants.drop(list(variants.all())))
-        (finding,) = check(shelf.server)
+        (finding,) = fsck(shelf.server)
         assert finding.kind == "orphan object"
         list(collect(shelf.server, offline=True))
         assert len(shelf.keys) == 1
@@ -646,15 +646,15 @@ class TestReused:
         record = site.collection().record()
         red, blue = (encoded(Image.new("RGB", (120, 80), colour), "PNG") for colour in COLOURS)
         record.upload(red, "logo.png")
-        original = Turn.resize
+        original = BorrowedWorker.resize
 
         def resize(self, *arguments):
-            monkeypatch.setattr(Turn, "resize", original)
+            monkeypatch.setattr(BorrowedWorker, "resize", original)
             record.detach()
             record.upload(blue, "logo.png")
             return original(self, *arguments)
 
-        monkeypatch.setattr(Turn, "resize", resize)
+        monkeypatch.setattr(BorrowedWorker, "resize", resize)
         uri = f"{record.attachment_uri}/60x0"
         site.http.get(uri, headers=ALICE, status="*")
         shown = decoded(site.http.get(uri, headers=ALICE).body)
@@ -662,7 +662,7 @@ class TestReused:
         list(collect(site.server, offline=True))
         left = [stat.key for stat in site.storage.list("private/_variants")]
         assert len(left) == 1
-        assert list(check(site.server)) == []
+        assert list(fsck(site.server)) == []
 
     def test_id_is_not_given_again(self, quick):
         data = quick.add()

@@ -15,7 +15,7 @@ from PIL import Image
 from kinto_attachment.errors import SettingError
 from kinto_attachment.library import schema as library
 from kinto_attachment.maintenance import init_library as jobs
-from kinto_attachment.maintenance.fsck import check
+from kinto_attachment.maintenance.fsck import fsck
 from kinto_attachment.maintenance.gc import collect
 from kinto_attachment.maintenance.server import Server
 from tests.support.library import Shelf, encoded, jpeg, settings
@@ -562,7 +562,7 @@ class TestExpiry:
         kept = shelf.add()
         facts = shelf.upload(TEXT, "a.txt")
         assert len(shelf.keys) == 2
-        assert list(check(shelf.server)) == []
+        assert list(fsck(shelf.server)) == []
         age(shelf)
         assert field_of(shelf.describe(facts, status=400)) == "id"
         dry = [str(each) for each in collect(shelf.server, timedelta(0), dry_run=True)]
@@ -570,7 +570,7 @@ class TestExpiry:
         assert [each.kind for each in collect(shelf.server, timedelta(0))] == ["expired", "deleted"]
         assert len(shelf.keys) == 1
         assert shelf.get(kept["url"]).body == jpeg()
-        assert list(check(shelf.server)) == []
+        assert list(fsck(shelf.server)) == []
         assert list(collect(shelf.server, timedelta(0))) == []
 
     def test_what_is_young_stays(self, own):
@@ -621,13 +621,13 @@ class TestMaintenance:
         """As a crash without transactions leaves it."""
         shelf = own()
         facts, kept = shelf.upload(), shelf.add()
-        uploads = shelf.site.registry.attachment_unclaimed
+        uploads = shelf.site.rows.unclaimed
         shelf.site.in_transaction(lambda: uploads.take(uploads.get(facts["id"])))
-        (finding,) = check(shelf.server)
+        (finding,) = fsck(shelf.server)
         assert finding.kind == "link without record"
         kinds = [each.kind for each in collect(shelf.server, offline=True)]
         assert kinds == ["released", "deleted"]
-        assert list(check(shelf.server)) == []
+        assert list(fsck(shelf.server)) == []
         assert shelf.get(kept["url"]).body == jpeg()
 
 
@@ -722,7 +722,7 @@ class TestInit:
         site = make_server("memory", **settings("site"))
         server = Server.of(site.registry, transaction.manager)
         found = list(
-            jobs.create(
+            jobs.init_library(
                 server, site.registry.attachment_library, site.registry.permission,
                 editors=["a"], authors=["b"], readers=[], dry_run=True,
             )
@@ -730,4 +730,4 @@ class TestInit:
         assert [each.kind for each in found] == ["created", "created", "allowed", "allowed"]
         site.http.get("/buckets/site/collections/media", headers=ALICE, status="4*")
         with pytest.raises(SettingError, match="library.bucket"):
-            list(jobs.create(server, None, None, editors=[], authors=[], readers=[]))
+            list(jobs.init_library(server, None, None, editors=[], authors=[], readers=[]))

@@ -12,13 +12,13 @@ import transaction
 from kinto_attachment.attachments import records
 from kinto_attachment.errors import StorageUnavailable, SweepRefused
 from kinto_attachment.maintenance import gc as gc_module
-from kinto_attachment.maintenance.fsck import check
+from kinto_attachment.maintenance.fsck import fsck
 from kinto_attachment.maintenance.gc import collect
 from kinto_attachment.maintenance.rebase import rebase
 from kinto_attachment.rows import deletion as claims
 from kinto_attachment.rows.deletion import Rule
 from kinto_attachment.transactions import files as files_module
-from kinto_attachment.transactions.files import Files
+from kinto_attachment.transactions.files import FileTransaction
 from tests.conftest import in_thread
 from tests.support.site import ALICE
 
@@ -114,7 +114,7 @@ def test_files_that_very_many_records_have(make):
     age(site)
     assert list(collect(site.server, NOW)) == []
     assert len(keys(site)) == 30
-    assert list(check(site.server)) == []
+    assert list(fsck(site.server)) == []
     site.http.delete(collection.uri, headers=ALICE)
     list(collect(site.server, NOW, offline=True))
     assert keys(site) == []
@@ -127,7 +127,7 @@ def test_a_name_that_is_taken_again(make, monkeypatch):
     collection = site.collection()
     collection.record("r").upload(b"old", "a.txt")
     with monkeypatch.context() as slow:
-        slow.setattr(Files, "settle", lambda self: None)
+        slow.setattr(FileTransaction, "settle", lambda self: None)
         collection.record("r").detach()
     finish, attach, left = gc_module._Collector._finish, records.attach, [1]
 
@@ -154,7 +154,7 @@ def test_a_name_that_is_taken_again(make, monkeypatch):
 
 
 def settle(site, release_id):
-    site.registry.attachment_files(transaction.manager)._settle_release(release_id)
+    site.plugin.begin(transaction.manager)._settle_release(release_id)
 
 
 def test_released_names_go_when_they_are_old(make, monkeypatch):
@@ -162,7 +162,7 @@ def test_released_names_go_when_they_are_old(make, monkeypatch):
     record = site.collection().record()
     record.upload(b"old", "a.txt")
     with monkeypatch.context() as dead:
-        dead.setattr(Files, "settle", lambda self: None)
+        dead.setattr(FileTransaction, "settle", lambda self: None)
         record.detach()
     assert list(collect(site.server, timedelta(hours=24))) == []
     assert len(record.collection.releases) == 1
@@ -202,9 +202,9 @@ def test_a_deletion_that_may_yet_be_done(make, monkeypatch):
         patch.setattr(site.storage, "delete", fail)
         with pytest.raises(StorageUnavailable):
             list(collect(site.server, NOW, offline=True))
-    monkeypatch.setattr(files_module, "DOOMED_SECONDS", 0.2)
+    monkeypatch.setattr(files_module, "DELETION_WAIT_SECONDS", 0.2)
     record.upload(b"same", status=503)
-    monkeypatch.setattr(claims, "LEASE", 0)
+    monkeypatch.setattr(claims, "CONDEMNED_SECONDS", 0)
     time.sleep(0.01)
     record.upload(b"same", status=200)
     assert site.read(record.data["attachment"]["location"]) == b"same"

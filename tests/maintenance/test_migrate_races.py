@@ -283,7 +283,7 @@ class TestRefused:
         other = make_server(files, **site.settings)
         before = there(site)
         for dry_run in (True, False):
-            with pytest.raises(SettingError, match="already"):
+            with pytest.raises(SettingError, match="is the storage"):
                 list(copy(site.server, other.storage, dry_run=dry_run))
         assert there(site) == before
 
@@ -292,7 +292,7 @@ class TestRefused:
         site.collection().record().upload(b"content")
         (tmp_path / "other").symlink_to(tmp_path / "files")
         path = {"kinto.attachment.base_path": str(tmp_path / "other")}
-        with pytest.raises(SettingError, match="already"):
+        with pytest.raises(SettingError, match="is the storage"):
             list(copy(site.server, make_server("local", **path).storage))
 
     def test_other_storages_are_no_reason(self, make):
@@ -341,7 +341,7 @@ class TestTheOtherIniFile:
         """It is that of both servers."""
         monkeypatch.setenv("KINTO_ATTACHMENT_BASE_PATH", str(tmp_path / "disk" / "files"))
         assert run(f"{self.APP}%(here)s/elsewhere\n") == 2
-        assert "in this storage already" in capsys.readouterr().err
+        assert "the storage that the files are in" in capsys.readouterr().err
         assert not (tmp_path / "elsewhere").exists()
 
     @pytest.mark.parametrize(
@@ -363,7 +363,7 @@ class TestTheOtherIniFile:
 
     def test_the_same(self, run, tmp_path, capsys):
         assert run((tmp_path / "kinto.ini").read_bytes()) == 2
-        assert "in this storage already" in capsys.readouterr().err
+        assert "the storage that the files are in" in capsys.readouterr().err
 
 
 class TestExitStatus:
@@ -396,6 +396,6 @@ class TestExitStatus:
         assert status == 2 and "nothing_of_that_name" in said
 
     def test_a_fault_of_ours(self, settings, tmp_path, monkeypatch, capsys):
-        monkeypatch.setattr("kinto_attachment.cli.check", lambda *args, **options: 1 / 0)
+        monkeypatch.setattr("kinto_attachment.cli.fsck", lambda *args, **options: 1 / 0)
         assert main(["fsck", "--ini", str(write_ini(tmp_path / "kinto.ini", settings))]) == 2
         assert "ZeroDivisionError" in capsys.readouterr().err

@@ -15,13 +15,13 @@ from kinto_attachment.attachments import records
 from kinto_attachment.errors import StorageUnavailable, SweepRefused
 from kinto_attachment.files.blob import Source
 from kinto_attachment.maintenance import fsck as fsck_module
-from kinto_attachment.maintenance.fsck import check
+from kinto_attachment.maintenance.fsck import fsck
 from kinto_attachment.maintenance.gc import collect
-from kinto_attachment.maintenance.key_index import Keys
 from kinto_attachment.maintenance.migrate import copy
 from kinto_attachment.maintenance.rebase import rebase
 from kinto_attachment.maintenance.server import Server
 from kinto_attachment.rows.deletion import Rule
+from kinto_attachment.rows.key_index import KeyIndex
 from kinto_attachment.rows.links import Link
 from tests.conftest import in_thread
 from tests.support.site import ALICE, Site
@@ -72,8 +72,8 @@ def change(record, **values):
     )
 
 
-def fsck(site, **options):
-    return findings(check(site.server, **options))
+def check(site, **options):
+    return findings(fsck(site.server, **options))
 
 
 def gc(site, older_than=NOW, **options):
@@ -98,14 +98,14 @@ class TestFsck:
         detached = collection.record()
         detached.upload(b"x")
         detached.detach()
-        assert fsck(site) == fsck(site, deep=True) == []
+        assert check(site) == check(site, deep=True) == []
 
     def test_missing_object(self, site):
         record = site.collection().record()
         record.upload(b"content")
         (key,) = keys(site)
         site.storage.delete([key])
-        assert fsck(site) == [("missing object", key, record.uri)]
+        assert check(site) == [("missing object", key, record.uri)]
 
     def test_wrong_bytes(self, site):
         record = site.collection().record()
@@ -113,8 +113,8 @@ class TestFsck:
         (key,) = keys(site)
         site.storage.delete([key])
         put(site, key, b"CONTENT")
-        assert fsck(site) == []
-        assert fsck(site, deep=True) == [("wrong bytes", key, record.uri)]
+        assert check(site) == []
+        assert check(site, deep=True) == [("wrong bytes", key, record.uri)]
 
     def test_wrong_size(self, site):
         record = site.collection().record()
@@ -122,14 +122,14 @@ class TestFsck:
         (key,) = keys(site)
         site.storage.delete([key])
         put(site, key, b"conten")
-        assert fsck(site) == [("wrong size", key, record.uri)]
+        assert check(site) == [("wrong size", key, record.uri)]
 
     def test_orphan_object(self, site):
         site.collection().record().upload(b"content")
         key = f"b/fonts/{uuid4()}.txt"
         put(site, key)
         put(site, "somewhere/else.txt")
-        assert fsck(site) == [
+        assert check(site) == [
             ("orphan object", key, ""),
             ("unknown object", "somewhere/else.txt", ""),
         ]
@@ -141,14 +141,14 @@ class TestFsck:
         site.in_transaction(
             lambda: site.registry.storage.delete("record", record.collection.uri, record.id)
         )
-        assert fsck(site) == [("link without record", key, record.uri)]
+        assert check(site) == [("link without record", key, record.uri)]
 
     def test_record_with_another_attachment(self, site):
         record = site.collection().record()
         record.upload(b"content")
         (key,) = keys(site)
         change(record, location="https://cdn.example/files/other.txt", hash="0" * 64)
-        assert fsck(site) == [
+        assert check(site) == [
             ("link without record", key, record.uri),
             ("record without link", "", record.uri),
         ]
@@ -158,14 +158,14 @@ class TestFsck:
         record.upload(b"content")
         (key,) = keys(site)
         change(record, location="https://cdn.example/files/other.txt")
-        assert fsck(site) == [("wrong location", key, record.uri)]
+        assert check(site) == [("wrong location", key, record.uri)]
 
     def test_wrong_hash(self, site):
         record = site.collection().record()
         record.upload(b"content")
         (key,) = keys(site)
         change(record, hash="0" * 64)
-        assert fsck(site) == [("wrong hash", key, record.uri)]
+        assert check(site) == [("wrong hash", key, record.uri)]
 
     def test_unreadable_object(self, site, monkeypatch):
         for _ in range(3):
@@ -178,7 +178,7 @@ class TestFsck:
             return original(key, *bounds)
 
         monkeypatch.setattr(site.storage, "open", read)
-        assert [kind for kind, _, _ in fsck(site, deep=True)] == ["unreadable object"]
+        assert [kind for kind, _, _ in check(site, deep=True)] == ["unreadable object"]
 
     def test_a_storage_that_is_down_says_nothing_of_the_files(self, site, monkeypatch):
         for _ in range(11):
@@ -189,15 +189,15 @@ class TestFsck:
 
         monkeypatch.setattr(site.storage, "open", fail)
         with pytest.raises(StorageUnavailable):
-            fsck(site, deep=True)
+            check(site, deep=True)
 
     def test_an_upload_under_way(self, site, monkeypatch):
         """Its bytes are there, and its record is about to be."""
-        monkeypatch.setattr(fsck_module, "PAUSE", 2)
+        monkeypatch.setattr(fsck_module, "PAUSE_SECONDS", 2)
         original, seen, threads = records.attach, [], []
 
         def attach(*args, **options):
-            threads.append(threading.Thread(target=lambda: seen.append(fsck(site))))
+            threads.append(threading.Thread(target=lambda: seen.append(check(site))))
             threads[0].start()
             time.sleep(0.5)
             return original(*args, **options)
@@ -215,7 +215,7 @@ class TestFsck:
         site = make_server(files, **names)
         record = site.collection().record()
         record.upload(b"short", "a.txt")
-        original = fsck_module.rows_of
+        original = fsck_module.find_records
         left = [1]
 
         def rows_of(*args):
@@ -225,15 +225,15 @@ class TestFsck:
                 in_thread(lambda: record.upload(b"a longer one", "a.txt"))
             return original(*args)
 
-        monkeypatch.setattr(fsck_module, "rows_of", rows_of)
-        assert fsck(site, deep=True) == []
+        monkeypatch.setattr(fsck_module, "find_records", rows_of)
+        assert check(site, deep=True) == []
 
     def test_record_without_link(self, site):
         record = site.collection().record()
         record.upload(b"content")
         (link,) = site.in_transaction(lambda: list(site.links.all()))
         site.in_transaction(lambda: site.links.remove(link.ref))
-        assert fsck(site) == [
+        assert check(site) == [
             ("orphan object", link.key, ""),
             ("record without link", "", record.uri),
         ]
@@ -244,17 +244,17 @@ class TestFsck:
         record.upload(b"first")
         record.upload(b"second")
         assert len(keys(site)) == 2
-        assert fsck(site, deep=True) == []
+        assert check(site, deep=True) == []
 
     def test_private_files(self, make_server, files):
         site = make_server(files, **{"kinto.attachment.private": "true"})
         record = site.collection().record()
         record.upload(b"content")
-        assert fsck(site, deep=True) == []
+        assert check(site, deep=True) == []
 
     def test_remedies(self, site):
         put(site, "somewhere/else.txt")
-        assert all(finding.remedy for finding in check(site.server))
+        assert all(finding.remedy for finding in fsck(site.server))
 
 
 class TestGC:
@@ -271,7 +271,7 @@ class TestGC:
         assert gc(site, dry_run=True) == [("deleted", key, "")]
         assert key in keys(site)
         assert gc(site) == [("deleted", key, "")]
-        assert gc(site) == fsck(site) == []
+        assert gc(site) == check(site) == []
         record.check(b"content")
 
     def test_young_ones_are_spared(self, site):
@@ -295,7 +295,7 @@ class TestGC:
         key = orphan(record)
         put(site, key)
         site.in_transaction(lambda: site.releases.add([key], Rule.DELETE))
-        assert fsck(site) == []
+        assert check(site) == []
         assert gc(site, timedelta(hours=1)) == [("deleted", key, "")]
         assert record.collection.releases == []
         record.check(b"content")
@@ -327,7 +327,7 @@ class TestGC:
         )
         assert gc(site, dry_run=True) == [("released", key, record.uri)]
         assert gc(site) == [("deleted", key, ""), ("released", key, record.uri)]
-        assert fsck(site) == []
+        assert check(site) == []
         other.check(b"content")
 
     def test_a_refused_upload_leaves_nothing(self, make_server, files):
@@ -338,7 +338,7 @@ class TestGC:
         assert len(keys(site)) == 2
         assert len(gc(site)) == 1
         assert len(keys(site)) == 1
-        assert gc(site) == fsck(site, deep=True) == []
+        assert gc(site) == check(site, deep=True) == []
 
     def test_shared_keys_go_when_nobody_has_them(self, make_server, files):
         site = make_server(files, **BY_HASH)
@@ -354,7 +354,7 @@ class TestGC:
         assert gc(site, timedelta(hours=1)) == []
         assert len(set(gc(site))) == 1
         assert len(keys(site)) == 1
-        assert fsck(site, deep=True) == []
+        assert check(site, deep=True) == []
 
     def test_what_is_just_being_stored_again(self, make_server, files):
         """A claim is committed before the bytes are taken as there."""
@@ -379,7 +379,7 @@ class TestGC:
             del site.storage.put
         assert found == []
         assert site.read(again.data["attachment"]["location"]) == b"same"
-        assert gc(site) == fsck(site, deep=True) == []
+        assert gc(site) == check(site, deep=True) == []
 
     def test_what_is_just_being_deleted(self, make_server, files):
         """An upload of the same bytes waits, and stores them anew."""
@@ -402,16 +402,16 @@ class TestGC:
             del site.storage.delete
         threads[0].join(30)
         assert site.read(again.data["attachment"]["location"]) == b"same"
-        assert fsck(site, deep=True) == []
+        assert check(site, deep=True) == []
 
     def test_claims_of_the_dead_end(self, site):
-        claims = site.server.claims
-        site.in_transaction(lambda: claims.claim("a"))
-        assert site.in_transaction(lambda: claims.claimed(["a", "b"], 0)) == {"a"}
+        claims = site.server.plugin.rows.reservations
+        site.in_transaction(lambda: claims.reserve("a"))
+        assert site.in_transaction(lambda: claims.reserved(["a", "b"], 0)) == {"a"}
         gc(site)
-        assert site.in_transaction(lambda: claims.claimed(["a"], 0)) == {"a"}
+        assert site.in_transaction(lambda: claims.reserved(["a"], 0)) == {"a"}
         gc(site, offline=True)
-        assert site.in_transaction(lambda: claims.claimed(["a"], 0)) == set()
+        assert site.in_transaction(lambda: claims.reserved(["a"], 0)) == set()
 
     def test_stale_writes_are_forgotten(self, site):
         record = site.collection().record()
@@ -566,7 +566,7 @@ class TestRebase:
             expected = {**old, "attachment": {**old["attachment"], "location": location}}
             assert {**new, "last_modified": 0} == {**expected, "last_modified": 0}
         assert findings(rebase(site.server, self.OLD, self.NEW)) == []
-        assert fsck(site, deep=True) == []
+        assert check(site, deep=True) == []
 
     def test_everything_still_works(self, site):
         record = site.collection().record()
@@ -611,7 +611,7 @@ class TestRebase:
 def test_a_million_keys_need_no_memory():
     import tracemalloc
 
-    known = Keys()
+    known = KeyIndex()
     tracemalloc.start()
     known.add((f"some/folder/{number:036}.jpg", number) for number in range(100_000))
     assert sum(1 for _ in known) == len(known) == 100_000

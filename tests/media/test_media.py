@@ -15,12 +15,13 @@ import transaction
 from pyramid.exceptions import ConfigurationError
 
 from kinto_attachment.errors import StorageUnavailable
-from kinto_attachment.maintenance.fsck import check
+from kinto_attachment.maintenance.fsck import fsck
 from kinto_attachment.maintenance.gc import collect
 from kinto_attachment.maintenance.server import Server
 from kinto_attachment.media import verifier as verify
 from kinto_attachment.media.store import MediaStore
 from kinto_attachment.media.verifier import Verifier
+from kinto_attachment.rows import paging
 from kinto_attachment.rows import uploads as pending
 from tests.conftest import in_thread
 from tests.support.site import ALICE, BOB, Site
@@ -550,7 +551,7 @@ class TestLater:
         folder.rename(folder.with_name("elsewhere"))
         folder.mkdir()
         assert media.verify() == ["missing object"]
-        assert [finding.kind for finding in check(media.site.server)] == ["missing object"]
+        assert [finding.kind for finding in fsck(media.site.server)] == ["missing object"]
         folder.rmdir()
         folder.with_name("elsewhere").rename(folder)
         assert media.verify() == ["verified"]
@@ -575,8 +576,8 @@ class TestLater:
 
     def test_many_of_one_hash(self, media, monkeypatch):
         """More than a page."""
-        monkeypatch.setattr(pending, "PAGE", 3)
-        monkeypatch.setattr(verify, "SOME", 2)
+        monkeypatch.setattr(paging, "PAGE", 3)
+        monkeypatch.setattr(verify, "BATCH", 2)
         (content, digest), (kept, other) = some(), some()
         for _ in range(5):
             media.post(content, digest, query="?verify=false", status=202)
@@ -592,7 +593,7 @@ class TestLater:
     def test_what_another_one_finished(self, media, monkeypatch):
         content, digest = some()
         media.post(content, digest, query="?verify=false", status=202)
-        original, left = MediaStore.verified, [1]
+        original, left = MediaStore.confirm, [1]
 
         def verified(self, files, upload):
             if left:
@@ -600,7 +601,7 @@ class TestLater:
                 in_thread(lambda: media.delete(digest, status=204))
             return original(self, files, upload)
 
-        monkeypatch.setattr(MediaStore, "verified", verified)
+        monkeypatch.setattr(MediaStore, "confirm", verified)
         assert media.verify() == []
         media.get(digest, status=404)
         assert media.pending() == []
@@ -632,19 +633,19 @@ class TestLater:
         content, digest = some()
         media.post(content, digest, query="?verify=false", status=202)
         store, run = media.site.registry.attachment_media, media.site.in_transaction
-        (upload,) = run(lambda: list(store.pending.all()))
-        assert run(lambda: store.pending.lease(upload, "one"))
-        assert not run(lambda: store.pending.lease(upload, "other"))
-        assert not run(lambda: store.pending.renew(upload, "other"))
-        assert run(lambda: store.pending.renew(upload, "one"))
+        (upload,) = run(lambda: list(store.plugin.rows.pending.all()))
+        assert run(lambda: store.plugin.rows.pending.lease(upload, "one"))
+        assert not run(lambda: store.plugin.rows.pending.lease(upload, "other"))
+        assert not run(lambda: store.plugin.rows.pending.renew(upload, "other"))
+        assert run(lambda: store.plugin.rows.pending.renew(upload, "one"))
         assert media.verify() == []
         # By the database's clock, half a minute later.
         monkeypatch.setattr(pending, "LEASE_SECONDS", -1)
         time.sleep(0.01)
-        assert run(lambda: store.pending.lease(upload, "other"))
-        assert not run(lambda: store.pending.renew(upload, "one"))
-        run(lambda: store.pending.give_back(upload, "one"))
-        assert run(lambda: store.pending.renew(upload, "other"))
+        assert run(lambda: store.plugin.rows.pending.lease(upload, "other"))
+        assert not run(lambda: store.plugin.rows.pending.renew(upload, "one"))
+        run(lambda: store.plugin.rows.pending.give_back(upload, "one"))
+        assert run(lambda: store.plugin.rows.pending.renew(upload, "other"))
         assert media.verify() == ["verified"]
 
     def test_type_is_kept(self, media):
@@ -670,9 +671,7 @@ class TestLater:
                 with pytest.raises(StorageUnavailable):
                     media.verify()
             media.get(digest, status=404)
-            for upload in media.site.in_transaction(
-                lambda: list(media.site.registry.attachment_media.pending.all())
-            ):
+            for upload in media.site.in_transaction(lambda: list(media.site.rows.pending.all())):
                 if upload.ref.digest != digest:
                     media.delete(upload.ref.digest, status=204)
         assert media.verify() == ["verified"]
@@ -694,12 +693,12 @@ class TestOperations:
         media.post(content)
         media.post(content, headers=BOB)
         media.post(content, digest, query="?verify=false")
-        assert list(check(media.site.server, deep=True)) == []
+        assert list(fsck(media.site.server, deep=True)) == []
         assert self.gc(media, offline=True) == []
         assert media.verify() == ["verified"]
         assert media.get(digest).body == content
         media.site.storage.delete(media.keys(digest))
-        kinds = [finding.kind for finding in check(media.site.server)]
+        kinds = [finding.kind for finding in fsck(media.site.server)]
         assert kinds == ["missing object"] * 2
 
     def test_gc_takes_what_nobody_has(self, media):
@@ -843,8 +842,8 @@ class TestBackground:
         content, digest = some()
         media.post(content, digest, query="?verify=false")
         store, run = media.site.registry.attachment_media, media.site.in_transaction
-        (upload,) = run(lambda: list(store.pending.all()))
-        assert run(lambda: store.pending.lease(upload, "the late"))
+        (upload,) = run(lambda: list(store.plugin.rows.pending.all()))
+        assert run(lambda: store.plugin.rows.pending.lease(upload, "the late"))
         background.wake()
         time.sleep(0.3)
         media.get(digest, status=404)
@@ -853,7 +852,7 @@ class TestBackground:
         assert media.get(digest).body == content
 
     def test_gives_up_after_a_while(self, media, background, monkeypatch):
-        monkeypatch.setattr(verify, "PATIENCE", 3)
+        monkeypatch.setattr(verify, "IDLE_PASSES", 3)
         content, digest = some()
         media.post(content, digest, query="?verify=false")
         media.site.storage.delete(media.pending())
@@ -896,6 +895,6 @@ class TestBackground:
         ids=["none", "readonly"],
     )
     def test_is_off(self, make_server, settings):
-        background = make_server("local", **settings).registry.attachment_verifier
+        background = make_server("local", **settings).registry.attachment_media.background
         background.wake()
         assert background._thread is None

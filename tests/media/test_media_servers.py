@@ -15,7 +15,7 @@ import pytest
 import requests
 import transaction
 
-from kinto_attachment.maintenance.fsck import check
+from kinto_attachment.maintenance.fsck import fsck
 from kinto_attachment.maintenance.gc import collect
 from kinto_attachment.maintenance.server import Server
 from kinto_attachment.rows import uploads as pending_module
@@ -118,7 +118,7 @@ def test_200_posts_of_one_body(settings, site, tmp_path):
             url = f"{server.url}/media/{digest}"
             assert requests.get(url, auth=auth, timeout=30).content == content
     server = Server.of(site.registry, transaction.manager)
-    assert list(check(server, deep=True)) == []
+    assert list(fsck(server, deep=True)) == []
 
 
 @pytest.mark.parametrize("rounds", [60, pytest.param(1000, marks=pytest.mark.slow)])
@@ -160,7 +160,7 @@ def test_deletions_while_the_same_is_stored(settings, site, tmp_path, rounds):
         for number in range(4):
             got = requests.get(url, auth=(f"user{number}", "secret"), timeout=30)
             assert (got.status_code, got.content) == (200, content)
-    assert list(check(server_side, deep=True)) == []
+    assert list(fsck(server_side, deep=True)) == []
 
 
 def verify_command(server, *options):
@@ -179,7 +179,7 @@ def test_a_verifier_that_is_killed(settings, site, tmp_path, monkeypatch):
 
         def leases():
             parent = f"{pending_module.LEASES_PARENT}/*"
-            return site.registry.storage.list_all(pending_module.LEASE, parent)
+            return site.registry.storage.list_all(pending_module.LEASE_ROWS, parent)
 
         deadline = time.monotonic() + 30
         while not site.in_transaction(leases):
@@ -192,7 +192,9 @@ def test_a_verifier_that_is_killed(settings, site, tmp_path, monkeypatch):
         row = {**lease, "last_modified": over}
         parent = f"{pending_module.LEASES_PARENT}/{lease['id']}"
         site.in_transaction(
-            lambda: site.registry.storage.update(pending_module.LEASE, parent, lease["id"], row)
+            lambda: site.registry.storage.update(
+                pending_module.LEASE_ROWS, parent, lease["id"], row
+            )
         )
         done = subprocess.run([*command, "--once"], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr

@@ -27,7 +27,7 @@ from kinto_attachment.files.blob import Source
 from kinto_attachment.files.filename import content_disposition
 from kinto_attachment.settings import read_settings
 from kinto_attachment.storage import open_storage
-from kinto_attachment.storage.gcs import COMPOSING, PART
+from kinto_attachment.storage.gcs import COMPOSING, PART_BYTES
 from kinto_attachment.storage.testing import LABEL, LARGE, StorageTest
 from tests.support.servers.gcs import as_the_real_one
 
@@ -239,7 +239,7 @@ class TestLargeUploads:
         cut = []
 
         def keep_less(send, request):
-            if request.headers.get("Content-Range") == f"bytes 0-{PART - 1}/{LARGE}":
+            if request.headers.get("Content-Range") == f"bytes 0-{PART_BYTES - 1}/{LARGE}":
                 request.headers["Content-Range"] = f"bytes 0-{kept - 1}/{LARGE}"
                 request.headers["Content-Length"] = str(kept)
                 request.body = request.body[:kept]
@@ -264,7 +264,7 @@ class TestLargeUploads:
         assert keys.keys(storage, prefix) == []
 
     def test_the_session_of_a_failed_source_is_cancelled(self, storage, sent, prefix, tmp_path):
-        (tmp_path / "short").write_bytes(bytes(PART + 1))
+        (tmp_path / "short").write_bytes(bytes(PART_BYTES + 1))
         with (tmp_path / "short").open("rb") as file, pytest.raises(StorageUnavailable):
             storage.put(f"{prefix}a", Source(file, "a", "text/plain", LARGE, "00"))
         assert sent[-1][0] == "DELETE" and "upload_id=" in sent[-1][1] and sent[-1][2] == 499
@@ -684,8 +684,8 @@ class Sink(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(self.size))
         self.end_headers()
-        for _ in range(self.size // PART):
-            self.wfile.write(bytes(PART))
+        for _ in range(self.size // PART_BYTES):
+            self.wfile.write(bytes(PART_BYTES))
 
     def answer(self, status, body, **headers):
         self.send_response(status)

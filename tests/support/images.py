@@ -10,21 +10,21 @@ from io import BytesIO
 
 from PIL import Image, ImageDraw, ImageFilter
 
-from kinto_attachment.images.formats.header import Picture
+from kinto_attachment.images.formats.header import ImageHeader
 from kinto_attachment.images.plan import Output, Plan
-from kinto_attachment.images.worker.pool import Workers
+from kinto_attachment.images.worker.pool import WorkerPool
 
 RED, GREEN, BLUE, YELLOW = (230, 20, 20), (20, 200, 20), (20, 20, 230), (230, 220, 20)
 
 
-class Resizer(Workers):
-    """Workers for bytes; with one process, unless they are told otherwise."""
+class Resizer(WorkerPool):
+    """WorkerPool for bytes; with one process, unless they are told otherwise."""
 
     @property
     def pid(self) -> int:
-        return self._crew()._seats[0].process.pid
+        return self._pool()._slots[0].process.pid
 
-    def make(self, data: bytes, picture: Picture, plan: Plan, output: Output) -> bytes:
+    def make(self, data: bytes, picture: ImageHeader, plan: Plan, output: Output) -> bytes:
         with tempfile.TemporaryFile() as file, tempfile.TemporaryFile() as into:
             file.write(data)
             self.resize(file, picture, plan, output, into)

@@ -5,7 +5,7 @@ from io import BytesIO
 import transaction
 from PIL import Image
 
-from kinto_attachment.maintenance.init_library import create
+from kinto_attachment.maintenance.init_library import init_library
 from kinto_attachment.maintenance.server import Server
 from tests.support.site import ALICE, Site
 
@@ -45,7 +45,7 @@ class Shelf:
         self.library = site.registry.attachment_library
         self.server = Server.of(site.registry, transaction.manager)
         self.findings = list(
-            create(
+            init_library(
                 self.server,
                 self.library,
                 site.registry.permission,
@@ -85,5 +85,5 @@ class Shelf:
     @property
     def waiting(self) -> list[str]:
         """Ids of what nobody has described yet."""
-        uploads = self.site.registry.attachment_unclaimed
+        uploads = self.site.rows.unclaimed
         return [each.id for each in self.site.in_transaction(lambda: list(uploads.all()))]

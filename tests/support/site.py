@@ -50,9 +50,9 @@ class Site:
         self.registry.cache.initialize_schema()
         self.http = webtest.TestApp(self.wsgi)
         self.http.RequestClass = testing.get_request_class(prefix="v1")
-        self.storage = self.registry.attachment_storage
-        self.links = self.registry.attachment_links
-        self.releases = self.registry.attachment_releases
+        self.plugin = self.registry.attachment_plugin
+        self.storage, self.rows = self.plugin.storage, self.plugin.rows
+        self.links, self.releases = self.rows.links, self.rows.releases
 
     def collection(self, **data: Any) -> "Collection":
         """A new collection ``fonts`` in a new bucket, alice's."""
@@ -64,7 +64,7 @@ class Site:
 
     def close(self) -> None:
         """Close the connections to the database; of a site that no other test needs."""
-        self.registry.attachment_imaging.close()
+        self.registry.attachment_images.close()
         for backend in (self.registry.storage, self.registry.permission):
             if hasattr(backend, "client"):
                 backend.client.session_factory.session_factory.kw["bind"].dispose()

@@ -21,8 +21,8 @@ import pytest
 import requests
 import transaction
 
-from kinto_attachment.maintenance import fsck
-from kinto_attachment.maintenance.fsck import check
+from kinto_attachment.maintenance import fsck as fsck_module
+from kinto_attachment.maintenance.fsck import fsck
 from kinto_attachment.maintenance.gc import collect
 from kinto_attachment.maintenance.server import Server
 from tests.support.servers.wsgi import GunicornProcesses
@@ -191,7 +191,7 @@ def test_killed_at_any_moment(kinto_settings, file_settings, tmp_path, monkeypat
     if names == "by hash":
         settings["kinto.attachment.randomize"] = "false"
         settings["kinto.attachment.filename_pattern"] = "{hash}{extension}"
-    monkeypatch.setattr(fsck, "PAUSE", 0)
+    monkeypatch.setattr(fsck_module, "PAUSE_SECONDS", 0)
     site = Site(**settings)
     settings["kinto.includes"] = f"{SETTINGS['kinto.includes']} tests.support.servers.pauses"
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
@@ -210,7 +210,7 @@ def test_killed_at_any_moment(kinto_settings, file_settings, tmp_path, monkeypat
             for client in clients:
                 client.running.join(60)
                 assert not client.running.is_alive()
-        problems = {finding.kind for finding in check(_parts(site), deep=kill == KILLS - 1)}
+        problems = {finding.kind for finding in fsck(_parts(site), deep=kill == KILLS - 1)}
         # What a killed process leaves is for gc; no record is ever without its bytes.
         assert problems <= {"orphan object"}, f"seed {seed}"
     with GunicornProcesses(settings, tmp_path) as server:
@@ -219,7 +219,7 @@ def test_killed_at_any_moment(kinto_settings, file_settings, tmp_path, monkeypat
             assert client.failures == [], f"seed {seed}"
     deleted = list(collect(_parts(site), offline=True, force=True))
     assert {finding.kind for finding in deleted} <= {"deleted"}
-    assert list(check(_parts(site), deep=True)) == []
+    assert list(fsck(_parts(site), deep=True)) == []
     linked = site.in_transaction(lambda: {link.key for link in site.links.all()})
     assert {stat.key for stat in site.storage.list()} == linked
     site.close()

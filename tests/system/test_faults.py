@@ -11,7 +11,7 @@ import transaction
 from kinto.core.events import ResourceChanged
 
 from kinto_attachment.errors import StorageUnavailable
-from kinto_attachment.maintenance.fsck import check
+from kinto_attachment.maintenance.fsck import fsck
 from kinto_attachment.maintenance.gc import collect
 from kinto_attachment.maintenance.server import Server
 from tests.support.site import ALICE, Site
@@ -175,9 +175,9 @@ def check_all(site, record, response, before: dict) -> None:
     if response.status_int >= 400:
         assert after == before
     server = Server.of(site.registry, transaction.manager)
-    assert {finding.kind for finding in check(server, deep=True)} <= {"orphan object"}
+    assert {finding.kind for finding in fsck(server, deep=True)} <= {"orphan object"}
     list(collect(server, offline=True, force=True))
-    assert list(check(server, deep=True)) == []
+    assert list(fsck(server, deep=True)) == []
     linked = site.in_transaction(lambda: {link.key for link in site.links.all()})
     assert {stat.key for stat in site.storage.list()} == linked
     assert state(record) == after

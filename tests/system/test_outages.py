@@ -17,11 +17,11 @@ import requests
 import transaction
 
 from kinto_attachment.errors import BlobNotFound, StorageUnavailable
-from kinto_attachment.maintenance.fsck import check
+from kinto_attachment.maintenance.fsck import fsck
 from kinto_attachment.maintenance.gc import collect
 from kinto_attachment.maintenance.server import Server
 from kinto_attachment.rows.deletion import Rule
-from kinto_attachment.storage.circuit_breaker import LIMIT, Breaker
+from kinto_attachment.storage.circuit_breaker import SLOW_FAILURES, CircuitBreaker
 from tests.support.servers.gcs import FakeGCS
 from tests.support.servers.outage import Line
 from tests.support.servers.wsgi import Gunicorn
@@ -77,7 +77,7 @@ class Place:
         """``gc`` finishes what the outage left undone, and then all is in order."""
         found = {finding.kind for finding in collect(self.parts, offline=True, force=True)}
         assert found <= {"deleted"}
-        assert list(check(self.parts, deep=True)) == []
+        assert list(fsck(self.parts, deep=True)) == []
         linked = self.site.in_transaction(lambda: {link.key for link in self.site.links.all()})
         assert {stat.key for stat in self.site.storage.list()} == linked
         assert self.released() == 0
@@ -382,7 +382,7 @@ class TestBreaker:
 
     @pytest.fixture
     def breaker(self, clock):
-        return Breaker(patience=2, pause=5, clock=lambda: clock.now)
+        return CircuitBreaker(patience=2, pause=5, clock=lambda: clock.now)
 
     def fail(self, breaker, clock, seconds, error=StorageUnavailable):
         with pytest.raises(error), breaker.call("key"):
@@ -390,7 +390,7 @@ class TestBreaker:
             raise error("key")
 
     def test_forbids_calls_after_slow_failures(self, breaker, clock):
-        for _ in range(LIMIT):
+        for _ in range(SLOW_FAILURES):
             self.fail(breaker, clock, 10)
         with pytest.raises(StorageUnavailable, match="given up"), breaker.call("key"):
             pytest.fail("it was called")
@@ -413,7 +413,7 @@ class TestBreaker:
                     clock.now += 10
 
     def test_one_call_looks_whether_it_is_back(self, breaker, clock):
-        for _ in range(LIMIT):
+        for _ in range(SLOW_FAILURES):
             self.fail(breaker, clock, 10)
         for _ in range(3):
             clock.now += 5.1
@@ -428,16 +428,16 @@ class TestBreaker:
             pass
 
     def test_threads_are_counted_together(self, breaker):
-        breaker = Breaker(patience=0, pause=60)
-        begun = threading.Barrier(LIMIT)
+        breaker = CircuitBreaker(patience=0, pause=60)
+        begun = threading.Barrier(SLOW_FAILURES)
 
         def call():
             with pytest.raises(StorageUnavailable), breaker.call("key"):
                 begun.wait(10)
                 raise StorageUnavailable("key")
 
-        with ThreadPoolExecutor(LIMIT) as pool:
-            for done in [pool.submit(call) for _ in range(LIMIT)]:
+        with ThreadPoolExecutor(SLOW_FAILURES) as pool:
+            for done in [pool.submit(call) for _ in range(SLOW_FAILURES)]:
                 done.result()
         with pytest.raises(StorageUnavailable, match="given up"), breaker.call("key"):
             pytest.fail("it was called")

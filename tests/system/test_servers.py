@@ -45,7 +45,7 @@ def record(server):
     return f"{collection}/records/r"
 
 
-def files_of(server, record):
+def file_transaction(server, record):
     bucket = urlsplit(record).path.split("/")[3]
     folder = server.files / bucket
     return sorted(path for path in folder.rglob("*") if path.is_file())
@@ -57,14 +57,14 @@ def test_upload_replace_delete(server, record):
         response = requests.post(f"{record}/attachment", files=form, auth=AUTH, timeout=60)
         assert response.status_code == status, response.text
         assert response.json()["hash"] == sha256(content).hexdigest()
-        (path,) = files_of(server, record)
+        (path,) = file_transaction(server, record)
         assert path.read_bytes() == content
         assert (
             requests.get(record, auth=AUTH, timeout=60).headers["ETag"] == response.headers["ETag"]
         )
     response = requests.delete(f"{record}/attachment", auth=AUTH, timeout=60)
     assert (response.status_code, response.content) == (204, b"")
-    assert files_of(server, record) == []
+    assert file_transaction(server, record) == []
 
 
 def test_chunked_body(server, record):
@@ -103,7 +103,7 @@ def test_refusals_are_read_by_clients_that_send_first(
     response = requests.post(url, files=form, headers=headers, auth=auth, timeout=60)
     assert response.status_code == status
     assert response.json()["code"] == status
-    assert files_of(server, record) == []
+    assert file_transaction(server, record) == []
 
 
 def test_too_large_by_its_length(server, record):
@@ -132,7 +132,7 @@ def test_too_large_by_its_length(server, record):
 def test_client_that_goes_away(server, record):
     form = {"attachment": ("a.pdf", b"first")}
     requests.post(f"{record}/attachment", files=form, auth=AUTH, timeout=60).raise_for_status()
-    before = files_of(server, record)
+    before = file_transaction(server, record)
     head = (
         f"POST {urlsplit(record).path}/attachment HTTP/1.1\r\nHost: localhost\r\n"
         "Authorization: Basic YWxpY2U6c2VjcmV0\r\n"
@@ -147,7 +147,7 @@ def test_client_that_goes_away(server, record):
     while requests.get(record, auth=AUTH, timeout=60).status_code != 200:
         assert time.monotonic() < deadline
     time.sleep(0.5)
-    assert files_of(server, record) == before
+    assert file_transaction(server, record) == before
     assert before[0].read_bytes() == b"first"
 
 

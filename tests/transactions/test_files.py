@@ -305,7 +305,7 @@ def test_a_write_from_before_the_replacement(site, record):
     finally:
         del storage.get
     assert response.status_int == 409
-    if site.links.rolls_back:
+    if site.rows.rolls_back:
         record.check(b"second")
 
 

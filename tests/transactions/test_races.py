@@ -5,11 +5,11 @@ import os
 
 import pytest
 
-from kinto_attachment.attachments import listeners
+from kinto_attachment.attachments import attribute, listeners
 from kinto_attachment.errors import StorageUnavailable
-from kinto_attachment.rows import links
+from kinto_attachment.rows import links, paging
 from kinto_attachment.rows.deletion import Releases
-from kinto_attachment.transactions.files import Files
+from kinto_attachment.transactions.files import FileTransaction
 from tests.conftest import in_thread
 from tests.support.site import ALICE
 
@@ -59,7 +59,7 @@ def test_a_stale_write_never_brings_an_attachment_back(
 
 def delete_with_others(record) -> None:
     """More than are dealt with one by one."""
-    for _ in range(listeners.FEW + 1):
+    for _ in range(listeners.BATCH_LIMIT + 1):
         record.collection.record().upload(b"x")
     record.http.delete(f"{record.collection.uri}/records", headers=ALICE)
 
@@ -196,7 +196,7 @@ def test_two_uploads_that_swap_their_links(make_site, files, monkeypatch, mode):
     site = make_site("memory" if mode == "memory" else "postgresql", files, **more)
     record = site.collection().record()
     record.upload(b"before")
-    original, left, threads = Files.link, [1], []
+    original, left, threads = FileTransaction.link, [1], []
 
     def link(self, *args):
         if left:
@@ -204,7 +204,7 @@ def test_two_uploads_that_swap_their_links(make_site, files, monkeypatch, mode):
             threads.append(in_thread(lambda: record.upload(b"second"), timeout=2))
         return original(self, *args)
 
-    monkeypatch.setattr(Files, "link", link)
+    monkeypatch.setattr(FileTransaction, "link", link)
     record.upload(b"first")
     threads[0].join()
     record.check(content(record))
@@ -271,7 +271,7 @@ def test_a_refused_upload_by_hash_is_known_to_gc(make_site, kinto, files):
 
 def test_an_upload_during_the_deletion_of_its_collection(make_site, kinto, files, monkeypatch):
     """Kinto did not see its record; neither it nor those with the same bytes are mixed up."""
-    monkeypatch.setattr(links, "PAGE", 1)
+    monkeypatch.setattr(paging, "PAGE", 1)
     site = make_site(kinto, files, **BY_HASH)
     collection = site.collection()
     for index in range(3):
@@ -285,8 +285,8 @@ def test_an_upload_during_the_deletion_of_its_collection(make_site, kinto, files
     monkeypatch.setattr(listeners, "_bury", lambda request, refs: set())
     site.http.delete(collection.uri, headers=ALICE)
     assert len(collection.keys) == 1
-    rows = site.in_transaction(lambda: links.Links.below(site.links, collection.bucket))
-    assert [link.ref.record for link in rows] == ["r1"]
+    pages = site.in_transaction(lambda: list(site.links.below(collection.bucket)))
+    assert [link.ref.record for page in pages for link in page] == ["r1"]
 
 
 def test_a_trusted_copy_while_its_source_is_replaced(make_site, files, monkeypatch):
@@ -294,9 +294,9 @@ def test_a_trusted_copy_while_its_source_is_replaced(make_site, files, monkeypat
     source, copy = site.collection().record(), site.collection().record()
     source.upload(b"first")
     attachment = source.data["attachment"]
-    for module in (listeners, __import__("kinto_attachment.guard").guard):
+    for module in (listeners, attribute):
         monkeypatch.setattr(module, "is_trusted_copy", lambda request: True)
-    original, left, threads = Files.link, [1], []
+    original, left, threads = FileTransaction.link, [1], []
 
     def link(self, *args):
         if left:
@@ -304,7 +304,7 @@ def test_a_trusted_copy_while_its_source_is_replaced(make_site, files, monkeypat
             threads.append(in_thread(lambda: source.upload(b"second"), timeout=2))
         return original(self, *args)
 
-    monkeypatch.setattr(Files, "link", link)
+    monkeypatch.setattr(FileTransaction, "link", link)
     copy.put(attachment=attachment)
     threads[0].join()
     assert content(copy) == b"first"
@@ -323,7 +323,7 @@ def test_a_trusted_copy_of_what_is_gone(make_site, files, monkeypatch):
         in_thread(lambda: source.upload(b"second"))
         return found
 
-    for module in (listeners, __import__("kinto_attachment.guard").guard):
+    for module in (listeners, attribute):
         monkeypatch.setattr(module, "is_trusted_copy", lambda request: True)
     monkeypatch.setattr(links.Links, "having", replaced_meanwhile)
     body = {"data": {"attachment": attachment}}

@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 from kinto_attachment.transfer import client as client_module
 from kinto_attachment.transfer.client import Client
 from kinto_attachment.transfer.download import download
-from kinto_attachment.transfer.paths import MAX_NAME, PART, Places
+from kinto_attachment.transfer.paths import MAX_NAME, PART, PathAllocator
 from kinto_attachment.transfer.upload import record_id, upload
 from tests.attachments.test_get import ALICE, Attached
 from tests.support.servers.wsgi import Gunicorn
@@ -896,7 +896,8 @@ class TestStopping:
 
 SCRIPT = """
 import json, sys
-from kinto_attachment.transfer import Client, upload
+from kinto_attachment.transfer.client import Client
+from kinto_attachment.transfer.upload import upload
 client, paths = json.loads(sys.argv[1])
 list(upload(Client(*client), paths))
 """
@@ -938,7 +939,7 @@ class TestPlaces:
     @example([("a" * 246 + "-id1", ""), ("a" * 251, ""), ("a" * 251, "")], False, False)
     @example([("CON", "nul.txt"), ("a:b", "a."), ("é", "e\u0301")], True, True)
     def test_any(self, wanted, windows, fold):
-        places = Places(windows, fold)
+        places = PathAllocator(windows, fold)
         given_paths = [places.give(f"id{number}", *names) for number, names in enumerate(wanted)]
         places.close()
         assert len(set(given_paths)) == len(given_paths)
@@ -958,7 +959,7 @@ class TestPlaces:
     @given(st.text(st.characters(codec="utf-8", exclude_characters="/\\"), min_size=1, max_size=80))
     def test_they_can_be_made(self, tmp_path_factory, name):
         folder = tmp_path_factory.mktemp("places")
-        places = Places()
+        places = PathAllocator()
         for number in range(2):
             path = folder / places.give(f"id{number}", name)
             assert path.parent == folder
@@ -968,14 +969,14 @@ class TestPlaces:
         assert len(os.listdir(folder)) == 2
 
     def test_good_names_stay(self):
-        places = Places(windows=False)
+        places = PathAllocator(windows=False)
         for name in ("a/b c/写真 été.tar.gz", ".profile", "-rf", "a:b?", "x" * MAX_NAME):
             assert places.give("id", name) == name
         places.close()
 
     @pytest.mark.parametrize("record", ["", "..", "a/b", "../x", "a" * 300, "é"])
     def test_no_id(self, record):
-        places = Places()
+        places = PathAllocator()
         with pytest.raises(ValueError):
             places.give(record, None)
         places.close()

@@ -9,14 +9,14 @@ from typing import BinaryIO
 from ...errors import ImageRefused
 from .avif import check_avif
 from .gif import check_gif
-from .header import Picture
+from .header import ImageHeader
 from .jpeg import check_jpeg
 from .limits import Checked, Limits
 from .png import check_png
 from .reader import size_of
 from .webp import check_webp
 
-__all__ = ["Checked", "Limits", "check"]
+__all__ = ["Checked", "Limits", "check_image"]
 
 _CHECKS = {
     "avif": check_avif,
@@ -27,22 +27,22 @@ _CHECKS = {
 }
 
 
-def check(file: BinaryIO, picture: Picture, limits: Limits | None = None) -> Checked:
+def check_image(file: BinaryIO, image: ImageHeader, limits: Limits | None = None) -> Checked:
     """What of the file may be decoded.
 
     :param file: seekable.
-    :param picture: what :func:`~kinto_attachment.images.formats.header.read_picture` says of it.
+    :param image: what :func:`~kinto_attachment.images.formats.header.read_header` says of it.
     :raises ImageRefused: it cannot be decoded, or not without harm; the reason says why.
 
     ::
 
-        checked = check(file, read_picture(file))
+        checked = check_image(file, read_header(file))
         source = checked.read(file)
     """
     limits = limits or Limits()
-    if not picture.resizable:
-        raise ImageRefused(f"An image of type {picture.mimetype} cannot be resized.")
+    if not image.resizable:
+        raise ImageRefused(f"An image of type {image.mimetype} cannot be resized.")
     if size_of(file) > limits.max_bytes:
         raise ImageRefused(f"The image has over {limits.max_bytes} bytes, which is too many.")
-    limits.check_size(picture.format, picture.width, picture.height)
-    return _CHECKS[picture.format](file, picture, limits)
+    limits.check_size(image.format, image.width, image.height)
+    return _CHECKS[image.format](file, image, limits)

@@ -4,7 +4,7 @@ from typing import BinaryIO
 
 from ...errors import ImageRefused
 from . import isobmff
-from .header import Picture
+from .header import ImageHeader
 from .limits import Checked, Limits, contradiction
 from .reader import read_at
 
@@ -16,7 +16,7 @@ _SEQUENCE_HEADER = 1
 _SLACK = 128
 
 
-def check_avif(file: BinaryIO, picture: Picture, limits: Limits) -> Checked:
+def check_avif(file: BinaryIO, image: ImageHeader, limits: Limits) -> Checked:
     """
     :raises ImageRefused: an image in it is larger than it says, or than is allowed.
     """

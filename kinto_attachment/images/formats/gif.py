@@ -3,7 +3,7 @@
 from typing import BinaryIO
 
 from ...errors import ImageRefused
-from .header import Picture
+from .header import ImageHeader
 from .limits import Checked, Limits, truncated
 from .reader import read_at
 
@@ -14,7 +14,7 @@ _CHUNK = 256 * 1024
 _EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
 
 
-def check_gif(file: BinaryIO, picture: Picture, limits: Limits) -> Checked:
+def check_gif(file: BinaryIO, image: ImageHeader, limits: Limits) -> Checked:
     """
     :raises ImageRefused: too many frames, no frame, one that is too large, no end.
     """
@@ -26,7 +26,7 @@ def check_gif(file: BinaryIO, picture: Picture, limits: Limits) -> Checked:
             blocks.take(1)
         elif kind == _IMAGE:
             frames += 1
-            limits.animated(frames, picture)
+            limits.animated(frames, image)
             descriptor = blocks.take(9)
             width, height = (int.from_bytes(descriptor[at : at + 2], "little") for at in (4, 6))
             limits.check_size("gif", width, height)
@@ -36,7 +36,7 @@ def check_gif(file: BinaryIO, picture: Picture, limits: Limits) -> Checked:
         blocks.skip()
     if not frames:
         raise ImageRefused("The GIF has no frame.")
-    return Checked(limits.animated(frames, picture))
+    return Checked(limits.animated(frames, image))
 
 
 def _table(flags: int) -> int:

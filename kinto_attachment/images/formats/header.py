@@ -48,13 +48,13 @@ def is_sideways(orientation: int) -> bool:
     return orientation in (5, 6, 7, 8)
 
 
-HEAD = 128 * 1024
+HEAD_BYTES = 128 * 1024
 """Bytes that are read at once. Few formats have their size behind them, and JPEGs with large
 previews or profiles."""
 
 # What a JPEG may have before its size, in calls and bytes.
-_READS, _READ = 8192, 16 * 1024 * 1024
-_CHUNKS = 256
+_MAX_READS, _MAX_READ_BYTES = 8192, 16 * 1024 * 1024
+_MAX_CHUNKS = 256
 
 _MIMETYPES = {
     "avif": "image/avif",
@@ -89,7 +89,7 @@ _UNITS = {"": 1, "px": 1, "pt": 4 / 3, "pc": 16, "in": 96, "cm": 96 / 2.54, "mm"
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageHeader:
     """An image, as its header has it.
 
     :param format: ``jpeg``, ``png``, ``gif``, ``webp``, ``avif``, ``svg``, ``tiff``, ``heic``,
@@ -122,17 +122,17 @@ class Picture:
         return self.width, self.height
 
 
-def read_picture(file: BinaryIO) -> Picture | None:
+def read_header(file: BinaryIO) -> ImageHeader | None:
     """What image a file is; None if it is none, or nobody can tell its size.
 
     :param file: seekable; it is left at its start.
 
-    >>> read_picture(BytesIO(b"GIF89a" + bytes([64, 1, 240, 0, 0, 0, 0]))).width
+    >>> read_header(BytesIO(b"GIF89a" + bytes([64, 1, 240, 0, 0, 0, 0]))).width
     320
-    >>> read_picture(BytesIO(b"<html>"))
+    >>> read_header(BytesIO(b"<html>"))
     """
     try:
-        head = read_at(file, 0, HEAD)
+        head = read_at(file, 0, HEAD_BYTES)
         format = _format(head)
         if format is None:
             return None
@@ -146,7 +146,7 @@ def read_picture(file: BinaryIO) -> Picture | None:
         return None
     if is_sideways(orientation):
         width, height = height, width
-    return Picture(format, width, height, orientation)
+    return ImageHeader(format, width, height, orientation)
 
 
 def _format(head: bytes) -> str | None:
@@ -175,7 +175,8 @@ def _dimensions(format: str, head: bytes, file: BinaryIO) -> tuple[int, int]:
         width, height = item.size
         return (height, width) if item.angle % 180 else (width, height)
     source = file if format in ("jpeg", "tiff", "jp2") else BytesIO(head)
-    width, height = imagesize.get(BoundedReader(source, _READS, _READ), exif_rotation=False)
+    source = BoundedReader(source, _MAX_READS, _MAX_READ_BYTES)
+    width, height = imagesize.get(source, exif_rotation=False)
     if format == "gif" and len(head) >= 10:
         return width & 0xFFFF, height & 0xFFFF  # they are not signed
     if format == "webp" and head[12:16] == b"VP8 ":
@@ -185,7 +186,7 @@ def _dimensions(format: str, head: bytes, file: BinaryIO) -> tuple[int, int]:
 
 def _orientation(format: str, head: bytes, file: BinaryIO) -> int:
     if format == "jpeg":
-        source = BoundedReader(file, _READS, _READ)
+        source = BoundedReader(file, _MAX_READS, _MAX_READ_BYTES)
         info = imagesize.get_info(source, dpi=False, colors=False, channels=False)
         return info.rotation if 1 <= info.rotation <= 8 else UPRIGHT
     if format == "png":
@@ -198,7 +199,7 @@ def _orientation(format: str, head: bytes, file: BinaryIO) -> int:
 def _chunk(file: BinaryIO, offset: int, name: bytes, order: str, extra: int) -> bytes:
     """The start of the first chunk of that name: PNG has name and length in one order, WebP in
     the other, and an even length."""
-    for _ in range(_CHUNKS):
+    for _ in range(_MAX_CHUNKS):
         header = read_at(file, offset, 8)
         kind, length = (header[4:], header[:4]) if order == "big" else (header[:4], header[4:])
         if len(header) < 8:

@@ -4,7 +4,7 @@ import re
 from typing import BinaryIO
 
 from ...errors import ImageRefused
-from .header import Picture
+from .header import ImageHeader
 from .limits import Checked, Limits, contradiction, truncated
 from .reader import read_at
 
@@ -23,12 +23,12 @@ _UNUSUAL = {0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _EOI, _SOS, _APP2 = 0xD9, 0xDA, 0xE2
 
 
-def check_jpeg(file: BinaryIO, picture: Picture, limits: Limits) -> Checked:
+def check_jpeg(file: BinaryIO, image: ImageHeader, limits: Limits) -> Checked:
     """
     :raises ImageRefused: too many scans, too little data, sizes that contradict each other.
     """
     size, scans, coded, profile, offset = None, 0, 0, 0, 2
-    allowed = min(limits.scans, SCANS * limits.pixels // (picture.width * picture.height))
+    allowed = min(limits.scans, SCANS * limits.pixels // (image.width * image.height))
     for _ in range(MAX_SEGMENTS):
         found = _next_marker(file, offset)
         if found is None:
@@ -58,17 +58,17 @@ def check_jpeg(file: BinaryIO, picture: Picture, limits: Limits) -> Checked:
         offset += max(length, 2)
     else:
         raise ImageRefused(f"The JPEG has more than {MAX_SEGMENTS} segments, which is too many.")
-    if size != picture.stored:
+    if size != image.stored:
         raise contradiction("JPEG")
     if profile > limits.profile and _has_profile(file):
         raise ImageRefused(f"The colour profile has over {limits.profile} bytes.")
-    _check_coded(picture, coded)
+    _check_coded(image, coded)
     return Checked(parts=((0, offset),))
 
 
-def _check_coded(picture: Picture, coded: int) -> None:
+def _check_coded(image: ImageHeader, coded: int) -> None:
     """Each block of 8 x 8 pixels has at least one bit (T.81, F.1.2 and G.1.2)."""
-    blocks = -(-picture.width // 8) * -(-picture.height // 8)
+    blocks = -(-image.width // 8) * -(-image.height // 8)
     if 8 * coded < blocks:
         raise ImageRefused("The JPEG has too little data for its size.")
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from ...errors import ImageRefused
-from .header import Picture
+from .header import ImageHeader
 from .reader import read_at
 
 MEGA = 1_000_000
@@ -54,12 +54,12 @@ class Limits:
                 f"The image has {megapixels} megapixels, {allowed / MEGA:g} are allowed."
             )
 
-    def animated(self, frames: int, picture: Picture) -> int:
+    def animated(self, frames: int, image: ImageHeader) -> int:
         """How many frames are used: all, or the first.
 
         :raises ImageRefused: they are beyond everything.
         """
-        pixels = frames * picture.width * picture.height
+        pixels = frames * image.width * image.height
         self.check_animation(frames, pixels)
         return frames if frames <= self.frames and pixels <= self.animation else 1
 

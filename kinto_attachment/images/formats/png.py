@@ -5,7 +5,7 @@ import zlib
 from typing import BinaryIO
 
 from ...errors import ImageRefused
-from .header import Picture
+from .header import ImageHeader
 from .limits import Checked, Limits, contradiction, truncated
 from .reader import read_at, size_of
 
@@ -22,7 +22,7 @@ _MAX_RATIO = 1032
 """Deflate makes no more than that of one byte (https://zlib.net/zlib_tech.html)."""
 
 
-def check_png(file: BinaryIO, picture: Picture, limits: Limits) -> Checked:
+def check_png(file: BinaryIO, image: ImageHeader, limits: Limits) -> Checked:
     """
     :raises ImageRefused: too much compressed text, more or less data than the size needs.
     """
@@ -44,7 +44,7 @@ def check_png(file: BinaryIO, picture: Picture, limits: Limits) -> Checked:
             _check_profile(file.read(min(length, limits.profile + 1)), limits.profile)
         elif kind == b"acTL":
             frames = int.from_bytes(file.read(4), "big")
-            limits.check_animation(frames, frames * picture.width * picture.height)
+            limits.check_animation(frames, frames * image.width * image.height)
         if text > limits.text:
             raise ImageRefused(f"The PNG has over {limits.text} bytes of compressed text.")
         if kind in _KEPT:
@@ -54,7 +54,7 @@ def check_png(file: BinaryIO, picture: Picture, limits: Limits) -> Checked:
             break
     else:
         raise ImageRefused(f"The PNG has more than {MAX_CHUNKS} chunks, which is too many.")
-    _check_data(read_at(file, 8, 25), picture, data)
+    _check_data(read_at(file, 8, 25), image, data)
     return Checked(parts=tuple(parts))
 
 
@@ -64,10 +64,10 @@ def _keep(parts: list[tuple[int, int]], start: int, end: int) -> None:
     parts.append((start, end))
 
 
-def _check_data(header: bytes, picture: Picture, data: int) -> None:
+def _check_data(header: bytes, image: ImageHeader, data: int) -> None:
     """Whether so many compressed bytes can be these pixels."""
     length, kind, width, height, depth, colour = struct.unpack(">I4sIIBB", header[:18])
-    if (length, kind) != (13, b"IHDR") or (width, height) != picture.stored:
+    if (length, kind) != (13, b"IHDR") or (width, height) != image.stored:
         raise contradiction("PNG")
     # Each line has a byte more, and each of the seven passes of an interlaced one has lines.
     raw = height * (-(-width * depth * _CHANNELS.get(colour, 4) // 8) + 1)

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from ...errors import ImageRefused
-from .header import Picture
+from .header import ImageHeader
 from .limits import Checked, Limits, contradiction, truncated
 from .reader import read_at, size_of
 
 MAX_CHUNKS = 16384
 
 
-def check_webp(file: BinaryIO, picture: Picture, limits: Limits) -> Checked:
+def check_webp(file: BinaryIO, image: ImageHeader, limits: Limits) -> Checked:
     """
     :raises ImageRefused: too many frames, no frame, cut off, or larger than it says.
     """
@@ -23,26 +23,26 @@ def check_webp(file: BinaryIO, picture: Picture, limits: Limits) -> Checked:
     for kind, start, length in _chunks(file, 12, end):
         if kind == b"ANMF":
             frames += 1
-            limits.animated(frames, picture)
-            _check_frame(file, start, length, picture)
+            limits.animated(frames, image)
+            _check_frame(file, start, length, image)
         elif kind in (b"VP8 ", b"VP8L"):
-            if _size(kind, read_at(file, start, 10)) != picture.stored:
+            if _size(kind, read_at(file, start, 10)) != image.stored:
                 raise contradiction("WebP")
             frames += 1
         elif kind == b"ICCP" and length > limits.profile:
             raise ImageRefused(f"The colour profile has over {limits.profile} bytes.")
     if not frames:
         raise ImageRefused("The WebP has no frame.")
-    return Checked(limits.animated(frames, picture), ((0, end),))
+    return Checked(limits.animated(frames, image), ((0, end),))
 
 
-def _check_frame(file: BinaryIO, start: int, length: int, picture: Picture) -> None:
+def _check_frame(file: BinaryIO, start: int, length: int, image: ImageHeader) -> None:
     header = read_at(file, start, 12)
     left, top, width, height = (
         int.from_bytes(header[at : at + 3], "little") for at in range(0, 12, 3)
     )
     size = (width + 1, height + 1)
-    canvas = picture.stored
+    canvas = image.stored
     if 2 * left + size[0] > canvas[0] or 2 * top + size[1] > canvas[1]:
         raise contradiction("WebP")
     for kind, at, _ in _chunks(file, start + 16, start + length):

@@ -5,7 +5,7 @@ import struct
 import pyvips
 
 from ...errors import ImageRefused
-from ..formats.header import UPRIGHT, Picture, is_sideways
+from ..formats.header import UPRIGHT, ImageHeader, is_sideways
 from ..plan import Output, Plan
 
 # The description of those that are sRGB, by whoever made them: converting would change nothing.
@@ -81,7 +81,9 @@ def prepare() -> None:
     pyvips.cache_set_max(0)
 
 
-def resize(source: bytes, picture: Picture, plan: Plan, output: Output, frames: int = 1) -> bytes:
+def resize(
+    source: bytes, header: ImageHeader, plan: Plan, output: Output, frames: int = 1
+) -> bytes:
     """The image as it was planned.
 
     :param source: a file that was checked.
@@ -89,38 +91,38 @@ def resize(source: bytes, picture: Picture, plan: Plan, output: Output, frames: 
     :raises ImageRefused: it is broken.
     """
     try:
-        return _make(source, picture, plan, output, frames, _STRICT.get(picture.format, _LENIENT))
+        return _make(source, header, plan, output, frames, _STRICT.get(header.format, _LENIENT))
     except pyvips.Error as error:
-        if picture.format not in _STRICT or _CUT_OFF in error.detail:
-            raise ImageRefused(_reason(picture, error)) from error
+        if header.format not in _STRICT or _CUT_OFF in error.detail:
+            raise ImageRefused(_reason(header, error)) from error
     try:
-        return _make(source, picture, plan, output, frames, _LENIENT)
+        return _make(source, header, plan, output, frames, _LENIENT)
     except pyvips.Error as error:
-        raise ImageRefused(_reason(picture, error)) from error
+        raise ImageRefused(_reason(header, error)) from error
 
 
 def _make(
-    source: bytes, picture: Picture, plan: Plan, output: Output, frames: int, fail_on: str
+    source: bytes, header: ImageHeader, plan: Plan, output: Output, frames: int, fail_on: str
 ) -> bytes:
-    plan = _as_stored(picture, plan)
-    shrink = _shrink(plan) if picture.format == "jpeg" else 1
+    plan = _as_stored(header, plan)
+    shrink = _shrink(plan) if header.format == "jpeg" else 1
     animated = frames > 1 and output.animates
-    image = _load(source, picture, shrink, frames if animated else 1, fail_on)
+    image = _load(source, header, shrink, frames if animated else 1, fail_on)
     pages = image.pagesplit() if animated else [image]
-    pages = [_resize(page, picture.orientation, plan, shrink) for page in pages]
+    pages = [_resize(page, header.orientation, plan, shrink) for page in pages]
     return _save(_join(pages, image) if animated else pages[0], output)
 
 
-def _as_stored(picture: Picture, plan: Plan) -> Plan:
+def _as_stored(header: ImageHeader, plan: Plan) -> Plan:
     """The plan for the image before it is turned upright."""
     left, top, crop_width, crop_height = plan.left, plan.top, plan.crop_width, plan.crop_height
     width, height = plan.width, plan.height
     # Where a turned image has its sides: measured from the far ones.
-    if picture.orientation in (2, 3, 6, 7):
-        left = picture.width - left - crop_width
-    if picture.orientation in (3, 4, 7, 8):
-        top = picture.height - top - crop_height
-    if is_sideways(picture.orientation):
+    if header.orientation in (2, 3, 6, 7):
+        left = header.width - left - crop_width
+    if header.orientation in (3, 4, 7, 8):
+        top = header.height - top - crop_height
+    if is_sideways(header.orientation):
         left, crop_width, width, top, crop_height, height = (
             *(top, crop_height, height),
             *(left, crop_width, width),
@@ -144,14 +146,16 @@ def _off(side: int, shrink: int) -> int:
     return min(side % shrink, -side % shrink)
 
 
-def _load(source: bytes, picture: Picture, shrink: int, frames: int, fail_on: str) -> pyvips.Image:
+def _load(
+    source: bytes, header: ImageHeader, shrink: int, frames: int, fail_on: str
+) -> pyvips.Image:
     options = {"fail_on": fail_on, "access": "sequential"}
-    if picture.format == "jpeg":
+    if header.format == "jpeg":
         options["shrink"] = shrink
-    if picture.format in ("gif", "webp"):
+    if header.format in ("gif", "webp"):
         options["n"] = frames
-    image = pyvips.Operation.call(_LOADERS[picture.format], source, **options)
-    width, height = (side // shrink for side in picture.stored)
+    image = pyvips.Operation.call(_LOADERS[header.format], source, **options)
+    width, height = (side // shrink for side in header.stored)
     if (image.width, image.get_page_height()) != (width, height):
         raise ImageRefused("The image contradicts itself about its size.")
     return image
@@ -252,9 +256,9 @@ def _save(image: pyvips.Image, output: Output) -> bytes:
     return image.gifsave_buffer(effort=1, dither=0, keep="none")
 
 
-def _reason(picture: Picture, error: pyvips.Error) -> str:
+def _reason(header: ImageHeader, error: pyvips.Error) -> str:
     """The first line of what the library says, which knows no names of files."""
     if "out of memory" in error.detail:
         return "The image needs more memory than it may use."
     lines = [line.strip() for line in error.detail.splitlines() if line.strip()]
-    return f"The {picture.format.upper()} is damaged: {''.join(lines[:1])[:200]}"
+    return f"The {header.format.upper()} is damaged: {''.join(lines[:1])[:200]}"

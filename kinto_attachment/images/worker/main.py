@@ -18,19 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ImageRefused
-from ..formats import check
-from ..formats.header import Picture
+from ..formats import check_image
+from ..formats.header import ImageHeader
 from ..formats.limits import Limits
 from ..formats.reader import SharedFile
 from ..plan import Output, Plan
 
-LINE = 64 * 1024
+JOB_BYTES = 64 * 1024
 """Bytes of a job."""
 
-LARGE = 400 * 1024 * 1024
+LARGE_BYTES = 400 * 1024 * 1024
 """Bytes of memory that it may keep after a job; with more it ends."""
 
-_LOOK = 0.25
+_LOOK_SECONDS = 0.25
 _NICE = 5
 
 
@@ -51,7 +51,7 @@ def main() -> None:
         while job := _next_job(channel):
             _answer(channel, {"taken": True})
             _answer(channel, _do(engine.resize, *job))
-            if _resident() > LARGE:
+            if _resident() > LARGE_BYTES:
                 return
 
 
@@ -69,7 +69,7 @@ def _end_with(channel: socket.socket, parent: int) -> None:
     forked may hold the other end of the socket, so the parent's id is looked at too."""
     ended = select.poll()
     ended.register(channel, select.POLLHUP)
-    while not ended.poll(1000 * _LOOK) and os.getppid() == parent:
+    while not ended.poll(1000 * _LOOK_SECONDS) and os.getppid() == parent:
         pass
     os._exit(0)
 
@@ -78,7 +78,7 @@ def _next_job(channel: socket.socket) -> tuple[dict[str, Any], int, int] | None:
     """None when there will be none any more."""
     line, descriptors = b"", []
     while not line.endswith(b"\n"):
-        received, more, _, _ = socket.recv_fds(channel, LINE, 2)
+        received, more, _, _ = socket.recv_fds(channel, JOB_BYTES, 2)
         if not received:
             return None
         line += received
@@ -119,11 +119,11 @@ def _do(resize: Any, job: dict[str, Any], source: int, target: int) -> dict[str,
 
 
 def _resize(resize: Any, job: dict[str, Any], source: int) -> bytes:
-    picture, limits = Picture(**job["picture"]), Limits(**job["limits"])
+    header, limits = ImageHeader(**job["header"]), Limits(**job["limits"])
     file = SharedFile(source)
-    checked = check(file, picture, limits)
+    checked = check_image(file, header, limits)
     data = checked.read(file)
-    return resize(data, picture, Plan(**job["plan"]), Output(**job["output"]), checked.frames)
+    return resize(data, header, Plan(**job["plan"]), Output(**job["output"]), checked.frames)
 
 
 def _answer(channel: socket.socket, answer: dict[str, Any]) -> None:

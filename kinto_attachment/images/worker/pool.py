@@ -15,20 +15,20 @@ from typing import Any, BinaryIO
 from weakref import WeakSet, finalize
 
 from ...errors import ImageRefused, ImagingMissing, ResizeBusy, WorkerLost
-from ..formats.header import Picture
+from ..formats.header import ImageHeader
 from ..formats.limits import Limits
 from ..plan import Output, Plan
 from .process import NotTaken, Process
 
-IDLE = 60
+IDLE_SECONDS = 60
 """Seconds without a job after which a process is ended: it has memory that others may need."""
 
-MEMORY = 1536 * 1024 * 1024
+MEMORY_BYTES = 1536 * 1024 * 1024
 """Bytes of address space of a worker. A JPEG of 50 megapixels takes a tenth of it, a PNG of
 16 bits that is interlaced a third."""
 
 
-class Workers:
+class WorkerPool:
     """A few processes that resize, started when they are needed. For all threads of a process, and
     for processes that are forked from it, which start their own.
 
@@ -40,11 +40,11 @@ class Workers:
 
     ::
 
-        workers = Workers()
+        workers = WorkerPool()
         with open("photo.jpg", "rb") as file, open("small.webp", "w+b") as into:
-            picture = read_picture(file)
-            small = plan(picture.width, picture.height, Size(320, 0))
-            workers.resize(file, picture, small, Output("webp"), into)
+            header = read_header(file)
+            small = plan(header.width, header.height, Size(320, 0))
+            workers.resize(file, header, small, Output("webp"), into)
         workers.close()
     """
 
@@ -53,7 +53,7 @@ class Workers:
         count: int = 1,
         queue: int = 16,
         timeout: float = 10.0,
-        memory: int = MEMORY,
+        memory: int = MEMORY_BYTES,
         limits: Limits | None = None,
     ) -> None:
         self._count = count
@@ -61,50 +61,50 @@ class Workers:
         self._timeout = timeout
         self._memory = memory
         self.limits = limits or Limits()
-        self._crews: dict[int, _Crew] = {}
+        self._pools: dict[int, _Pool] = {}
         # When nobody has it any more, or when Python ends.
-        finalize(self, _close, self._crews)
+        finalize(self, _close, self._pools)
         _all.add(self)
 
     def resize(
-        self, input: BinaryIO, picture: Picture, plan: Plan, output: Output, into: BinaryIO
+        self, input: BinaryIO, header: ImageHeader, plan: Plan, output: Output, into: BinaryIO
     ) -> None:
-        """Make the image that was planned; see :meth:`turn` and :meth:`Turn.resize`."""
-        with self.turn() as turn:
-            turn.resize(input, picture, plan, output, into)
+        """Make the image that was planned; see :meth:`borrow` and :meth:`BorrowedWorker.resize`."""
+        with self.borrow() as worker:
+            worker.resize(input, header, plan, output, into)
 
     @contextmanager
-    def turn(self) -> Iterator["Turn"]:
+    def borrow(self) -> Iterator["BorrowedWorker"]:
         """Wait for a process that is free, and keep it.
 
         :raises ResizeBusy: too many wait, or this one waited too long.
         """
-        with self._crew().turn(self._queue, self._timeout) as seat:
-            yield Turn(self, seat)
+        with self._pool().borrow(self._queue, self._timeout) as slot:
+            yield BorrowedWorker(self, slot)
 
     def close(self) -> None:
         """End the processes, also one that is busy; the next resize starts new ones."""
-        _close(self._crews)
+        _close(self._pools)
 
     def forget_parent(self) -> None:
         """In a child: let go of what belongs to the process it was forked from."""
-        for pid in [pid for pid in self._crews if pid != os.getpid()]:
-            crew = self._crews.pop(pid, None)
-            if crew:
-                crew.forget()
+        for pid in [pid for pid in self._pools if pid != os.getpid()]:
+            pool = self._pools.pop(pid, None)
+            if pool:
+                pool.forget()
 
-    def ask(self, seat: "_Seat", job: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+    def ask(self, slot: "_Slot", job: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         """What the worker answers. One that was found dead had no job, and another gets it."""
         for _ in range(2):
-            process = seat.process
+            process = slot.process
             try:
                 if process is None:
-                    process = seat.process = self._start()
+                    process = slot.process = self._start()
                 return process.ask(job, descriptors, self._timeout)
             except NotTaken:
-                seat.end()
+                slot.end()
             except BaseException:
-                seat.end()
+                slot.end()
                 raise
         raise WorkerLost("The process that resizes images ends as soon as it is started.")
 
@@ -113,23 +113,23 @@ class Workers:
             raise ImagingMissing('pip install "kinto-attachment[images]"')
         return Process(self._memory, self._timeout)
 
-    def _crew(self) -> "_Crew":
+    def _pool(self) -> "_Pool":
         """That of this process: what a parent started is not its children's."""
         pid = os.getpid()
-        if pid not in self._crews:
+        if pid not in self._pools:
             self.forget_parent()  # who forked without telling Python
-        return self._crews.get(pid) or self._crews.setdefault(pid, _Crew(self._count))
+        return self._pools.get(pid) or self._pools.setdefault(pid, _Pool(self._count))
 
 
-class Turn:
+class BorrowedWorker:
     """A process that is one's own for a while."""
 
-    def __init__(self, workers: Workers, seat: "_Seat") -> None:
+    def __init__(self, workers: WorkerPool, slot: "_Slot") -> None:
         self._workers = workers
-        self._seat = seat
+        self._slot = slot
 
     def resize(
-        self, input: BinaryIO, picture: Picture, plan: Plan, output: Output, into: BinaryIO
+        self, input: BinaryIO, header: ImageHeader, plan: Plan, output: Output, into: BinaryIO
     ) -> None:
         """Make the image that was planned.
 
@@ -142,14 +142,14 @@ class Turn:
         :raises OSError: there is no room for it.
         """
         job = {
-            "picture": asdict(picture),
+            "header": asdict(header),
             "plan": asdict(plan),
             "output": asdict(output),
             "limits": asdict(self._workers.limits),
         }
         input.flush()
         into.flush()
-        answer = self._workers.ask(self._seat, job, [input.fileno(), into.fileno()])
+        answer = self._workers.ask(self._slot, job, [input.fileno(), into.fileno()])
         if "refused" in answer:
             raise ImageRefused(answer["refused"])
         if "failed" in answer:
@@ -157,7 +157,7 @@ class Turn:
         into.seek(0)
 
 
-class _Seat:
+class _Slot:
     """Room for one process."""
 
     process: Process | None = None
@@ -165,7 +165,7 @@ class _Seat:
 
     def is_over(self) -> bool:
         """Whether its process had nothing to do for long, or has ended."""
-        is_idle = time.monotonic() > self.used + IDLE
+        is_idle = time.monotonic() > self.used + IDLE_SECONDS
         return self.process is not None and (is_idle or self.process.has_ended())
 
     def end(self) -> None:
@@ -174,32 +174,32 @@ class _Seat:
         self.process = None
 
 
-class _Crew:
+class _Pool:
     """The processes of one server process, and who waits for them."""
 
     def __init__(self, count: int) -> None:
-        self._seats = [_Seat() for _ in range(count)]
-        self._free = list(self._seats)
+        self._slots = [_Slot() for _ in range(count)]
+        self._free = list(self._slots)
         self._waiting = 0
         self._tended = False
         self._changed = threading.Condition()
 
     @contextmanager
-    def turn(self, queue: int, timeout: float) -> Iterator[_Seat]:
+    def borrow(self, queue: int, timeout: float) -> Iterator[_Slot]:
         """
         :raises ResizeBusy: there is none.
         """
-        seat = self._take(queue, timeout)
+        slot = self._take(queue, timeout)
         try:
-            yield seat
+            yield slot
         finally:
             with self._changed:
-                seat.used = time.monotonic()
-                self._free.append(seat)
+                slot.used = time.monotonic()
+                self._free.append(slot)
                 self._changed.notify()
                 self._tend()
 
-    def _take(self, queue: int, timeout: float) -> _Seat:
+    def _take(self, queue: int, timeout: float) -> _Slot:
         with self._changed:
             if not self._free:
                 if self._waiting >= queue:
@@ -222,33 +222,33 @@ class _Crew:
 
     def _look(self) -> None:
         while self._tended:
-            time.sleep(IDLE / 4)
+            time.sleep(IDLE_SECONDS / 4)
             with self._changed:
-                for seat in self._free:
-                    if seat.is_over():
-                        seat.end()
-                self._tended = any(seat.process for seat in self._seats)
+                for slot in self._free:
+                    if slot.is_over():
+                        slot.end()
+                self._tended = any(slot.process for slot in self._slots)
 
     def close(self) -> None:
-        for seat in self._seats:
-            process = seat.process
+        for slot in self._slots:
+            process = slot.process
             if process:
                 process.end()
 
     def forget(self) -> None:
         """In a child: its copies of the parent's sockets would keep the workers alive."""
-        for seat in self._seats:
-            if seat.process:
-                seat.process.forget()
+        for slot in self._slots:
+            if slot.process:
+                slot.process.forget()
 
 
-def _close(crews: dict[int, _Crew]) -> None:
-    crew = crews.get(os.getpid())
-    if crew:
-        crew.close()
+def _close(pools: dict[int, _Pool]) -> None:
+    pool = pools.get(os.getpid())
+    if pool:
+        pool.close()
 
 
-_all: "WeakSet[Workers]" = WeakSet()
+_all: "WeakSet[WorkerPool]" = WeakSet()
 
 
 def _after_fork() -> None:

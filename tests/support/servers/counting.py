@@ -5,11 +5,11 @@ import os
 from functools import wraps
 from pathlib import Path
 
-from kinto_attachment.images.worker.pool import Turn
+from kinto_attachment.images.worker.pool import BorrowedWorker
 
 
 def includeme(config) -> None:
-    resize = Turn.resize
+    resize = BorrowedWorker.resize
 
     @wraps(resize)
     def counted(self, input, picture, plan, output, into):
@@ -17,4 +17,4 @@ def includeme(config) -> None:
             file.write(f"{plan.width}x{plan.height}\n")
         return resize(self, input, picture, plan, output, into)
 
-    Turn.resize = counted
+    BorrowedWorker.resize = counted

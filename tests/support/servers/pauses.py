@@ -31,7 +31,7 @@ def slow(call):
 def includeme(config) -> None:
     def install(created) -> None:
         registry = created.app.registry
-        storage = registry.attachment_storage
+        storage = registry.attachment_plugin.storage
         for name in ("put", "delete", "compose"):
             setattr(storage, name, slow(getattr(storage, name)))
         engine = registry.storage.client.session_factory.session_factory.kw["bind"]

@@ -1,0 +1,66 @@
+"""What all doors share, built once from the settings."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pyramid.config import Configurator
+from pyramid.request import Request
+from pyramid.settings import asbool
+
+from .images.service import ImageService
+from .legacy.adoption import LegacyRows
+from .legacy.kept_files import KeptFiles
+from .rows import Rows
+from .settings import Settings, read_settings
+from .storage import IStorage, open_storage
+from .storage.pyramid_storage import IFileStorage, PyramidStorage
+from .transactions.files import FileTransaction
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """The parts that every door works with: ``registry.attachment_plugin``.
+
+    :param storage: where the bytes are.
+    :param rows: what this plugin keeps in Kinto's storage.
+    :param legacy: what the existing plugin left there.
+    :param is_readonly: whether Kinto refuses all writes.
+    """
+
+    settings: Settings
+    storage: IStorage
+    rows: Rows
+    legacy: LegacyRows
+    is_readonly: bool
+
+    def begin(self, transaction_manager: Any) -> FileTransaction:
+        """Return a data manager for the files of one transaction."""
+        return FileTransaction(self.storage, self.rows, transaction_manager)
+
+
+def plugin_of(request: Request) -> Plugin:
+    """Return the plugin of the server that received the request."""
+    return request.registry.attachment_plugin
+
+
+def includeme(config: Configurator) -> None:
+    """Read the settings, open the storage, and set up what all doors share.
+
+    :raises SettingError: if the settings are wrong.
+    """
+    registry, raw = config.registry, config.get_settings()
+    settings = read_settings(raw)
+    storage, rows = open_storage(settings), Rows(registry.storage)
+    is_readonly = asbool(raw.get("readonly"))
+    legacy = LegacyRows(rows, settings["base_url"], KeptFiles(settings, storage, rows))
+    registry.attachment_plugin = Plugin(settings, storage, rows, legacy, is_readonly)
+    registry.attachment_images = ImageService(settings, storage, rows, is_readonly)
+    if hasattr(registry.storage, "client"):
+        from .legacy.migration import AttachmentMigration  # PostgreSQL is an extra of Kinto
+
+        config.add_migration(AttachmentMigration(legacy))
+    registry.registerUtility(PyramidStorage(storage, settings), IFileStorage)
+    # The name that the existing plugin gave it.
+    config.add_request_method(
+        lambda request: request.registry.getUtility(IFileStorage), "attachment", reify=True
+    )
