@@ -10,10 +10,10 @@ from pyramid.settings import asbool
 from .images.service import ImageService
 from .legacy.adoption import LegacyRows
 from .legacy.kept_files import KeptFiles
+from .legacy.pyramid_storage import IFileStorage, PyramidStorage
 from .rows import Rows
 from .settings import Settings, read_settings
 from .storage import IStorage, open_storage
-from .storage.pyramid_storage import IFileStorage, PyramidStorage
 from .transactions.files import FileTransaction
 
 
@@ -59,7 +59,7 @@ def includeme(config: Configurator) -> None:
         from .legacy.migration import AttachmentMigration  # PostgreSQL is an extra of Kinto
 
         config.add_migration(AttachmentMigration(legacy))
-    registry.registerUtility(PyramidStorage(storage, settings), IFileStorage)
+    registry.registerUtility(PyramidStorage(storage, settings, rows), IFileStorage)
     # The name that the existing plugin gave it.
     config.add_request_method(
         lambda request: request.registry.getUtility(IFileStorage), "attachment", reify=True

@@ -22,7 +22,6 @@ http
 attachments
 library
 media
-links uploads
 maintenance transfer
 cli __init__
 """.strip().splitlines()

@@ -1,8 +1,8 @@
-"""Where the bytes lie. Nothing in this package knows Kinto, records or requests.
+"""Storages: bytes under keys. Nothing in this package knows Kinto, records or requests.
 
 A storage is an object that provides :class:`IStorage` and passes
-:class:`kinto_attachment.storage.testing.StorageTest`. What a storage may offer beyond that is in
-:mod:`kinto_attachment.storage.staged`.
+:class:`kinto_attachment.storage.testing.StorageTest`. The interfaces that a storage may provide in
+addition are in :mod:`kinto_attachment.storage.staged`.
 """
 
 from collections.abc import Callable
@@ -21,24 +21,26 @@ from ..settings import PREFIX, Settings
 
 __all__ = ["IStorage", "Stat", "open_storage"]
 
+# The classes of our own storages, by their names in the setting ``storage``.
 BACKENDS = {
     "local": "kinto_attachment.storage.local:LocalFileStorage",
     "s3": "kinto_attachment.storage.s3:S3FileStorage",
     "gcs": "kinto_attachment.storage.gcs:GoogleCloudStorage",
     "memory": "kinto_attachment.storage.memory:MemoryFileStorage",
 }
+# The packages that the extras install, by the names of the storages that need them.
 EXTRAS = {"s3": "boto3", "gcs": "google.cloud.storage"}
 
 ENTRY_POINTS = "kinto_attachment.storage"
-"""The group of entry points by which other packages name their storages."""
+"""The group of entry points with which other packages name their storages."""
 
 
 @dataclass(frozen=True)
 class Stat:
     """What a storage knows about one key.
 
-    :param size: bytes.
-    :param modified: when it was stored (aware, UTC).
+    :param size: the number of bytes.
+    :param modified: when the bytes were stored (an aware datetime, UTC).
     """
 
     key: str
@@ -47,41 +49,48 @@ class Stat:
 
 
 class IStorage(Interface):
-    """Bytes under keys. Thread-safe, and safe in the children of a preforking server.
+    """Bytes under keys.
+
+    A storage is thread-safe, and the child processes of a preforking server can use a storage
+    that their parent created.
 
     A class that is named in the setting ``storage`` also has a class method
-    ``from_settings(settings)`` that returns a storage, or raises ``SettingError``. It finds its own
-    settings in ``settings.storage_options``.
+    ``from_settings(settings)`` that returns a storage or raises ``SettingError``. The class finds
+    its own settings in ``settings.storage_options``.
 
     Every method that takes a key checks it with :func:`kinto_attachment.files.key.check_key` and
-    raises ``KeyRefused`` if it is bad. Every method raises ``StorageUnavailable``, within a bounded
-    time, if the storage cannot be reached or refuses the credentials.
+    raises ``KeyRefused`` if the key is not valid. Every method raises ``StorageUnavailable`` within
+    a bounded time if the storage cannot be reached or refuses the credentials.
     """
 
     exclusive = Attribute(
-        "Whether ``put`` of a key that is taken raises ``BlobExists`` and changes nothing, even "
-        "when several requests race. A storage that cannot promise this overwrites."
+        "Whether ``put`` raises ``BlobExists`` and changes nothing if the key is taken, even when "
+        "several requests race. A storage that cannot guarantee this overwrites the blob."
     )
 
     def spool():
-        """Return a new file (binary, writable, readable, seekable) to receive bytes in before
-        they have a key. The caller closes it. When it is handed to ``put`` of the same storage,
-        the storage may take it over without copying."""
+        """Return a new binary file that receives bytes before they have a key. It can be read,
+        written and sought. The caller closes it. If the caller passes the file to ``put`` of the
+        same storage, the storage may use the file itself instead of a copy."""
 
     def put(key, source):
         """Store all bytes of ``source`` (:class:`~kinto_attachment.files.blob.Source`) under
-        ``key``, with its type and disposition. All or nothing, and durable on return. The source
-        stays open and may be put again.
+        ``key``, with their type and disposition. Either all bytes are stored or none. When the call
+        returns, they are durable. The source stays open and can be stored again.
 
-        :raises BlobExists: if the key is taken, on an ``exclusive`` storage."""
+        :raises BlobExists: if the key is taken and the storage is ``exclusive``."""
 
     def open(key, start=0, end=None):
-        """Return an iterator of chunks (``bytes``) from offset ``start`` up to, not including,
-        ``end`` (None: the end of the blob). Its ``length`` is their total in bytes, and its
-        ``close()`` frees everything early. Where the bytes are those of an open file, the iterator
-        has that ``file``, positioned at ``start``.
+        """Return an iterator over the bytes of a blob, in chunks (``bytes``), from the offset
+        ``start`` up to but not including the offset ``end`` (None: the end of the blob). A range
+        that goes beyond the end of the blob is cut off there.
 
-        :raises BlobNotFound: at once, and not with the first chunk."""
+        The iterator has an attribute ``length``, the total number of bytes, and a method
+        ``close()``, which releases all resources early. If the bytes come from an open file, the
+        iterator also has that file as its attribute ``file``, positioned at ``start``.
+
+        :raises BlobNotFound: if there is no such key. The call itself raises it, before the first
+            chunk is read."""
 
     def stat(key):
         """Return the :class:`Stat` of one key.
@@ -89,22 +98,24 @@ class IStorage(Interface):
         :raises BlobNotFound: if there is no such key."""
 
     def delete(keys):
-        """Delete many keys; keys that do not exist are ignored."""
+        """Delete any number of keys. Keys that do not exist are ignored."""
 
     def list(prefix=""):
-        """Return an iterator of :class:`Stat`, one a blob, in no order and in constant memory.
-        ``prefix`` is text, not a folder: ``a`` also lists ``ab``."""
+        """Return an iterator of :class:`Stat`, one for each blob whose key begins with ``prefix``,
+        in any order and in constant memory. ``prefix`` is plain text, not a folder: ``a`` also
+        lists ``ab``."""
 
     def url(key):
-        """Return the URL at which clients find the blob: the key joined to ``base_url``, or a
-        relative URL without it."""
+        """Return the URL at which clients find the blob: ``base_url`` followed by the key. Without
+        a ``base_url`` the URL is relative."""
 
 
 def open_storage(settings: Settings) -> IStorage:
     """Return the storage that the settings name.
 
-    :raises SettingError: if none is configured, if its extra is not installed, or if a class of
-        another package cannot be loaded or lacks a method of :class:`IStorage`.
+    :raises SettingError: if there is no such storage, if a setting of the storage is wrong, if the
+        extra of the storage is not installed, or if the storage of another package cannot be
+        loaded, does not provide :class:`IStorage` or cannot do what the setting ``download`` asks.
     """
     name = settings.storage
     if name not in BACKENDS:
@@ -114,15 +125,19 @@ def open_storage(settings: Settings) -> IStorage:
     except ImportError as error:
         if name in EXTRAS and str(error.name or "").startswith(EXTRAS[name].split(".")[0]):
             raise SettingError(
-                "attachment", f"install kinto-attachment[{name}] to use this storage ({error})"
+                "attachment",
+                f"the storage {name!r} needs `pip install kinto-attachment[{name}]` ({error})",
             ) from error
         raise
     return backend.from_settings(settings)
 
 
 def _open_foreign(name: str, settings: Settings) -> IStorage:
-    """Return a storage of another package, named by an entry point or by the path of its class."""
-    from .staged import ISigningStorage  # which imports IStorage from here
+    """Return the storage of another package.
+
+    :param name: the name of an entry point, or the path of a class.
+    """
+    from .staged import ISigningStorage  # ``staged`` imports IStorage from this module
 
     setting = f"{PREFIX}storage"
     found = entry_points(group=ENTRY_POINTS, name=name)
@@ -130,8 +145,8 @@ def _open_foreign(name: str, settings: Settings) -> IStorage:
     if "." not in path and ":" not in path:
         raise SettingError(
             setting,
-            f"{name!r} is none of auto, {', '.join(BACKENDS)}, nor an entry point of the group "
-            f"{ENTRY_POINTS}, nor the path of a class such as package.module.MyStorage",
+            f"{name!r} is not a storage, use auto, {', '.join(BACKENDS)}, an entry point of the "
+            f"group {ENTRY_POINTS}, or the path of a class such as package.module.MyStorage",
         )
     try:
         storage = _load(path).from_settings(settings)
@@ -143,12 +158,12 @@ def _open_foreign(name: str, settings: Settings) -> IStorage:
     if settings["download"] == "redirect" and not ISigningStorage.providedBy(storage):
         raise SettingError(f"{PREFIX}download", f"{path} cannot sign URLs, use 'stream'")
     if settings["download"] == "accel" and not hasattr(storage, "path"):
-        raise SettingError(f"{PREFIX}download", f"{path} has no files, use 'stream'")
+        raise SettingError(f"{PREFIX}download", f"{path} keeps no local files, use 'stream'")
     return storage
 
 
 def _load(path: str) -> Any:
-    """Return the class at ``package.module:Class`` or ``package.module.Class``."""
+    """Return a class by its path, ``package.module:Class`` or ``package.module.Class``."""
     module, _, name = path.rpartition(":" if ":" in path else ".")
     backend: Callable = getattr(import_module(module), name)
     return backend

@@ -1,4 +1,4 @@
-"""What storages do alike."""
+"""What several storages share."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -16,26 +16,34 @@ Result = TypeVar("Result")
 
 
 class Storage:
-    """A storage whose keys are joined to a URL.
+    """A storage whose URLs consist of a base URL and a key.
 
-    :ivar base_url: with its slash at the end, or empty.
+    :ivar base_url: the base URL with a slash at its end, or empty.
     """
 
     base_url = ""
 
     def url(self, key: str) -> str:
+        """Return the URL of a key.
+
+        :raises KeyRefused: if the key is not valid.
+        """
         return self.base_url + check_key(key)
 
 
 class RemoteStorage(Storage):
-    """A storage on another machine: files are received in a folder of this one.
+    """A storage on another machine. Uploads are first received in a folder of this machine.
 
-    :ivar spool_dir: the folder; the system's temporary one if it is empty.
+    :ivar spool_dir: the path of that folder; empty for the temporary folder of the system.
     """
 
     spool_dir = ""
 
     def spool(self) -> BinaryIO:
+        """Return a new temporary file on this machine.
+
+        :raises StorageUnavailable: if the file cannot be created.
+        """
         try:
             return TemporaryFile(dir=self.spool_dir or None)
         except OSError as error:
@@ -43,28 +51,33 @@ class RemoteStorage(Storage):
 
 
 def read_spool_dir(settings: Settings) -> str:
-    """The setting.
+    """Return the setting ``spool_dir``.
 
-    :raises SettingError: there is no such folder.
+    :raises SettingError: if there is no such folder.
     """
     spool_dir = settings["spool_dir"]
     if spool_dir and not os.path.isdir(spool_dir):
-        raise SettingError("attachment.spool_dir", f"{spool_dir} is not a folder")
+        raise SettingError("attachment.spool_dir", f"{spool_dir} is not an existing folder")
     return spool_dir
 
 
 def at_once(call: Callable[[Item], Result], items: Iterator[Item], workers: int) -> list[Result]:
-    """Call it with each item as it comes, a few at once; what they returned, in no order. After
-    the first that raised, no other is begun. One alone needs no thread.
+    """Call a function with each item, several items at a time, and return the results in any
+    order.
 
-    :param workers: how many at once; of the items, no more than these and the next are held.
+    If a call raises, no further call starts, and the exception is raised again once the calls
+    that are running have ended. A single item needs no thread: the caller's is used.
+
+    :param call: the function; several threads call it at the same time.
+    :param items: the arguments, read as they are needed: at most ``workers`` + 1 are in memory.
+    :param workers: the maximum number of simultaneous calls.
     """
     results: list[Result] = []
     first, second = next(items, None), next(items, None)
     if second is None:
         return [] if first is None else [call(first)]
     items = chain([first, second], items)
-    del first, second  # parts are large
+    del first, second  # an item can be megabytes of an upload
     with ThreadPoolExecutor(workers) as pool:
         running: set[Future] = set()
         try:

@@ -1,8 +1,9 @@
-"""A storage that lets everybody wait in vain is left alone for a while.
+"""A circuit breaker: stop calling a storage that keeps timing out.
 
-See https://martinfowler.com/bliki/CircuitBreaker.html. A call that is given up has held a thread of
-the server for all its time-outs and repetitions; where every thread waits so, nobody is left to
-answer what needs no storage.
+A call to a storage that does not answer holds a thread of the server until all its timeouts and
+retries are over. Once every thread is waiting like this, the server cannot even answer requests
+that need no storage. The breaker therefore makes such calls fail immediately:
+https://martinfowler.com/bliki/CircuitBreaker.html.
 """
 
 import logging
@@ -16,23 +17,25 @@ from ..errors import StorageUnavailable
 logger = logging.getLogger(__name__)
 
 SLOW_FAILURES = 3
-"""Calls in a row that failed slowly: one may be the fault of what was asked."""
+"""Consecutive slow failures after which calls are refused. A single slow failure may be due to the
+request rather than to the storage."""
 
 
 class CircuitBreaker:
-    """Counts the calls that were given up, and forbids others while there were only such.
+    """A count of consecutive slow failures. From :data:`SLOW_FAILURES` on, calls are refused.
 
-    Those that fail fast are not counted: they hold nobody, and a storage that refuses one request
-    may well do the next.
+    A call that succeeds or fails fast resets the count. A fast failure blocks no thread, and a
+    storage that refuses one request may well accept the next.
 
-    :param patience: seconds after which a failure is a slow one.
-    :param pause: seconds from a slow failure to the next attempt; then one call in as many
-        seconds is let through, until one is answered.
+    :param patience: seconds; a failure that takes at least as long is slow.
+    :param pause: seconds. While calls are refused, one call is let through this long after the
+        last slow failure, and then one in every ``pause`` seconds, until the count is reset.
+    :param clock: a function that returns a monotonic time in seconds.
 
     ::
 
         with breaker.call(key):
-            ...  # what raises StorageUnavailable
+            ...  # a call that may raise StorageUnavailable
     """
 
     def __init__(
@@ -47,8 +50,11 @@ class CircuitBreaker:
 
     @contextmanager
     def call(self, key: str) -> Iterator[None]:
-        """
-        :raises StorageUnavailable: at once, without a call, while the storage is left alone.
+        """Wrap one call to the storage, and count it if it is a slow failure.
+
+        :param key: the key that the error names.
+        :raises StorageUnavailable: if calls are refused at the moment. The wrapped code does not
+            run then.
         """
         self._check(key)
         started = self._clock()
@@ -58,7 +64,7 @@ class CircuitBreaker:
             self._count(self._clock() - started >= self._patience)
             raise
         except Exception:
-            self._count(False)  # an answer too: it is not there, or it is taken
+            self._count(False)  # the storage answered, for example that the key is taken
             raise
         self._count(False)
 
@@ -66,9 +72,9 @@ class CircuitBreaker:
         with self._lock:
             if self._failures < SLOW_FAILURES:
                 return
-            left = self._next - self._clock()
-            if left > 0:
-                reason = f"{self._failures} calls were given up, the next is in {left:.1f} s"
+            wait = self._next - self._clock()
+            if wait > 0:
+                reason = f"{self._failures} calls in a row timed out, retry in {wait:.1f} s"
                 raise StorageUnavailable(key, reason)
             self._next = self._clock() + self._pause
 
@@ -78,6 +84,6 @@ class CircuitBreaker:
             if slow_failure:
                 self._next = self._clock() + self._pause
         if self._failures == SLOW_FAILURES > before:
-            logger.warning("The storage does not answer: calls fail at once until it does.")
+            logger.warning("The storage does not answer. Calls fail immediately until it does.")
         elif before >= SLOW_FAILURES and not slow_failure:
-            logger.warning("The storage does not let callers wait any more.")
+            logger.warning("Calls to the storage no longer time out: they are let through again.")

@@ -1,8 +1,8 @@
-"""Bytes in a bucket of Google Cloud Storage.
+"""Storage in a bucket of Google Cloud Storage.
 
-Every object is made on the condition that its key is free, and carries a random mark: when
-the answer to a request is lost and its repetition is told that the key is taken, the mark
-says by whom.
+Every object is created on the condition that its key is free, and its metadata contains a random
+mark. If the response to a request is lost, the request is repeated, and the service may answer that
+the key is taken. The mark then tells whether the first request took the key, or another upload.
 """
 
 import re
@@ -28,29 +28,36 @@ from .gcs_bucket import Bucket, ObjectChunks, Resumable, translated
 from .staged import IComposingStorage, ISigningStorage, IUnfinishedStorage
 
 PART_BYTES = 8 * 1024 * 1024
-"""Bytes of one request: more go in several. A multiple of 256 KiB, as the service wants it."""
+"""The maximum number of bytes sent in one request. A larger blob is sent in several requests. The
+service requires a multiple of 256 KiB."""
 
 MAX_COMPOSE = 32
-"""Objects that the service joins in one request."""
+"""The maximum number of objects that the service joins in one request."""
 
 MAX_EXPIRES = 7 * 24 * 3600
-"""Seconds that a signed URL (V4) can be valid."""
+"""The maximum validity of a signed URL (V4) in seconds."""
 
 COMPOSING = ".kinto-attachment-compose/"
-"""Where the intermediate objects of :meth:`GoogleCloudStorage.compose` are."""
+"""The prefix of the keys of the intermediate objects of :meth:`GoogleCloudStorage.compose`."""
 
 # https://cloud.google.com/storage/docs/buckets#naming
 _BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
-_DELETERS = 16
-_MARK = "upload"
+_DELETERS = 16  # simultaneous requests
+_MARK = "upload"  # the name of the random mark in the metadata
 
 
 @implementer(IStorage, IComposingStorage, ISigningStorage, IUnfinishedStorage)
 class GoogleCloudStorage(RemoteStorage):
-    """
-    :param acl: predefined ACL of new objects, or None for the bucket's.
-    :param cache_control: of new objects; without, public ones are cached for good if their
-        key never holds other bytes.
+    """A storage in a bucket of Google Cloud Storage.
+
+    Methods without a docstring are documented in the interfaces.
+
+    :param base_url: the URL below which clients find the objects, with a slash at its end.
+    :param acl: the predefined ACL of new objects; None for the default of the bucket.
+    :param cache_control: the ``Cache-Control`` of new objects that are not private. If it is
+        empty, clients may cache a public object forever, provided that its key will never hold
+        other bytes.
+    :param spool_dir: the folder for incoming files; empty for the temporary folder of the system.
 
     >>> GoogleCloudStorage(Bucket("files"), base_url="https://cdn.example/").url("a/b.txt")
     'https://cdn.example/a/b.txt'
@@ -75,10 +82,18 @@ class GoogleCloudStorage(RemoteStorage):
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "GoogleCloudStorage":
+        """Return the storage that the settings ``gcloud.*`` describe. This sends no request.
+
+        :raises SettingError: if the name of the bucket, the credentials, an ACL or the spool
+            folder is not valid.
+        """
         credentials = settings["gcloud.credentials"]
         name = settings["gcloud.bucket_name"]
         if not _BUCKET_NAME.fullmatch(name):
-            raise SettingError("attachment.gcloud.bucket_name", f"{name!r} is no bucket's name")
+            raise SettingError(
+                "attachment.gcloud.bucket_name",
+                f"{name!r} is not a valid name, use 3 to 222 of a-z, 0-9, '.', '_' and '-'",
+            )
         if credentials:
             try:
                 service_account.Credentials.from_service_account_file(credentials)
@@ -118,15 +133,15 @@ class GoogleCloudStorage(RemoteStorage):
         if end is not None and end <= start:
             self.stat(key)
             return ObjectChunks(key)
-        # As it is stored, even if that is compressed: the service would inflate it.
+        # The service would otherwise decompress an object that is stored compressed.
         headers = {"Accept-Encoding": "gzip"}
         expected: tuple[int, ...] = (200,)
         if start or end is not None:
             headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
-            expected = (206, 416)  # the range begins at the end or after it
+            expected = (206, 416)  # 416: the range begins at the end of the object or beyond
         url = f"{blob.client.api_endpoint}/download/storage/v1{blob.path}?alt=media"
         with self._bucket.looking_for(key), self._bucket.call(key):
-            # One answer: all of its bytes are of one generation.
+            # All bytes come in one response, and so from the same generation of the object.
             response = self._bucket.send("GET", url, expected, headers=headers, stream=True)
         if response.status_code == 416:
             response.close()
@@ -149,12 +164,12 @@ class GoogleCloudStorage(RemoteStorage):
             try:
                 yield Stat(check_key(blob.name), blob.size, blob.time_created)
             except KeyRefused:
-                continue  # a foreign object with no name of ours
+                continue  # an object of another application, whose name is not a valid key
 
     def discard_unfinished(
         self, before: datetime, is_ours: Callable[[str], bool], dry_run: bool = False
     ) -> Iterator[str]:
-        # Uploads end by themselves, after a week.
+        # The service itself discards unfinished uploads after a week.
         for stat in self.list(COMPOSING):
             if stat.modified < before:
                 if not dry_run:
@@ -167,18 +182,19 @@ class GoogleCloudStorage(RemoteStorage):
         if not names:
             self._put_small(whole, b"", acl)
             return
-        made: list[str] = []
+        intermediate: list[str] = []
         try:
             while len(names) > MAX_COMPOSE:
                 groups = [names[i : i + MAX_COMPOSE] for i in range(0, len(names), MAX_COMPOSE)]
                 names = [f"{COMPOSING}{uuid4().hex}" for _ in groups]
-                made += names
+                intermediate += names
                 for group, name in zip(groups, names, strict=True):
                     self._compose(group, self._new_blob(name))
             self._compose(names, whole, acl)
         finally:
-            with suppress(StorageUnavailable):  # they are listed: whoever sweeps finds them
-                self.delete(made)
+            # discard_unfinished() deletes the objects that remain.
+            with suppress(StorageUnavailable):
+                self.delete(intermediate)
 
     def sign(
         self,
@@ -210,12 +226,12 @@ class GoogleCloudStorage(RemoteStorage):
         return blob
 
     def _labelled(self, key: str, label: Label) -> tuple[Blob, str | None]:
-        """A blob that is not stored yet, and the ACL that it is to have."""
+        """Return a new blob that carries the label, and the predefined ACL to create it with."""
         blob = self._new_blob(key, label.mimetype)
         blob.content_disposition = label.disposition
         acl = None if label.private else self._acl
         if label.private:
-            blob.cache_control = "private"  # even if all of the bucket is public
+            blob.cache_control = "private"  # even if the whole bucket is public
         elif self._cache_control:
             blob.cache_control = self._cache_control
         elif label.immutable and (acl or "").startswith("publicRead"):
@@ -253,7 +269,7 @@ class GoogleCloudStorage(RemoteStorage):
             raise
 
     def _compose(self, names: Sequence[str], whole: Blob, acl: str | None = None) -> None:
-        # Not ``Blob.compose``: it has no parameter for the ACL.
+        # ``Blob.compose`` has no parameter for the ACL.
         url = f"{whole.client.api_endpoint}/storage/v1{whole.path}/compose"
         parameters = {"ifGenerationMatch": 0, "destinationPredefinedAcl": acl}
         body = {
@@ -274,12 +290,18 @@ class GoogleCloudStorage(RemoteStorage):
 
     @contextmanager
     def _claiming(self, blob: Blob, missing: type = StorageUnavailable) -> Iterator[None]:
-        """A key that turns out to be taken by ourselves is not taken."""
+        """Wrap a request that creates an object. If an earlier attempt of the same request has
+        taken the key, ignore that error.
+
+        :param missing: the error for the status 404.
+        :raises BlobExists: if another upload has taken the key.
+        """
         try:
             with self._bucket.call(blob.name, missing):
                 yield
         except BlobExists:
             found = self._bucket.blob(blob.name)
+            # If the object has been deleted since, this upload has failed all the same.
             with self._bucket.call(blob.name, missing=BlobExists):
                 found.reload(**self._bucket.limits)
             if (found.metadata or {}).get(_MARK) != blob.metadata[_MARK]:
@@ -287,6 +309,10 @@ class GoogleCloudStorage(RemoteStorage):
 
 
 def _acl(settings: Settings, name: str) -> str | None:
+    """Return the predefined ACL that a setting names, or None if the setting is empty.
+
+    :raises SettingError: if there is no such ACL.
+    """
     try:
         return ACL.validate_predefined(settings[name]) or None
     except ValueError as error:
@@ -294,10 +320,15 @@ def _acl(settings: Settings, name: str) -> str | None:
 
 
 def _read(key: str, file: BinaryIO, size: int) -> bytes:
+    """Return the next ``size`` bytes of a file.
+
+    :param key: the key that the error names.
+    :raises StorageUnavailable: if the file ends before.
+    """
     content = file.read(size)
     while len(content) < size:
         more = file.read(size - len(content))
         if not more:
-            raise StorageUnavailable(key, "the source is shorter than was said")
+            raise StorageUnavailable(key, "the source is shorter than its size says")
         content += more
     return content

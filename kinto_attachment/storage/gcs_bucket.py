@@ -1,4 +1,4 @@
-"""One bucket of Google Cloud Storage: connections, repetitions, and errors in our words."""
+"""One bucket of Google Cloud Storage: connections, retries and the translation of errors."""
 
 import base64
 import os
@@ -26,9 +26,9 @@ from ..files.blob import CHUNK
 from ..files.key import check_key
 from .circuit_breaker import CircuitBreaker
 
-_CONNECTIONS = 50  # kept open, one a thread of a large server
+_CONNECTIONS = 50  # kept open: one for each thread of a large server
 
-# The first that fits.
+# Our errors for those of Google's libraries. The first class that fits decides.
 _ERRORS = {
     api.NotFound: BlobNotFound,
     api.PreconditionFailed: BlobExists,
@@ -43,7 +43,12 @@ _ERRORS = {
 
 @contextmanager
 def translated(key: str, missing: type = BlobNotFound) -> Iterator[None]:
-    """What Google's libraries say, in our words. ``missing`` is for the answer 404."""
+    """Replace an error of Google's libraries by our own.
+
+    :param key: the key that our error names.
+    :param missing: the error for the status 404.
+    :raises StorageError: as :data:`_ERRORS` says.
+    """
     try:
         yield
     except tuple(_ERRORS) as error:
@@ -52,6 +57,12 @@ def translated(key: str, missing: type = BlobNotFound) -> Iterator[None]:
 
 
 class _Connection(NamedTuple):
+    """How one process reaches the bucket.
+
+    :param pid: the id of the process.
+    :param signer: the credentials that sign URLs; None if there are none.
+    """
+
     pid: int
     client: Client
     session: AuthorizedSession
@@ -59,14 +70,19 @@ class _Connection(NamedTuple):
 
 
 class Bucket:
-    """One bucket, reached by one client a process.
+    """A bucket. Each process reaches it through a client of its own.
 
-    :param credentials: path of a service account's JSON; default credentials without. Where
-        ``STORAGE_EMULATOR_HOST`` is set nobody needs any.
-    :param timeout: seconds to wait for one answer. What fails is repeated until one and a half of
-        that are over: a silence is given up after two time-outs, a refusal after one and a half.
-    :param create: whether to make the bucket if it is missing, with the access ``acl`` or,
-        if ``uniform``, with uniform access.
+    :param name: the name of the bucket.
+    :param credentials: the path of the JSON file of a service account; empty for the default
+        credentials. If the environment variable ``STORAGE_EMULATOR_HOST`` is set, requests carry
+        no credentials.
+    :param project: the id of the project; empty for the project of the credentials.
+    :param timeout: seconds to wait for one response. Failed requests are repeated until 1.5 times
+        as long has passed: calls fail after two timeouts if the service does not answer, and after
+        one and a half if it refuses connections.
+    :param create: whether to create the bucket if it is missing.
+    :param acl: the predefined ACL of a created bucket; None for the default of the service.
+    :param uniform: whether a created bucket has uniform bucket-level access.
     """
 
     def __init__(
@@ -91,18 +107,27 @@ class Bucket:
         self._breaker = CircuitBreaker(patience=timeout / 2, pause=timeout)
         self._lock = Lock()
         self._connection: _Connection | None = None
-        self._seen = False
+        self._known_to_exist = False
 
     @property
     def limits(self) -> dict[str, Any]:
-        """What every call of Google's library is given."""
+        """The time limits that every call of Google's library takes as arguments."""
         return {"timeout": self._timeout, "retry": self._retry}
 
     def blob(self, key: str) -> Blob:
+        """Return the library's object for a key, whether or not the key exists.
+
+        :raises KeyRefused: if the key is not valid.
+        :raises StorageUnavailable: if there are no usable credentials.
+        """
         return self.connect().client.bucket(self.name).blob(check_key(key))
 
     def blobs(self, prefix: str = "", limit: int | None = None) -> Iterator[Blob]:
-        """Those whose key begins so, a page at a time."""
+        """Yield the objects whose key begins with ``prefix``, read a page at a time.
+
+        :param limit: the maximum number of objects; None for all.
+        :raises StorageUnavailable: if the bucket is missing or cannot be reached.
+        """
         client = self.connect().client
         fields = "items(name,size,timeCreated),nextPageToken"
         found = client.list_blobs(
@@ -118,26 +143,39 @@ class Bucket:
 
     @contextmanager
     def call(self, key: str, missing: type = BlobNotFound) -> Iterator[None]:
-        """Around one request: time-outs are counted, and what is raised is in our words."""
+        """Wrap one request: count it if it times out, and translate its errors.
+
+        :param key: the key that an error names.
+        :param missing: the error for the status 404.
+        :raises StorageError: instead of any error of Google's libraries.
+        """
         with self._breaker.call(key), translated(key, missing):
             yield
 
     @contextmanager
     def looking_for(self, key: str) -> Iterator[None]:
-        """Around the calls of which 404 is the answer for objects and for buckets; once it is
-        asked which."""
+        """Wrap a call for which the status 404 may mean a missing object or a missing bucket. After
+        a 404, ask whether the bucket exists, unless it is already known to exist.
+
+        :raises StorageUnavailable: if the bucket is missing.
+        """
         try:
             yield
         except BlobNotFound:
-            if not self._seen:
+            if not self._known_to_exist:
                 next(self.blobs(limit=1), None)
-                self._seen = True
+                self._known_to_exist = True
             raise
 
     def send(
         self, method: str, url: str, expected: Sequence[int], **kwargs: Any
     ) -> requests.Response:
-        """The answer to a request that may be repeated, if its status is as expected."""
+        """Send a request, repeat it after a transient error, and return the response.
+
+        Call this only within :meth:`call`, which translates the errors of the libraries.
+
+        :param expected: the status codes that are no errors.
+        """
         session = self.connect().session
 
         def send() -> requests.Response:
@@ -150,7 +188,11 @@ class Bucket:
         return self._retry(send)()
 
     def connect(self) -> _Connection:
-        """The connection of this process: no socket is shared with a parent."""
+        """Return the connection of this process, which shares no socket with its parent.
+
+        :raises StorageUnavailable: if there are no usable credentials, or if the bucket is to be
+            created and cannot be.
+        """
         connection = self._connection
         if connection is None or connection.pid != os.getpid():
             with self._lock:
@@ -160,8 +202,8 @@ class Bucket:
         return connection
 
     def _open_connection(self) -> _Connection:
-        # Else the library looks at the bucket from a thread of its own, for minutes if nobody
-        # answers; all it finds is an attribute for traces.
+        # Without this variable the library fetches the bucket in a thread of its own, only to get
+        # an attribute for traces. If the service does not answer, it keeps trying for minutes.
         os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
         try:
             credentials, project = self._find_credentials()
@@ -187,7 +229,8 @@ class Bucket:
         return google.auth.default(scopes=Client.SCOPE)
 
     def _find_signer(self, credentials: Credentials) -> Signing | None:
-        """Who can sign URLs: a service account with its key, also where it does not log in."""
+        """Return the credentials that sign URLs, or None. A service account with a private key
+        can sign even if requests do not carry its credentials."""
         if isinstance(credentials, Signing):
             return credentials
         if self._credentials:
@@ -198,18 +241,18 @@ class Bucket:
         bucket = client.bucket(self.name)
         if self._uniform:
             bucket.iam_configuration.uniform_bucket_level_access_enabled = True
-        # A conflict: another worker was faster.
+        # A conflict means that another process has just created the bucket.
         with self.call(self.name, missing=StorageUnavailable), suppress(api.Conflict):
             if not bucket.exists(**self.limits):
                 client.create_bucket(bucket, predefined_acl=self._acl, **self.limits)
 
 
 class Resumable:
-    """An upload in several requests; nothing is stored before the last.
+    """An upload in several requests, of which the last one stores the object:
     https://cloud.google.com/storage/docs/performing-resumable-uploads#chunked-upload
 
-    :param url: of the session.
-    :param size: bytes, of all parts.
+    :param url: the URL of the upload session.
+    :param size: the number of bytes of all parts.
     """
 
     def __init__(self, bucket: Bucket, url: str, size: int):
@@ -220,12 +263,17 @@ class Resumable:
         self._checksum = google_crc32c.Checksum()
 
     def put(self, blob: Blob, part: bytes) -> None:
-        """Send the next bytes: :data:`PART_BYTES` of them, or the last."""
+        """Send the next part. Call this only within :meth:`Bucket.call`.
+
+        :param blob: the object that is uploaded.
+        :param part: a multiple of 256 KiB bytes, except for the last part.
+        :raises StorageUnavailable: if the service accepts too few bytes, or stores other ones.
+        """
         start, self._sent = self._sent, self._sent + len(part)
         self._checksum.update(part)
         digest = base64.b64encode(self._checksum.digest()).decode()
         last = self._sent == self._size
-        # A service that knows this header refuses other bytes by itself.
+        # A service that supports this header does not store bytes with another checksum.
         headers = {"X-Goog-Hash": f"crc32c={digest}"} if last else {}
         while start < self._sent:
             headers["Content-Range"] = f"bytes {start}-{self._sent - 1}/{self._size}"
@@ -239,27 +287,44 @@ class Resumable:
             if response.status_code != 308:
                 self._verify(blob, response.json(), digest)
                 return
-            # It may have kept less than it was sent.
-            kept = int(response.headers.get("Range", "-0").rpartition("-")[2]) + 1
+            # The service may have kept only some of the bytes. The others are sent again.
+            # Without the header it has kept none (the session would have to start again).
+            last_kept = response.headers.get("Range", "bytes=0--1").partition("-")[2]
+            kept = int(last_kept) + 1
             if not start < kept <= self._sent - last:
-                raise StorageUnavailable(blob.name, f"{kept} bytes were kept of {self._sent}")
+                raise StorageUnavailable(
+                    blob.name, f"the service confirmed {kept} bytes after {self._sent} were sent"
+                )
             start = kept
 
     def cancel(self, key: str) -> None:
-        # What cannot be cancelled ends by itself, after a week.
+        """Give up the upload. Errors are ignored: the service discards the upload after a week."""
         with suppress(StorageUnavailable), self._bucket.call(key):
             self._bucket.connect().session.delete(self._url, timeout=self._bucket.limits["timeout"])
 
     def _verify(self, blob: Blob, stored: dict[str, Any], digest: str) -> None:
+        """Delete the stored object if its checksum is wrong.
+
+        :param stored: the object as the service describes it.
+        :param digest: the CRC-32C of the bytes that were sent, in base64.
+        :raises StorageUnavailable: if the object was deleted.
+        """
         if stored.get("crc32c") != digest:
-            made = {"if_generation_match": stored["generation"], **self._bucket.limits}
-            self._bucket.blob(blob.name).delete(**made)
-            raise StorageUnavailable(blob.name, "other bytes arrived than were sent")
+            generation = {"if_generation_match": stored["generation"], **self._bucket.limits}
+            self._bucket.blob(blob.name).delete(**generation)
+            raise StorageUnavailable(
+                blob.name, "the stored bytes had a wrong checksum and were deleted"
+            )
 
 
 class ObjectChunks(Iterator[bytes]):
-    """Bytes of one answer, whose connection is given back at its end or by :meth:`close`.
-    Without an answer there are none."""
+    """The bytes of a response, as an iterator of chunks. The connection returns to its pool after
+    the last chunk, or when :meth:`close` is called.
+
+    :param key: the key that errors name.
+    :param response: a response whose body was not read yet; None for no bytes.
+    :param length: the number of bytes.
+    """
 
     def __init__(self, key: str, response: requests.Response | None = None, length: int = 0):
         self._key = key
@@ -274,6 +339,7 @@ class ObjectChunks(Iterator[bytes]):
             return next(self._chunks)
 
     def close(self) -> None:
+        """Close the response. No further chunks follow. Idempotent."""
         self._chunks = iter(())
         if self._response is not None:
             self._response.close()

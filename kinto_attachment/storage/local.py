@@ -1,7 +1,7 @@
-"""Bytes in files below one folder.
+"""Storage in files below one folder.
 
-A file gets its name only when it is complete and on the disk: it is written without a name
-in the same file system, synced, and linked into place, which never replaces another.
+A file gets its name only when it is complete and on the disk. It is written without a name in the
+same file system, synced, and then linked into place. A link never replaces another file.
 """
 
 import errno
@@ -17,7 +17,14 @@ from uuid import uuid4
 
 from zope.interface import implementer
 
-from ..errors import BlobExists, BlobNotFound, KeyRefused, SettingError, StorageUnavailable
+from ..errors import (
+    BlobExists,
+    BlobNotFound,
+    KeyRefused,
+    SettingError,
+    StorageError,
+    StorageUnavailable,
+)
 from ..files.blob import CHUNK, Label, Source
 from ..files.key import check_key
 from ..settings import Settings
@@ -26,29 +33,48 @@ from .base import Storage
 from .staged import IComposingStorage, IUnfinishedStorage
 
 _SPOOL_PREFIX = ".kinto-attachment-spool-"
-_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
-_NO_SUCH_NAME = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EILSEQ}
 _CANNOT_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV}
+
+# Our errors for those of the operating system. The second one is for calls that look up the path of
+# a stored file, the first one is for all other calls. Errors that are not in the table mean
+# StorageUnavailable.
+_ERRORS: dict[int | None, tuple[type[StorageError], type[StorageError]]] = {
+    errno.EEXIST: (BlobExists, StorageUnavailable),
+    errno.ENAMETOOLONG: (KeyRefused, StorageUnavailable),
+    errno.EILSEQ: (KeyRefused, StorageUnavailable),
+    errno.ENOTDIR: (KeyRefused, BlobNotFound),
+    errno.ENOENT: (StorageUnavailable, BlobNotFound),
+    errno.EISDIR: (StorageUnavailable, BlobNotFound),
+    errno.ELOOP: (StorageUnavailable, BlobNotFound),
+}
 
 
 @contextmanager
-def _translated(key: str) -> Iterator[None]:
-    """What the operating system says, in our words."""
+def _translated(key: str, lookup: bool = False) -> Iterator[None]:
+    """Replace an error of the operating system by our own.
+
+    :param key: the key that our error names.
+    :param lookup: whether the wrapped call looks up the path of a stored file.
+    :raises StorageError: as :data:`_ERRORS` says.
+    """
     try:
         yield
-    except FileExistsError as error:
-        raise BlobExists(key) from error
     except OSError as error:
-        if error.errno in _NO_SUCH_NAME:
-            raise KeyRefused(key, str(error)) from error
-        raise StorageUnavailable(key, str(error)) from error
+        general, of_lookup = _ERRORS.get(error.errno, (StorageUnavailable, StorageUnavailable))
+        ours = of_lookup if lookup else general
+        # These two errors say what is wrong without a reason.
+        reason = "" if ours in (BlobExists, BlobNotFound) else str(error)
+        raise ours(key, reason) from error
 
 
 @implementer(IStorage, IComposingStorage, IUnfinishedStorage)
 class LocalFileStorage(Storage):
-    """
-    :param base_path: the folder, created when it is first needed.
-    :param base_url: what serves it, see :meth:`url`.
+    """A storage in files below one folder. The key of a file is its path below the folder.
+
+    Methods without a docstring are documented in the interfaces.
+
+    :param base_path: the path of the folder, which is created when it is first needed.
+    :param base_url: the URL at which a web server serves the folder, with a slash at its end.
 
     >>> LocalFileStorage("/srv/files", "https://cdn.example/").url("a/b.txt")
     'https://cdn.example/a/b.txt'
@@ -63,9 +89,13 @@ class LocalFileStorage(Storage):
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "LocalFileStorage":
+        """Return the storage below the folder of the setting ``base_path``.
+
+        :raises SettingError: if that is a file.
+        """
         base_path = settings["base_path"]
         if os.path.exists(base_path) and not os.path.isdir(base_path):
-            raise SettingError("attachment.base_path", f"{base_path} is not a folder")
+            raise SettingError("attachment.base_path", f"{base_path} exists but is not a folder")
         return cls(base_path, settings["base_url"])
 
     def spool(self) -> BinaryIO:
@@ -77,7 +107,7 @@ class LocalFileStorage(Storage):
             except AttributeError:
                 pass  # not Linux
             except OSError as error:
-                # Not every file system has files without a name (open(2), O_TMPFILE).
+                # Not every file system supports files without a name (open(2), O_TMPFILE).
                 if error.errno not in (*_CANNOT_LINK, errno.EISDIR):
                     raise
             path = os.path.join(self._root, f"{_SPOOL_PREFIX}{uuid4().hex}".encode())
@@ -99,22 +129,14 @@ class LocalFileStorage(Storage):
 
     def open(self, key: str, start: int = 0, end: int | None = None) -> "FileChunks":
         path = self._path(key)
-        try:
+        with _translated(key, lookup=True):
             file = open(path, "rb", buffering=0)
-        except OSError as error:
-            if error.errno in _NOT_THERE:
-                raise BlobNotFound(key) from error
-            raise StorageUnavailable(key, str(error)) from error
         return FileChunks(key, file, start, end)
 
     def stat(self, key: str) -> Stat:
         path = self._path(key)
-        try:
+        with _translated(key, lookup=True):
             found = os.stat(path)
-        except OSError as error:
-            if error.errno in _NOT_THERE:
-                raise BlobNotFound(key) from error
-            raise StorageUnavailable(key, str(error)) from error
         if not stat_mode.S_ISREG(found.st_mode):
             raise BlobNotFound(key)
         return Stat(key, found.st_size, datetime.fromtimestamp(found.st_mtime, timezone.utc))
@@ -122,11 +144,13 @@ class LocalFileStorage(Storage):
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
             path = self._path(key)
-            try:
-                os.unlink(path)
-            except OSError as error:
-                if error.errno not in _NOT_THERE and not os.path.isdir(path):
-                    raise StorageUnavailable(key, str(error)) from error
+            with suppress(BlobNotFound), _translated(key, lookup=True):
+                try:
+                    os.unlink(path)
+                except OSError:
+                    # A folder is not a blob. unlink() of a folder fails with EPERM on macOS.
+                    if not os.path.isdir(path):
+                        raise
 
     def list(self, prefix: str = "") -> Iterator[Stat]:
         folder = prefix.rpartition("/")[0]
@@ -147,7 +171,8 @@ class LocalFileStorage(Storage):
                 self._publish(whole, path)
 
     def _link(self, part: bytes, path: bytes) -> bool:
-        """Files never change: a second name for one is as good as a copy, where it can be had."""
+        """Give the file of a part a second name. Files never change, so a second name is as good as
+        a copy. Return False if the file system does not allow it."""
         with _translated(os.fsdecode(path)):
             self._make_folder(os.path.dirname(path))
             try:
@@ -169,21 +194,28 @@ class LocalFileStorage(Storage):
                 name = os.fsdecode(entry.name)
                 if not name.startswith(_SPOOL_PREFIX) or name == f"{_SPOOL_PREFIX}lock":
                     continue
-                with suppress(FileNotFoundError):  # ended meanwhile
+                with suppress(FileNotFoundError):  # the upload has ended meanwhile
                     if entry.stat().st_mtime < before.timestamp():
                         if not dry_run:
                             os.unlink(entry.path)
                         yield name
 
     def path(self, key: str) -> str:
-        """Absolute path of the file that has or will have this key."""
+        """Return the absolute path of the file that has this key or would have it.
+
+        :raises KeyRefused: if the key is not valid.
+        """
         return os.fsdecode(self._path(key))
 
     def _path(self, key: str) -> bytes:
-        # Bytes: the locale has no say in how a key is written.
+        # The path consists of bytes, so that it does not depend on the locale.
         return os.path.join(self._root, check_key(key).encode("utf-8"))
 
     def _publish(self, file: "Spool", path: bytes) -> None:
+        """Sync a spooled file to the disk and give it its name.
+
+        :raises FileExistsError: if the name is taken.
+        """
         file.flush()
         os.fsync(file.fileno())
         self._make_folder(os.path.dirname(path))
@@ -191,8 +223,8 @@ class LocalFileStorage(Storage):
             if file.path:
                 os.link(file.path, path)
             else:
-                # /proc has a name for the file without one (open(2), O_TMPFILE). Only with a
-                # src_dir_fd, of no further use here, does Python follow it.
+                # A file without a name has a link in /proc (open(2), O_TMPFILE). Python follows
+                # the link only if src_dir_fd is given; its value does not matter.
                 descriptor = file.fileno()
                 os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor)
         except FileExistsError:
@@ -204,8 +236,13 @@ class LocalFileStorage(Storage):
         _sync_folder(os.path.dirname(path))
 
     def _publish_by_name(self, file: "Spool", path: bytes) -> None:
-        """Where links cannot be made: move a complete copy to its place, if that is free. One at
-        a time, as a move replaces what is there."""
+        """Copy a spooled file and move the copy into place, for file systems without links.
+
+        A move would replace another file. A lock therefore lets only one caller at a time check
+        that the name is free and move its copy.
+
+        :raises FileExistsError: if the name is taken.
+        """
         copy_path = os.path.join(self._root, f"{_SPOOL_PREFIX}{uuid4().hex}".encode())
         try:
             with open(copy_path, "wb") as copy:
@@ -225,6 +262,10 @@ class LocalFileStorage(Storage):
             raise
 
     def _make_folder(self, folder: bytes) -> None:
+        """Create a folder and those above it, durably. Idempotent.
+
+        :raises NotADirectoryError: if a file has its name.
+        """
         if os.path.isdir(folder):
             return
         parent = os.path.dirname(folder)
@@ -239,37 +280,45 @@ class LocalFileStorage(Storage):
     def _walk(
         self, folder: str, prefix: str, above: tuple[tuple[int, int], ...] = ()
     ) -> Iterator[Stat]:
-        """All below a folder, which may be a link to another place, but not to one above it."""
+        """Yield the files below a folder. Follow symbolic links to folders, except for links to a
+        folder above, which would never end.
+
+        :param folder: the path of the folder below the root.
+        :param prefix: how the keys begin.
+        :param above: device and inode of each folder above.
+        """
         path = os.path.join(self._root, folder.encode("utf-8"))
         try:
-            place = os.stat(path)
-            if (place.st_dev, place.st_ino) in above:
+            status = os.stat(path)
+            if (status.st_dev, status.st_ino) in above:
                 return
-            above = (*above, (place.st_dev, place.st_ino))
+            above = (*above, (status.st_dev, status.st_ino))
             entries = os.scandir(path)
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
+            # A loop of links is an error here, where a lookup takes it for a missing file.
             raise StorageUnavailable(folder, str(error)) from error
         with entries:
             for entry in entries:
                 name = os.fsdecode(entry.name)
                 key = f"{folder}/{name}" if folder else name
-                if entry.is_dir():
+                if _is_folder(entry):
                     if key.startswith(prefix) or f"{key}/".startswith(prefix):
                         yield from self._walk(key, prefix, above)
                 elif key.startswith(prefix) and not name.startswith(_SPOOL_PREFIX):
                     try:
                         yield self.stat(key)
                     except (BlobNotFound, KeyRefused):
-                        continue  # deleted since, or a foreign file with no name of ours
+                        continue  # deleted since, or a file whose name is not a valid key
 
 
 class Spool(io.BufferedRandom):
-    """A file that has no name yet, or at most one of our own for the time being.
+    """A file that receives bytes and has no name yet, or only a temporary one.
 
-    :param root: the folder of the storage that made it.
-    :param path: the temporary name, where the file system insists on one.
+    :param root: the folder of the storage that created the file.
+    :param descriptor: the open file.
+    :param path: the temporary path; None if the file system supports files without a name.
     """
 
     def __init__(self, root: bytes, descriptor: int, path: bytes | None = None):
@@ -278,6 +327,7 @@ class Spool(io.BufferedRandom):
         self.path = path
 
     def close(self) -> None:
+        """Close the file and remove its temporary name. Idempotent."""
         if not self.closed and self.path:
             with suppress(FileNotFoundError):
                 os.unlink(self.path)
@@ -285,10 +335,14 @@ class Spool(io.BufferedRandom):
 
 
 class FileChunks(Iterator[bytes]):
-    """Bytes of one range of an open file, closed at its end or by :meth:`close`.
+    """The bytes of one range of an open file, as an iterator of chunks. The file is closed after
+    the last chunk, or when :meth:`close` is called.
 
-    :ivar length: of the range.
-    :ivar file: at its start.
+    :param key: the key that errors name.
+    :param start: the offset of the first byte.
+    :param end: the offset after the last byte; None for the end of the file.
+    :ivar length: the number of bytes in the range.
+    :ivar file: the open file, positioned at the start of the range.
     """
 
     def __init__(self, key: str, file: BinaryIO, start: int, end: int | None):
@@ -312,11 +366,21 @@ class FileChunks(Iterator[bytes]):
         return chunk
 
     def close(self) -> None:
+        """Close the file. No further chunks follow. Idempotent."""
         self._left = 0
         self.file.close()
 
 
+def _is_folder(entry: os.DirEntry) -> bool:
+    """Return whether the entry is a folder or a link to one. A link to itself is neither."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _sync_folder(folder: bytes) -> None:
+    """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Bytes in a dict: for tests, and for servers that may forget everything."""
+"""Storage in a dict, for tests and for servers that may lose every file when they stop."""
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
@@ -20,7 +20,12 @@ from .staged import IComposingStorage
 
 @implementer(IStorage, IComposingStorage)
 class MemoryFileStorage(Storage):
-    """
+    """A storage in the memory of one process. Other processes do not see its blobs.
+
+    Methods without a docstring are documented in the interfaces.
+
+    :param base_url: the URL below which clients find the blobs.
+
     >>> MemoryFileStorage().url("a.txt")
     'a.txt'
     """
@@ -34,6 +39,7 @@ class MemoryFileStorage(Storage):
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "MemoryFileStorage":
+        """Return an empty storage."""
         return cls(settings["base_url"])
 
     def spool(self) -> BinaryIO:
@@ -76,6 +82,11 @@ class MemoryFileStorage(Storage):
 
 
 class MemoryChunks(Iterator[bytes]):
+    """An iterator over bytes, :data:`CHUNK` at a time.
+
+    :ivar length: the total number of bytes.
+    """
+
     def __init__(self, data: bytes):
         self.length = len(data)
         self._file = BytesIO(data)
@@ -86,4 +97,5 @@ class MemoryChunks(Iterator[bytes]):
         raise StopIteration
 
     def close(self) -> None:
+        """Drop the bytes that were not read."""
         self._file = BytesIO()

@@ -1,4 +1,4 @@
-"""What S3 answers: the bytes of an object, or that something is wrong."""
+"""Storage in a bucket of S3, or of another server with the same API."""
 
 import os
 from base64 import b64encode
@@ -34,28 +34,49 @@ from .s3_multipart import (
 from .staged import IComposingStorage, ISigningStorage, IUnfinishedStorage
 
 NOT_FOUND = {"NoSuchKey", "NotFound", "404"}
-# The last three: an answer that lacks what S3 always says, or says nonsense; a connection cut.
+"""The error codes of S3 for a missing object."""
+
 UNAVAILABLE = (BotoCoreError, HTTPError, KeyError, ValueError, OSError)
+"""The errors of the libraries for anything but an error code in S3's answer. A ``KeyError`` means
+that the answer is incomplete, a ``ValueError`` that it is malformed, and an ``OSError`` that the
+connection was cut."""
+
+# Our errors for those of the libraries: by the error code of S3's answer, else by class.
+_ERRORS: dict[str | type[Exception], type[StorageError]] = {
+    **dict.fromkeys(NOT_FOUND, BlobNotFound),
+    ClientError: StorageUnavailable,
+    **dict.fromkeys(UNAVAILABLE, StorageUnavailable),
+}
 
 
 @contextmanager
 def translated(key: str, missing: type[StorageError] = StorageUnavailable) -> Iterator[None]:
-    """What botocore says, in our words.
+    """Replace an error of the libraries by our own.
 
-    :param missing: what a 404 is. Only who reads may say that a blob is not there: to who
-        writes, it is a bucket that is gone or a server that is none of S3.
+    :param key: the key that our error names.
+    :param missing: the error for a 404. Only a call that reads a blob may pass ``BlobNotFound``:
+        for a call that writes, a 404 means that the bucket is missing or that the server does not
+        speak S3.
+    :raises StorageError: as :data:`_ERRORS` says.
     """
     try:
         yield
-    except ClientError as error:
-        unknown = error.response["Error"]["Code"] in NOT_FOUND
-        raise (missing if unknown else StorageUnavailable)(key, str(error)) from error
-    except UNAVAILABLE as error:
-        raise StorageUnavailable(key, f"{type(error).__name__}: {error}") from error
+    except (ClientError, *UNAVAILABLE) as error:
+        code, reason = None, f"{type(error).__name__}: {error}"
+        if isinstance(error, ClientError):
+            code, reason = error.response["Error"]["Code"], str(error)
+        ours = next(_ERRORS[kind] for kind in (code, *type(error).__mro__) if kind in _ERRORS)
+        raise (missing if ours is BlobNotFound else ours)(key, reason) from error
 
 
 class S3Chunks(Iterator[bytes]):
-    """The body of an answer, closed at its end or by :meth:`close`. Without one there are none."""
+    """The bytes of an answer, as an iterator of chunks. The answer is closed after the last chunk,
+    after an error, or when :meth:`close` is called.
+
+    :param key: the key that errors name.
+    :param body: the body of the answer; None for no bytes.
+    :param length: the number of bytes.
+    """
 
     def __init__(self, key: str, body: Any = None, length: int = 0):
         self._key = key
@@ -77,27 +98,33 @@ class S3Chunks(Iterator[bytes]):
         return chunk
 
     def close(self) -> None:
+        """Close the answer. No further chunks follow. Idempotent."""
         if self._body is not None:
             self._body.close()
             self._body = None
 
 
 CONNECTIONS = 50
+"""The number of connections kept open: one for each thread of a large server."""
 
+# The error codes of S3 for a range that begins at the end of the object or beyond.
 _EMPTY_RANGE = {"InvalidRange", "416"}
 
 
 @implementer(IStorage, IComposingStorage, ISigningStorage, IUnfinishedStorage)
 class S3FileStorage(RemoteStorage):
-    """
-    :param bucket_name: exists already.
-    :param options: of ``boto3``'s client: ``endpoint_url``, ``region_name``...
-    :param config: of ``botocore.config.Config``: time-outs, retries, addressing.
-    :param acl: canned ACL of new objects.
-    :param base_url: what serves the bucket, see :meth:`url`.
-    :param spool_dir: folder of files while they arrive.
+    """A storage in a bucket of S3, or of another server with the same API.
 
-    No lock is built on conditional writes: SeaweedFS and Swift race on them, Ceph ignores them.
+    Methods without a docstring are documented in the interfaces. The storage is not exclusive,
+    because conditional writes are not reliable: they race on SeaweedFS and Swift, and Ceph ignores
+    the condition.
+
+    :param bucket_name: the name of an existing bucket.
+    :param options: arguments of ``boto3``'s client: ``endpoint_url``, ``region_name``...
+    :param config: arguments of ``botocore.config.Config``: timeouts, retries, addressing.
+    :param acl: the canned ACL of new objects; empty for the default of the bucket.
+    :param base_url: the URL below which clients find the objects, with a slash at its end.
+    :param spool_dir: the folder for incoming files; empty for the temporary folder of the system.
 
     >>> S3FileStorage("files", base_url="https://cdn.example/").url("a/b.txt")
     'https://cdn.example/a/b.txt'
@@ -127,15 +154,20 @@ class S3FileStorage(RemoteStorage):
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "S3FileStorage":
+        """Return the storage that the settings ``aws.*`` describe. This sends no request.
+
+        :raises SettingError: if the spool folder does not exist.
+        """
         endpoint_url = settings["aws.endpoint_url"]
         if settings["aws.host"]:
             scheme = "https" if settings["aws.is_secure"] else "http"
             port = f":{settings['aws.port']}" if settings["aws.port"] else ""
             endpoint_url = f"{scheme}://{settings['aws.host']}{port}"
-        # Amazon's signed URLs name the region only so: https://github.com/boto/boto3/issues/3015.
-        # Not with a dot in the bucket's name, which no certificate is for.
-        own = endpoint_url or "." in settings["aws.bucket_name"]
-        style = "auto" if own else "virtual"
+        # Amazon's signed URLs name the region only if the bucket is part of the host name:
+        # https://github.com/boto/boto3/issues/3015. If the name of the bucket contains a dot, no
+        # certificate covers that host name.
+        is_auto = endpoint_url or "." in settings["aws.bucket_name"]
+        style = "auto" if is_auto else "virtual"
         return cls(
             settings["aws.bucket_name"],
             options={
@@ -163,7 +195,11 @@ class S3FileStorage(RemoteStorage):
 
     @property
     def client(self) -> Any:
-        """boto3's client of this process: connections do not survive a fork."""
+        """The boto3 client of this process. Each process has its own, because connections cannot
+        be shared with a parent.
+
+        :raises StorageUnavailable: if boto3 cannot create the client.
+        """
         if self._client is None or self._client[0] != os.getpid():
             with self._lock:
                 if self._client is None or self._client[0] != os.getpid():
@@ -175,7 +211,11 @@ class S3FileStorage(RemoteStorage):
 
     @contextmanager
     def _call(self, key: str, missing: type[StorageError] = StorageUnavailable) -> Iterator[None]:
-        """Around one request: time-outs are counted, and what is raised is in our words."""
+        """Wrap one request: count it if it times out, and translate its errors.
+
+        :param key: the key that an error names.
+        :param missing: the error for a 404, see :func:`translated`.
+        """
         with self._breaker.call(key), translated(key, missing):
             yield
 
@@ -187,7 +227,9 @@ class S3FileStorage(RemoteStorage):
             return
         body = b"".join(source.chunks())
         if len(body) != source.size:
-            raise StorageUnavailable("spool", f"{len(body)} of {source.size} bytes")
+            raise StorageUnavailable(
+                "spool", f"the file has {len(body)} bytes instead of {source.size}"
+            )
         if self._sends_checksums and source.digest:
             headers["ChecksumSHA256"] = b64encode(bytes.fromhex(source.digest)).decode()
         with self._call(key):
@@ -223,7 +265,7 @@ class S3FileStorage(RemoteStorage):
         first = next(pages, None)
         if first is None:
             return
-        # To the breaker, what times out at once is one call.
+        # Requests that time out at the same time count as one failure.
         with self._breaker.call(first[0]):
             at_once(self._delete_page, chain([first], pages), WORKERS)
 
@@ -271,7 +313,7 @@ class S3FileStorage(RemoteStorage):
         self._put_parts(key, compose_parts(self.open, self.bucket_name, sizes), headers)
 
     def _copy(self, source: str, key: str, headers: dict[str, str]) -> None:
-        """One request, where a multipart upload takes three."""
+        """Copy a blob in one request, where a multipart upload takes three."""
         copied = {"CopySource": {"Bucket": self.bucket_name, "Key": source}, **headers}
         where = {"Bucket": self.bucket_name, "Key": key, "MetadataDirective": "REPLACE"}
         with self._call(key, missing=BlobNotFound):
@@ -309,7 +351,8 @@ class S3FileStorage(RemoteStorage):
         return headers
 
     def _put_parts(self, key: str, parts: Iterator[dict[str, Any]], headers: dict) -> None:
-        """A multipart upload of our own: boto3's takes 2 to 10 times the memory."""
+        """Send a multipart upload, and abort it if anything fails. boto3's own multipart upload
+        takes 2 to 10 times the memory."""
         where = {"Bucket": self.bucket_name, "Key": key}
         checksum = {"ChecksumAlgorithm": "CRC32"} if self._sends_checksums else {}
         with self._call(key):
@@ -336,8 +379,10 @@ class S3FileStorage(RemoteStorage):
             raise
 
     def _abort(self, where: dict[str, str]) -> None:
+        """Abort a multipart upload, because of an error that the caller raises. An upload that
+        cannot be aborted now is left to ``gc``; it is not an object."""
         try:
             with self._call(where["Key"]):
                 self.client.abort_multipart_upload(**where)
         except StorageUnavailable:
-            return  # what is being raised says why; what is left is no object, and `gc` aborts it
+            return

@@ -1,6 +1,6 @@
-"""The parts of a multipart upload to S3, as arguments of its calls.
+"""The parts of a multipart upload to S3, as arguments of boto3's calls.
 
-The limits are those of https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html.
+The limits are from https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,33 +17,35 @@ MAX_PART_BYTES = 5 * 1024 * MIB
 MAX_PARTS = 10_000
 
 COPY_BYTES = 64 * MIB
-"""Bytes copied by one request, so that a slow server answers it in time: SeaweedFS takes more
-than 5 seconds for 1 GiB."""
+"""The number of bytes that one request copies, so that a slow server answers in time: SeaweedFS
+takes more than 5 seconds for 1 GiB."""
 
 WORKERS = 4
-"""Requests on their way at once; of parts, each is held in memory, and the next one: so parts are
-as small as they may be."""
+"""The maximum number of simultaneous requests. The part of each request is in memory, and so is the
+next part. Parts are therefore as small as S3 allows."""
 
 DELETE_KEYS = 250
-"""Keys in one DeleteObjects, of 1000 that S3 takes: a few such requests at once are done sooner
-than one."""
+"""The maximum number of keys in one DeleteObjects. S3 accepts 1000, but several smaller requests at
+the same time are faster than a single one."""
 
 Part = dict[str, Any]
 
 
 def read_parts(source: Source) -> Iterator[Part]:
-    """The bytes of a source, in at most 10 000 parts for UploadPart.
+    """Yield the bytes of a source as at most 10 000 parts, the arguments of UploadPart.
 
-    :raises StorageUnavailable: there are more or fewer than were received.
+    :raises StorageUnavailable: if the file has more or fewer bytes than the source says.
     """
     size = max(PART_BYTES, -(-source.size // MAX_PARTS))
-    left = source.size
+    missing = source.size
     source.file.seek(0)
     while body := _read_exactly(source.file, size):
-        left -= len(body)
+        missing -= len(body)
         yield {"Body": body}
-    if left:
-        raise StorageUnavailable("spool", f"{left} of {source.size} bytes are missing")
+    if missing:
+        raise StorageUnavailable(
+            "spool", f"the file has {source.size - missing} bytes instead of {source.size}"
+        )
 
 
 def compose_parts(
@@ -51,14 +53,15 @@ def compose_parts(
     bucket_name: str,
     sizes: Sequence[tuple[str, int]],
 ) -> Iterator[Part]:
-    """The parts of a whole made of blobs: copies by S3 itself (for UploadPartCopy), but bytes
-    where blobs are too small for a part of their own.
+    """Yield the parts that join several blobs into one. S3 itself copies most of them: they are
+    arguments of UploadPartCopy. Blobs that are too small for a part of their own are read, and
+    their bytes are arguments of UploadPart.
 
-    :param read: gives the bytes of a key from an offset to another, as ``IStorage.open``.
-    :param sizes: key and bytes of each blob.
+    :param read: returns the bytes of a key from one offset to another, as ``IStorage.open`` does.
+    :param sizes: the key of each blob and its number of bytes.
     """
     small = BytesIO()
-    # Half of the parts there may be: each blob adds up to one more.
+    # Plan for half of the parts that S3 allows, because each blob adds up to one more.
     copy = max(COPY_BYTES, -(-sum(size for _, size in sizes) // (MAX_PARTS // 2)))
     copy = min(copy, MAX_PART_BYTES - MIN_PART_BYTES)
     for key, size in sizes:
@@ -72,11 +75,11 @@ def compose_parts(
                 yield {"Body": small.getvalue()}
                 small = BytesIO()
         while start < size:
-            left = size - start
-            # Not one of them is to be left with less than the least.
-            length = left if left < copy + MIN_PART_BYTES else copy
+            remaining = size - start
+            # The last part must not be smaller than S3 allows.
+            length = remaining if remaining < copy + MIN_PART_BYTES else copy
             part = {"CopySource": {"Bucket": bucket_name, "Key": key}}
-            if length < size:  # S3 takes no range of a blob of 5 MiB
+            if length < size:  # S3 accepts no range of a blob that has only 5 MiB
                 part["CopySourceRange"] = f"bytes={start}-{start + length - 1}"
             yield part
             start += length
@@ -85,16 +88,17 @@ def compose_parts(
 
 
 def send_all(send: Callable[[int, Part], Part], parts: Iterator[Part]) -> list[Part]:
-    """Send the parts as they come, a few at once; what each was answered, in their order.
+    """Send the parts, several at a time, and return what ``send`` returned, in their order.
 
-    :param send: takes the number of a part, from 1, and the part.
+    :param send: sends one part, given its number (from 1) and its arguments, and returns its entry
+        in CompleteMultipartUpload, with the number as ``PartNumber``.
     """
     sent = at_once(lambda numbered: send(*numbered), enumerate(parts, start=1), WORKERS)
     return sorted(sent, key=lambda answer: answer["PartNumber"])
 
 
 def _read_exactly(file: BinaryIO, size: int) -> bytes:
-    """As many bytes, or fewer at the end of the file."""
+    """Return the next ``size`` bytes, or fewer at the end of the file."""
     pieces = []
     while size and (piece := file.read(size)):
         pieces.append(piece)

@@ -1,9 +1,9 @@
-"""What a storage may offer beyond :class:`~kinto_attachment.storage.IStorage`, and what happens
-without it.
+"""The interfaces that a storage may provide in addition to
+:class:`~kinto_attachment.storage.IStorage`.
 
-A storage declares each power by ``@implementer(IStorage, IComposingStorage, ...)``. The functions
-of this module use the power where it is, and do without where it is not, so that their callers need
-not ask.
+A storage declares them with ``@implementer(IStorage, IComposingStorage, ...)``. The functions of
+this module call the storage if it provides the interface, and do without it otherwise. Their
+callers can pass any storage.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,38 +17,52 @@ from . import IStorage
 
 
 class IComposingStorage(Interface):
-    """A storage that can join blobs. Without it, :func:`compose` reads them and puts them again."""
+    """A storage that can join blobs. For other storages, :func:`compose` reads the parts and stores
+    their bytes again."""
 
     def compose(parts, key, label):
-        """Store the blobs of the keys ``parts``, one after the other, under ``key``, without
-        moving them through this process where that is possible. The parts remain. ``label``
-        (:class:`~kinto_attachment.files.blob.Label`) is what the object says about itself.
+        """Join the blobs of the keys ``parts``, in their order, and store the result under ``key``.
+        The bytes do not pass through this process unless the storage requires it. The parts
+        remain. ``label`` (:class:`~kinto_attachment.files.blob.Label`) is what the new object says
+        about itself.
 
-        :raises BlobNotFound: if a part is missing; nothing is stored under ``key`` then.
-        :raises BlobExists: as ``IStorage.put``."""
+        :raises BlobNotFound: if a part is missing. Nothing is stored under ``key`` then.
+        :raises BlobExists: if the key is taken and the storage is ``exclusive``."""
 
 
 class ISigningStorage(Interface):
-    """A storage that can sign URLs. Without it, every file is streamed through Kinto."""
+    """A storage that can sign URLs. Files of other storages are streamed through Kinto."""
 
     def sign(key, method="GET", expires=3600, disposition=None, mimetype=None):
-        """Return a URL with which anybody can do ``method`` for ``expires`` seconds, or None if
-        the credentials cannot sign. A GET is answered with that ``Content-Disposition`` and
-        ``Content-Type`` if given."""
+        """Return a URL that allows any client to send ``method`` (GET, HEAD or PUT) for ``expires``
+        seconds, or None if the credentials cannot sign.
+
+        ``disposition`` and ``mimetype`` are the ``Content-Disposition`` and the ``Content-Type`` of
+        the answer to a GET (None: those of the object)."""
 
 
 class IUnfinishedStorage(Interface):
-    """A storage in which an interrupted ``put`` leaves something behind. Without it, ``gc`` has
-    nothing to look for."""
+    """A storage in which interrupted calls leave temporary data behind. In other storages ``gc``
+    finds nothing of this kind."""
 
     def discard_unfinished(before, is_ours, dry_run=False):
-        """Delete temporary files and multipart uploads that began before then (an aware datetime),
-        and return an iterator of their names. Where a key was already given, only those of which
-        ``is_ours(key)`` is true."""
+        """Delete temporary files, temporary objects and multipart uploads that are older than
+        ``before`` (an aware datetime), and return an iterator of their names.
+
+        They are deleted while the iterator is read; with ``dry_run`` nothing is deleted. If an
+        unfinished upload already has a key, it is deleted only if ``is_ours(key)`` is true."""
 
 
 def compose(storage: IStorage, parts: list[str], key: str, label: Label) -> None:
-    """Join stored blobs under another key; see :class:`IComposingStorage`."""
+    """Join stored blobs and store the result under another key, in any storage.
+
+    :param parts: the keys of the blobs, in their order.
+    :param key: the key of the result.
+    :param label: what the new object says about itself.
+    :raises BlobNotFound: if a part is missing. Nothing is stored then.
+    :raises BlobExists: if the key is taken and the storage is ``exclusive``.
+    :raises StorageUnavailable: if the storage cannot be reached.
+    """
     if IComposingStorage.providedBy(storage):
         storage.compose(parts, key, label)
         return
@@ -81,9 +95,13 @@ def sign(
     disposition: str | None = None,
     mimetype: str | None = None,
 ) -> str | None:
-    """Return a signed URL, or None if there is none to be had; see :class:`ISigningStorage`.
+    """Return a signed URL, or None if the storage or its credentials cannot sign.
 
-    :param expires: seconds for which it is valid.
+    :param method: GET, HEAD or PUT.
+    :param expires: the validity of the URL in seconds.
+    :param disposition: the ``Content-Disposition`` of the answer to a GET; None for that of the
+        object.
+    :param mimetype: the ``Content-Type`` of the answer to a GET; None for that of the object.
     """
     if not ISigningStorage.providedBy(storage):
         return None
@@ -93,7 +111,14 @@ def sign(
 def discard_unfinished(
     storage: IStorage, before: datetime, is_ours: Callable[[str], bool], dry_run: bool = False
 ) -> Iterator[str]:
-    """Delete what interrupted calls left behind; see :class:`IUnfinishedStorage`."""
+    """Delete what interrupted calls left behind in any storage, and return an iterator of its
+    names. The deletion happens while the iterator is read.
+
+    :param before: an aware datetime; only what is older is deleted.
+    :param is_ours: returns whether a key is one of ours.
+    :param dry_run: whether to delete nothing.
+    :raises StorageUnavailable: if the storage cannot be reached.
+    """
     if not IUnfinishedStorage.providedBy(storage):
         return iter(())
     return storage.discard_unfinished(before, is_ours, dry_run)

@@ -1,11 +1,12 @@
-"""The suite that every storage passes. Shipped, so that others can hold theirs to it::
+"""The test suite that every storage passes. Authors of other storages can run it too::
 
     class TestMine(StorageTest):
         @pytest.fixture
         def storage(self):
             return MyStorage(base_url="https://cdn.example/files/")
 
-Tests are of the words of :class:`kinto_attachment.storage.IStorage`.
+Each test checks a sentence of :class:`kinto_attachment.storage.IStorage` or of an interface in
+:mod:`kinto_attachment.storage.staged`.
 """
 
 import secrets
@@ -30,7 +31,8 @@ from .staged import (
 )
 
 LARGE = 17 * 1024 * 1024 + 3
-"""Bytes; more than two parts of any backend, and no multiple of anything."""
+"""A number of bytes: more than two parts of any of our storages, and a multiple of no buffer or
+part."""
 
 BAD_KEYS = ["", "/", "/etc/passwd", "../up", "a/../../b", "a//b", "a/./b", "a\\b", "a\nb", "a\0b"]
 BAD_KEYS += ["a/", "k" * 1025, "\ud800"]
@@ -42,36 +44,43 @@ LABEL = Label("whole.txt", "text/plain")
 
 
 class StorageTest:
-    """Subclasses give a ``storage`` fixture. It may be shared between tests, and hold other
-    blobs. ``base_url`` must be ``https://cdn.example/files/``."""
+    """The tests. A subclass defines a fixture ``storage``.
+
+    The tests may share the storage, and it may contain other blobs. Its ``base_url`` must be
+    ``https://cdn.example/files/``.
+    """
 
     @pytest.fixture
     def prefix(self) -> str:
+        """A random prefix for the keys of one test."""
         return f"{uuid4().hex}/"
 
     def put(self, storage, key, content, filename="file.bin", mimetype="application/octet-stream"):
-        """Put ``content`` through a spool, as an upload does."""
+        """Store ``content`` by way of a spooled file, as an upload does."""
         with storage.spool() as file:
             file.write(content)
             file.flush()
             storage.put(key, self.source(file, content, filename, mimetype))
 
     def source(self, file, content, filename="file.bin", mimetype="application/octet-stream"):
+        """Return a :class:`Source` for an open file that contains ``content``."""
         return Source(file, filename, mimetype, len(content), sha256(content).hexdigest())
 
     def read(self, storage, key, start=0, end=None) -> bytes:
+        """Return a range of a blob, and check the ``length`` that the storage announces."""
         chunks = storage.open(key, start, end)
         content = b"".join(chunks)
         assert chunks.length == len(content)
         return content
 
     def keys(self, storage, prefix) -> list[str]:
+        """Return the sorted keys that begin with ``prefix``."""
         return sorted(stat.key for stat in storage.list(prefix))
 
     def test_provides_the_interface(self, storage):
         assert verifyObject(IStorage, storage)
-        for power in (IComposingStorage, ISigningStorage, IUnfinishedStorage):
-            assert not power.providedBy(storage) or verifyObject(power, storage)
+        for interface in (IComposingStorage, ISigningStorage, IUnfinishedStorage):
+            assert not interface.providedBy(storage) or verifyObject(interface, storage)
 
     @pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, LARGE])
     def test_put_keeps_the_bytes(self, storage, prefix, size):
@@ -168,7 +177,7 @@ class StorageTest:
         def put(content):
             try:
                 self.put(storage, f"{prefix}a", content)
-            except (BlobExists, StorageUnavailable):  # a server may have enough of it
+            except (BlobExists, StorageUnavailable):  # a server may refuse so many at once
                 return 0
             return 1
 

@@ -198,3 +198,10 @@ def test_compose_of_one_part_is_another_name(tmp_path):
     assert (tmp_path / "part").stat().st_ino == (tmp_path / "folder" / "whole").stat().st_ino
     with pytest.raises(BlobExists):
         storage.compose(["part"], "folder/whole", Label("whole", "text/plain"))
+
+
+def test_a_link_to_itself_is_not_listed(tmp_path):
+    storage = LocalFileStorage(str(tmp_path))
+    StorageTest().put(storage, "a", b"content")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert [stat.key for stat in storage.list()] == ["a"]

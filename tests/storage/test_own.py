@@ -46,7 +46,10 @@ def test_an_entry_point(monkeypatch):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"attachment.storage": "tape"}, "attachment.storage: 'tape' is none of auto, local, s3"),
+        (
+            {"attachment.storage": "tape"},
+            "attachment.storage: 'tape' is not a storage, use auto, local, s3",
+        ),
         (
             {"attachment.storage": "no.such.Storage"},
             "no.such.Storage cannot be loaded",
@@ -59,7 +62,10 @@ def test_an_entry_point(monkeypatch):
         ),
         ({"attachment.storage": PATH}, "attachment.storage.place: this storage needs a place"),
         ({**OWN, "attachment.download": "redirect"}, f"attachment.download: {PATH} cannot sign"),
-        ({**OWN, "attachment.download": "accel"}, f"attachment.download: {PATH} has no files"),
+        (
+            {**OWN, "attachment.download": "accel"},
+            f"attachment.download: {PATH} keeps no local files",
+        ),
     ],
 )
 def test_refused(settings, message):

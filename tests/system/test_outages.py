@@ -392,7 +392,7 @@ class TestBreaker:
     def test_forbids_calls_after_slow_failures(self, breaker, clock):
         for _ in range(SLOW_FAILURES):
             self.fail(breaker, clock, 10)
-        with pytest.raises(StorageUnavailable, match="given up"), breaker.call("key"):
+        with pytest.raises(StorageUnavailable, match="in a row timed out"), breaker.call("key"):
             pytest.fail("it was called")
 
     def test_fast_failures_hold_nobody(self, breaker, clock):
@@ -418,7 +418,7 @@ class TestBreaker:
         for _ in range(3):
             clock.now += 5.1
             self.fail(breaker, clock, 10)
-            with pytest.raises(StorageUnavailable, match="given up"), breaker.call("key"):
+            with pytest.raises(StorageUnavailable, match="in a row timed out"), breaker.call("key"):
                 pytest.fail("it was called")
         clock.now += 5.1
         # Others do not wait with it.
@@ -439,5 +439,5 @@ class TestBreaker:
         with ThreadPoolExecutor(SLOW_FAILURES) as pool:
             for done in [pool.submit(call) for _ in range(SLOW_FAILURES)]:
                 done.result()
-        with pytest.raises(StorageUnavailable, match="given up"), breaker.call("key"):
+        with pytest.raises(StorageUnavailable, match="in a row timed out"), breaker.call("key"):
             pytest.fail("it was called")

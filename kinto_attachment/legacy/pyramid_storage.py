@@ -1,8 +1,8 @@
-"""``request.attachment``: the calls of pyramid_storage, answered by a storage of ours.
+"""``request.attachment``: the methods of pyramid_storage on top of a storage of this package.
 
-Applications that use ``request.attachment`` or look up ``IFileStorage`` in the registry keep
-working: https://pythonhosted.org/pyramid_storage/. Where that package is installed, its interface
-and its exception are used; elsewhere this module has its own.
+Applications that use ``request.attachment``, or that look up ``IFileStorage`` in the registry, keep
+working: https://pythonhosted.org/pyramid_storage/. If pyramid_storage is installed, this module
+uses its interface and its exception. Otherwise it defines its own.
 """
 
 import os
@@ -15,9 +15,11 @@ from ..errors import BlobExists, BlobNotFound, FilenameRefused
 from ..files.blob import CHUNK, Digest
 from ..files.key import KeyTemplate
 from ..files.ref import RecordRef
+from ..rows import Rows
+from ..rows.deletion import Rule
 from ..settings import Settings
 from ..settings.extensions import resolve_extensions
-from . import IStorage
+from ..storage import IStorage
 
 try:
     from pyramid_storage.exceptions import FileNotAllowed
@@ -25,10 +27,10 @@ try:
 except ImportError:
 
     class IFileStorage(Interface):
-        """The utility under which the registry has :class:`PyramidStorage`."""
+        """The interface under which :class:`PyramidStorage` is in the registry."""
 
     class FileNotAllowed(Exception):
-        """The extension of a file is not allowed."""
+        """An error: the extension of a file is not allowed."""
 
 
 _NO_RECORD = RecordRef("", "", "")
@@ -36,32 +38,42 @@ _NO_RECORD = RecordRef("", "", "")
 
 @implementer(IFileStorage)
 class PyramidStorage:
-    """The calls of pyramid_storage.
+    """An object with the methods of pyramid_storage's storages.
 
-    :param storage: does the work.
+    The files that these methods save belong to the application: no record is linked to them.
 
-    Files that are saved by these calls belong to the application: no record is linked to them.
+    :param storage: the storage that holds the files.
+    :param settings: the settings, of which the general policy applies to the files.
     """
 
-    def __init__(self, storage: IStorage, settings: Settings):
+    def __init__(self, storage: IStorage, settings: Settings, rows: Rows):
         self.storage = storage
+        self._rows = rows
         self._policy = settings.policy("", "")
 
     def url(self, filename: str) -> str:
-        """Return the URL of a key."""
+        """Return the URL of a key, or ``base_url`` for an empty key.
+
+        :raises KeyRefused: if the key is not valid.
+        """
         return self.storage.url(filename) if filename else self.storage.base_url
 
     def path(self, filename: str) -> str:
-        """Return the path of the file of a key.
+        """Return the absolute path of the file that has this key or would have it.
 
-        :raises NotImplementedError: if the storage has no files.
+        :raises KeyRefused: if the key is not valid.
+        :raises NotImplementedError: if the storage keeps no local files.
         """
         if not hasattr(self.storage, "path"):
-            raise NotImplementedError("this storage has no paths")
+            raise NotImplementedError("this storage keeps no local files, use url()")
         return self.storage.path(filename)
 
     def exists(self, filename: str) -> bool:
-        """Return whether there is such a key."""
+        """Return whether a key exists.
+
+        :raises KeyRefused: if the key is not valid.
+        :raises StorageUnavailable: if the storage cannot be reached.
+        """
         try:
             self.storage.stat(filename)
         except BlobNotFound:
@@ -69,17 +81,28 @@ class PyramidStorage:
         return True
 
     def delete(self, filename: str) -> bool:
-        """Delete a key; return whether there was something to delete."""
+        """Delete a key, and return whether it existed.
+
+        :raises KeyRefused: if the key is not valid.
+        :raises StorageUnavailable: if the storage cannot be reached.
+        """
         existed = self.exists(filename)
         self.storage.delete([filename])
         return existed
 
     def save(self, fs: Any, *args: Any, **kwargs: Any) -> str:
-        """Save an upload as WebOb represents it, with ``file`` and ``filename``; return its key."""
+        """Save an upload and return its key.
+
+        :param fs: the upload as WebOb represents it, with the attributes ``file`` and
+            ``filename``. The other arguments are those of :meth:`save_file`.
+        """
         return self.save_file(fs.file, fs.filename, *args, **kwargs)
 
     def save_filename(self, filename: str, *args: Any, **kwargs: Any) -> str:
-        """Save a file of this machine; return its key."""
+        """Save a file of this machine and return its key.
+
+        :param filename: the path of the file. The other arguments are those of :meth:`save_file`.
+        """
         with open(filename, "rb") as file:
             return self.save_file(file, os.path.basename(filename), *args, **kwargs)
 
@@ -91,11 +114,18 @@ class PyramidStorage:
         randomize: bool = False,
         extensions: Any = None,
     ) -> str:
-        """Save a file under its own name or a random one; return its key, which is never one that
-        was in use.
+        """Save a file and return its key. A key that is in use is never overwritten: the name gets
+        a random suffix instead.
 
-        :param extensions: those that are allowed; an empty tuple allows all.
-        :raises FileNotAllowed: if the file has another extension.
+        :param file: a binary file, read from its start.
+        :param filename: the name, of which only the part after the last slash is used.
+        :param folder: the folder of the key; None for the root.
+        :param randomize: whether a random name replaces the file name.
+        :param extensions: the allowed extensions, in lowercase without a dot, or a text such as
+            the setting ``extensions`` has. None stands for that setting; an empty tuple allows all
+            extensions.
+        :raises FileNotAllowed: if the extension is not allowed.
+        :raises StorageUnavailable: if the storage cannot be reached.
         """
         self._check(filename, extensions)
         pattern = "{uuid}{extension}" if randomize else "{filename}"
@@ -107,7 +137,7 @@ class PyramidStorage:
             while chunk := file.read(CHUNK):
                 digest.update(chunk)
                 spool.write(chunk)
-            # The application may delete the file and save another one under its name.
+            # The application may delete the file and then save another one under the same key.
             source = replace(self._policy.source(spool, filename, None, digest), immutable=False)
             for key in template.keys(_NO_RECORD, filename, source.digest):
                 if not self.storage.exclusive and self.exists(key):
@@ -116,6 +146,7 @@ class PyramidStorage:
                     self.storage.put(key, source)
                 except BlobExists:
                     continue
+                self._rows.releases.add([key], Rule.KEEP)
                 return key
         raise AssertionError("unreachable")
 
