@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 IN_PARALLEL := --numprocesses 2 --dist loadfile
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install serve tests tests-all crash-test bench bench-quick lint format clean
+.PHONY: help install serve tests tests-all crash-test attack bench bench-quick lint format clean
 
 help:
 	@echo "make serve      run Kinto with this plugin on 127.0.0.1:8888"
 	@echo "make tests      run the tests"
 	@echo "make tests-all  run the slow ones too"
 	@echo "make crash-test kill servers 50 times for each storage"
+	@echo "make attack     hold 120 silent connections on each route, for a minute"
 	@echo "make bench      measure everything, beside what else there is;  make bench-quick"
 	@echo "make lint       check the style;  make format  to mend it"
 	@echo "make clean      remove what the others made"
@@ -33,7 +34,11 @@ tests-all: $(INSTALLED) lint
 	$(BIN)/python -m pytest $(IN_PARALLEL) -m "slow or not slow"
 
 crash-test: $(INSTALLED)
-	CRASH_TEST_KILLS=50 $(BIN)/python -m pytest -m "slow or not slow" tests/test_crash.py
+	CRASH_TEST_KILLS=50 $(BIN)/python -m pytest -m "slow or not slow" tests/system/test_crash.py
+
+attack: $(INSTALLED)
+	ATTACK_SECONDS=60 ATTACK_REQUESTS=2000 $(BIN)/python -m pytest -s --timeout 600 -m "slow or not slow" \
+		tests/system/test_attack.py tests/system/test_aborted.py
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks --plots docs

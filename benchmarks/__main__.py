@@ -1,4 +1,4 @@
-"""Every row of numbers, in one run.
+"""Run all benchmarks, and print their tables.
 
 ::
 
@@ -20,13 +20,13 @@ import psutil
 
 from tests.support.servers.existing import REQUIREMENTS, REUSE
 
-from .harness.competitors import environment
-from .harness.environment import EXISTING, Stage
+from .harness.competitors import make_virtualenv
+from .harness.environment import EXISTING, Environment
 from .plot import plot
 from .report import Table, summary
 from .scenarios import deletion, download, images, media, scale, slow, small, upload
 
-ROWS: dict[str, list[Callable[[Stage], Table | Iterator[Table]]]] = {
+ROWS: dict[str, list[Callable[[Environment], Table | Iterator[Table]]]] = {
     "upload": [upload.run, upload.run_s3],
     "small": [small.run, small.run_parallel],
     "scale": [scale.run],
@@ -39,11 +39,12 @@ ROWS: dict[str, list[Callable[[Stage], Table | Iterator[Table]]]] = {
 
 
 def find_existing() -> Path | None:
-    """The python that has the existing plugin, with the same Kinto and the same server."""
+    """Return the Python interpreter that has the existing plugin, with the same versions of Kinto
+    and gunicorn; None if it cannot be installed."""
     if os.environ.get(REUSE):
         return Path(os.environ[REUSE])
     same = [f"{name}=={version(name)}" for name in ("kinto", "gunicorn", "SQLAlchemy")]
-    return environment("existing", *REQUIREMENTS, *same)
+    return make_virtualenv("existing", *REQUIREMENTS, *same)
 
 
 def _tables(made: Table | Iterator[Table]) -> Iterator[Table]:
@@ -51,10 +52,10 @@ def _tables(made: Table | Iterator[Table]) -> Iterator[Table]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="All numbers")
-    parser.add_argument("--quick", action="store_true", help="at a smaller size: two minutes")
-    parser.add_argument("--only", nargs="+", choices=ROWS, help="some of the rows")
-    parser.add_argument("--plots", type=Path, help="write the plots there")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Run the benchmarks.")
+    parser.add_argument("--quick", action="store_true", help="use smaller sizes: two minutes")
+    parser.add_argument("--only", nargs="+", choices=ROWS, help="run only these rows")
+    parser.add_argument("--plots", type=Path, help="write the plots to this folder")
     options = parser.parse_args()
     existing = find_existing()
     cpus, memory = psutil.cpu_count(), psutil.virtual_memory().total >> 30
@@ -68,22 +69,22 @@ def main() -> None:
     with ExitStack() as stack:
         parent = os.environ.get("BENCHMARK_FOLDER")
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=parent)))
-        stage = Stage(stack, folder, existing, options.quick)
+        environment = Environment(stack, folder, existing, options.quick)
         for name in options.only or ROWS:
             for run in ROWS[name]:
                 try:
-                    for table in _tables(run(stage)):
+                    for table in _tables(run(environment)):
                         tables.setdefault(name, []).append(table)
                         print(table, flush=True)
                 except Exception:
                     traceback.print_exc()
                     failed.append(f"{run.__module__}.{run.__name__}")
-        stage.stop()
+        environment.stop()
     if options.plots:
         plot(tables, options.plots)
     print(summary(table for each in tables.values() for table in each))
     if options.quick:
-        print("Of sizes that small the numbers say little.")
+        print("With sizes this small, the numbers say little.")
     print(f"{time.monotonic() - started:.0f} seconds")
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")

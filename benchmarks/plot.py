@@ -1,4 +1,4 @@
-"""Bars, as SVG."""
+"""Bar charts as SVG."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ COLORS = {
     EXISTING: "#b5542c",
 }
 OTHERS = "#8a9199"
-# A title, and what column of its table it shows.
+# Titles of panels, and the columns of the table that they show.
 UPLOAD = [
     ("MB/s (more is better)", "MB/s"),
     ("CPU seconds of the server (less is better)", "CPU s"),
@@ -31,10 +31,10 @@ IMAGES = [
 
 @dataclass(frozen=True)
 class Panel:
-    """Bars of one unit.
+    """A group of bars of one unit.
 
-    :param bars: numbers by their labels. A label that begins with a name of :data:`COLORS` has
-        that color.
+    :param bars: the numbers by their labels. A label that begins with a key of :data:`COLORS` gets
+        that colour.
     """
 
     title: str
@@ -42,11 +42,15 @@ class Panel:
 
     @property
     def height(self) -> int:
+        """The height in pixels."""
         return 30 + len(self.bars) * (BAR + GAP) + 14
 
 
 def plot(tables: dict[str, list[Table]], folder: Path) -> None:
-    """Write those of uploads and images, if they were measured."""
+    """Write the charts of the uploads and of the images, if these were measured.
+
+    :param tables: the tables by the names of their rows.
+    """
     if uploads := tables.get("upload"):
         local = uploads[0]
         panels = [_panel(local, *each) for each in UPLOAD]
@@ -66,7 +70,7 @@ def _panel(table: Table, title: str, column: str) -> Panel:
 
 
 def _write(title: str, panels: Sequence[Panel], path: Path) -> None:
-    """The panels below each other."""
+    """Write a chart: the panels, one below the other."""
     height = 44 + sum(panel.height for panel in panels)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '

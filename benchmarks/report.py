@@ -1,18 +1,20 @@
-"""What is printed: a table for each row of numbers, and its targets."""
+"""The printed report: tables of numbers, with their targets."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from textwrap import wrap
 
 Cell = float | int | str | None
-"""None where there is nothing to measure."""
+"""The value in one cell of a table; None if there is nothing to measure."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """
-    :param value: what was measured; None if it could not be.
-    :param at_least: whether more is better.
+    """A limit for a measured value.
+
+    :param what: what was measured.
+    :param value: the measured value; None if it could not be measured.
+    :param at_least: whether the limit is a minimum, not a maximum.
     """
 
     what: str
@@ -22,6 +24,7 @@ class Target:
 
     @property
     def is_met(self) -> bool | None:
+        """Whether the target is met; None if the value could not be measured."""
         if self.value is None:
             return None
         return self.value >= self.limit if self.at_least else self.value <= self.limit
@@ -34,9 +37,11 @@ class Target:
 
 @dataclass
 class Table:
-    """
-    :param lines: the cells of each line, by the names of the columns.
-    :param notes: what has to be known to read it.
+    """A table of the report.
+
+    :param columns: the names of the columns.
+    :param lines: the cells of each line by the names of the columns.
+    :param notes: explanations that are printed below the table.
     """
 
     title: str
@@ -58,13 +63,14 @@ class Table:
 
 
 def ratio(value: Cell, other: Cell) -> float | None:
-    """How many times the other; None where one of them is missing."""
+    """Return ``value / other``; None if either is missing, or ``other`` is zero."""
     if isinstance(value, int | float) and isinstance(other, int | float) and other:
         return value / other
     return None
 
 
 def summary(tables: Iterable[Table]) -> str:
+    """Return how many targets are met, and the missed ones."""
     targets = [target for table in tables for target in table.targets]
     met = sum(target.is_met is True for target in targets)
     missed = [str(target) for target in targets if target.is_met is False]

@@ -14,5 +14,9 @@ threads = 16
 timeout = 60
 graceful_timeout = 60
 
+# Without nginx in front, more connections than threads can be open at once: those that wait for
+# their next request hold no thread.
+worker_connections = 1000
+
 # Seconds that a connection stays open for the next request: longer than nginx keeps its own.
 keepalive = 75

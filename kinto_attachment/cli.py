@@ -1,4 +1,8 @@
-"""``kinto-attachment``: what an operator needs the day something went wrong, and before."""
+"""The ``kinto-attachment`` command: arguments and output; the work is done elsewhere.
+
+Every command yields findings. They are printed one a line, as text or as JSON, and a summary
+follows on stderr.
+"""
 
 import argparse
 import json
@@ -20,8 +24,9 @@ from kinto.core.storage.exceptions import BackendError
 from pyramid.exceptions import ConfigurationError
 from tqdm import tqdm
 
-from .errors import AttachmentError, SettingError
+from .errors import AttachmentError, ForeignStorage, SettingError
 from .finding import Finding
+from .maintenance.adopt_storage import adopt_storage
 from .maintenance.fsck import fsck
 from .maintenance.gc import collect
 from .maintenance.init_library import init_library
@@ -36,16 +41,17 @@ from .transfer.download import download
 from .transfer.upload import upload
 
 CLEAN, PROBLEMS, FAILED = 0, 1, 2
+"""Exit statuses."""
 
 OnBytes = Callable[[int], None]
 Job = Callable[[argparse.Namespace, OnBytes], Iterator[Finding]]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command.
+    """Run a command, and print what it finds.
 
-    :param arguments: those of the command line.
-    :returns: the exit status: 0 all is well, 1 there are problems, 2 it could not be done.
+    :param arguments: the arguments; those of the command line by default.
+    :returns: the exit status: 0 if all is well, 1 if there are problems, 2 if the command failed.
     """
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
@@ -55,17 +61,18 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted; run it again to go on.", file=sys.stderr)
     except BrokenPipeError:
-        # Whoever read along has enough. Python would complain again at its end.
+        # The reader of our output has ended. Python would fail again when it flushes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (AttachmentError, BackendError, ConfigurationError, OSError, ValueError) as error:
         print(f"kinto-attachment: {error}", file=sys.stderr)
-    except Exception:  # which Python would end with the status of problems
+    except Exception:  # Python itself would exit with status 1, which means problems
         traceback.print_exc()
     return FAILED
 
 
 def _report(options: argparse.Namespace) -> int:
-    """Print the findings as they come, and count them at the end."""
+    """Print each finding as soon as it is known, and their counts at the end. Return the exit
+    status."""
     counts: dict[str, int] = {}
     problems = False
     on_terminal = sys.stderr.isatty() and not options.json
@@ -88,12 +95,15 @@ def _server(options: argparse.Namespace) -> Server:
 
 
 def _registry(options: argparse.Namespace) -> Any:
-    """That of the server of the ini file, set up but not started."""
+    """Return the registry of the server that the ini file configures; the server is not started.
+
+    :raises SettingError: if the ini file cannot be read, or does not include this plugin.
+    """
     from pyramid.paster import bootstrap
 
     _read_ini("--ini", options.ini)
     with warnings.catch_warnings():
-        # Kinto minds that there is no HTTPS, and other things that are not of now.
+        # Kinto warns of missing HTTPS and other things that do not concern a command.
         warnings.filterwarnings("ignore", module=r"kinto\.core\.")
         env = bootstrap(options.ini, options={"command": options.command})
     if not hasattr(env["registry"], "attachment_plugin"):
@@ -118,6 +128,19 @@ def _gc(options: argparse.Namespace, on_bytes: OnBytes) -> Iterator[Finding]:
 def _migrate(options: argparse.Namespace, on_bytes: OnBytes) -> Iterator[Finding]:
     target = open_storage(read_settings(_kinto_settings("--to", options.to)))
     return copy(_server(options), target, dry_run=options.dry_run, on_bytes=on_bytes)
+
+
+def _adopt_storage(options: argparse.Namespace, on_bytes: OnBytes) -> Iterator[Finding]:
+    def confirm(whose: str) -> bool:
+        if options.yes:
+            return True
+        if not sys.stdin.isatty():
+            raise ForeignStorage(f"{whose} To adopt it without being asked, use --yes.")
+        print(whose, file=sys.stderr)
+        print("Files that this database does not know will be deleted by gc.", file=sys.stderr)
+        return input("Adopt it? [y/N] ").strip().lower() in ("y", "yes")
+
+    return adopt_storage(_server(options), confirm, dry_run=options.dry_run)
 
 
 def _rebase(options: argparse.Namespace, on_bytes: OnBytes) -> Iterator[Finding]:
@@ -145,6 +168,7 @@ def _library(options: argparse.Namespace, on_bytes: OnBytes) -> Iterator[Finding
         editors=options.editors,
         authors=options.authors,
         readers=options.readers,
+        take_over=options.take_over,
         dry_run=options.dry_run,
     )
 
@@ -169,8 +193,11 @@ def _client(options: argparse.Namespace) -> Client:
 
 
 def _kinto_settings(option: str, path: str) -> Mapping[str, Any]:
-    """The settings of an ini file, as its server has them: without their prefix, and with what the
-    environment says instead."""
+    """Return the settings of an ini file as its server has them: without their prefix, and
+    overridden by environment variables.
+
+    :param option: the option that names the ini file, for error messages.
+    """
     from kinto import DEFAULT_SETTINGS
     from kinto.core import load_default_settings
     from pyramid.config import Configurator
@@ -181,9 +208,10 @@ def _kinto_settings(option: str, path: str) -> Mapping[str, Any]:
 
 
 def _read_ini(option: str, path: str) -> Mapping[str, Any]:
-    """What is in the section of the server.
+    """Return the settings in the server's section of an ini file.
 
-    :raises SettingError: there is no such file or section, or it is broken.
+    :param option: the option that names the ini file, for error messages.
+    :raises SettingError: if there is no such file or section, or it is malformed.
     """
     from pyramid.paster import get_appsettings
 
@@ -196,10 +224,10 @@ def _read_ini(option: str, path: str) -> Mapping[str, Any]:
 
 
 def _age(text: str) -> timedelta:
-    """``90s``, ``30m``, ``24h``, ``7d`` or ``0``."""
+    """Parse an age: ``90s``, ``30m``, ``24h``, ``7d`` or ``0``."""
     match = re.fullmatch(r"(\d+)([smhd]?)", text)
     if not match or (int(match[1]) and not match[2]):
-        raise argparse.ArgumentTypeError(f"{text!r} is no age: 90s, 30m, 24h, 7d")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an age such as 90s, 30m, 24h, 7d")
     unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2] or "s"]
     return timedelta(**{unit: int(match[1])})
 
@@ -207,79 +235,112 @@ def _age(text: str) -> timedelta:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="kinto-attachment",
-        description="Look after the files of a Kinto server.",
-        epilog="Exit status: 0 all is well, 1 there are problems, 2 it could not be done.",
+        description="Check, clean up and move the files of a Kinto server.",
+        epilog="Exit status: 0 all is well, 1 there are problems, 2 the command failed.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, job: Job, help: str, *, ini: bool = True, changes: bool = True) -> Any:
         added = commands.add_parser(name, help=help, description=help)
-        added.add_argument("--json", action="store_true", help="one JSON object a line")
+        added.add_argument("--json", action="store_true", help="print one JSON object a line")
         added.set_defaults(job=job, dry_run=False)
         if ini:
             default = os.environ.get("KINTO_INI", "config/kinto.ini")
-            added.add_argument("--ini", default=default, help="of the server (%(default)s)")
+            added.add_argument(
+                "--ini", default=default, help="ini file of the server (default: %(default)s)"
+            )
         if changes:
             added.add_argument("--dry-run", action="store_true", help="change nothing")
         return added
 
-    fsck = command("fsck", _fsck, "Whether records, links and objects agree.", changes=False)
-    fsck.add_argument("--deep", action="store_true", help="read all bytes, compare their hashes")
+    fsck = command("fsck", _fsck, "Check that records and stored files agree.", changes=False)
+    fsck.add_argument(
+        "--deep", action="store_true", help="also read all files and check their hashes"
+    )
 
-    gc = command("gc", _gc, "Delete what nobody has any more.")
+    gc = command("gc", _gc, "Delete files that are no longer needed.")
     gc.add_argument(
         "--older-than",
         type=_age,
         default=timedelta(hours=24),
         metavar="AGE",
-        help="spare what is younger, as uploads may be under way: 90s, 30m, 24h, 7d (24h)",
+        help="spare younger files, because uploads may be in progress: 90m, 24h, 7d (default: 24h, "
+        "at least 1h unless --offline)",
     )
-    gc.add_argument("--force", action="store_true", help="even if storage and database disagree")
-    gc.add_argument("--offline", action="store_true", help="no server is running: spare nothing")
+    gc.add_argument(
+        "--force", action="store_true", help="delete even if storage and database do not match"
+    )
+    gc.add_argument(
+        "--offline", action="store_true", help="spare nothing; no server may be running"
+    )
 
-    verify = command("verify", _verify, "Verify what came with ?verify=false.", changes=False)
-    verify.add_argument("--once", action="store_true", help="what is there now, and end")
+    verify = command(
+        "verify", _verify, "Check the hashes of uploads made with ?verify=false.", changes=False
+    )
+    verify.add_argument("--once", action="store_true", help="check the pending uploads and exit")
 
-    migrate = command("migrate", _migrate, "Copy the files to another storage, while serving.")
-    migrate.add_argument("--to", required=True, metavar="INI", help="ini file with its settings")
+    migrate = command(
+        "migrate", _migrate, "Copy all files to another storage while the server runs."
+    )
+    migrate.add_argument(
+        "--to", required=True, metavar="INI", help="ini file with the settings of the other storage"
+    )
 
-    rewrite = command("rebase", _rebase, "Rewrite locations after base_url has changed.")
-    rewrite.add_argument("--from", dest="old", required=True, metavar="URL", help="what it was")
-    rewrite.add_argument("--to", dest="new", required=True, metavar="URL", help="what it is now")
+    adopt = command(
+        "adopt-storage", _adopt_storage, "Mark the file storage as belonging to this database."
+    )
+    adopt.add_argument("--yes", action="store_true", help="do not ask for confirmation")
 
-    command("import", _import, "Adopt the files of the existing plugin, version 8 and before.")
+    rebase = command("rebase", _rebase, "Rewrite the locations in records after base_url changed.")
+    rebase.add_argument("--from", dest="old", required=True, metavar="URL", help="the old base_url")
+    rebase.add_argument("--to", dest="new", required=True, metavar="URL", help="the new base_url")
 
-    library = command("library", _library, "Create the media library, or bring it up to date.")
-    library.add_argument("what", choices=["init"], help="the only thing that is to be done")
+    command("import", _import, "Adopt the files of kinto-attachment 8 and earlier.")
+
+    library = command("library", _library, "Create or update the media library.")
+    library.add_argument(
+        "what", choices=["init"], help="create or update the bucket and the collection"
+    )
+    library.add_argument(
+        "--take-over",
+        action="store_true",
+        help="take the permissions to write and create away from principals that you do not name",
+    )
     for name, may in (
-        ("editors", "write all of it, and delete it"),
-        ("authors", "upload files, and write their own"),
-        ("readers", "see all of it"),
+        ("editors", "write all media, and the collection itself"),
+        ("authors", "upload files, and write their own media"),
+        ("readers", "read all media"),
     ):
         library.add_argument(
             f"--{name}",
             action="append",
             default=[],
             metavar="PRINCIPAL",
-            help=f"who may {may}; may be given again",
+            help=f"a principal that may {may}; can be repeated",
         )
 
-    sends = command("upload", _upload, "Attach files to records, over HTTP.", ini=False)
-    sends.add_argument("files", nargs="+", metavar="FILE", help="files and folders")
-    gets = command("download", _download, "Get the files of all records, over HTTP.", ini=False)
-    gets.add_argument("folder", metavar="DIR", help="where to")
-    gets.add_argument("--overwrite", action="store_true", help="files that are others, too")
-    for transfer in (sends, gets):
-        transfer.add_argument("--server", required=True, metavar="URL", help="with its version")
+    upload = command("upload", _upload, "Upload files to a collection, over HTTP.", ini=False)
+    upload.add_argument("files", nargs="+", metavar="FILE", help="files and folders")
+    download = command("download", _download, "Download the files of all records.", ini=False)
+    download.add_argument("folder", metavar="DIR", help="the local folder")
+    download.add_argument("--overwrite", action="store_true", help="replace different files")
+    for transfer in (upload, download):
+        transfer.add_argument("--server", required=True, metavar="URL", help="https://.../v1")
         transfer.add_argument("--bucket", required=True)
         transfer.add_argument("--collection", required=True)
         transfer.add_argument(
             "--auth",
             default=os.environ.get("KINTO_AUTH"),
             metavar="USER:PASSWORD",
-            help="or 'Bearer TOKEN'; best in the environment as KINTO_AUTH",
+            help="or 'Bearer TOKEN'; better given in the environment as KINTO_AUTH",
         )
-        transfer.add_argument("--parallel", type=int, default=4, metavar="N")
+        transfer.add_argument(
+            "--parallel",
+            type=int,
+            default=4,
+            metavar="N",
+            help="files at the same time (default: 4)",
+        )
     return parser
 
 

@@ -1,45 +1,49 @@
-"""Everything that can go wrong, as one tree. Nothing here knows HTTP.
+"""Every exception of the package, in one tree.
 
 ::
 
     AttachmentError
-    ├── SettingError            the ini file is wrong; the server must not start
-    ├── Refused                 the request is at fault; nothing was changed
-    │   ├── NotMultipart
-    │   ├── MalformedForm       broken, truncated or oversized multipart
-    │   ├── AttachmentMissing
-    │   ├── FieldRefused        an unknown field, bad JSON, text sent as a file...
-    │   ├── FilenameRefused
-    │   ├── ContentRefused      the bytes contradict their type
-    │   ├── TooLarge            the file is over ``max_size``
-    │   │   └── BodyTooLarge    so is a body that is nothing but the file
-    │   ├── EmptyBody           a file of no bytes, where there is no use for one
-    │   ├── NotADigest          a hash is asked for that is none
-    │   ├── DigestMismatch      the bytes are not those of the hash
-    │   ├── NotInBatch          bytes have no place in JSON
-    │   ├── MetadataForged      somebody else wrote the ``attachment`` attribute
-    │   ├── ReplacedMeanwhile   a record was written with a file that is gone
-    │   ├── SizeRefused         a size of an image that is not to be had
-    │   └── ImageRefused        no image, or none that is safe to resize
-    ├── ResizeError             an image could not be made, and it may go better next time
-    │   ├── ResizeBusy          too many are being made
-    │   └── WorkerLost          the process that made it ended, or was ended, before it was done
+    ├── SettingError            a setting is wrong: the server must not start
+    ├── Refused                 the request is wrong: it changed nothing
+    │   ├── NotMultipart        the body is not ``multipart/form-data``
+    │   ├── MalformedForm       the body is broken or cut short, or its fields are too large
+    │   ├── AttachmentMissing   the form contains no file
+    │   ├── FieldRefused        a field, parameter or attribute is unknown or has a wrong value
+    │   ├── FilenameRefused     the filename is malformed, or its extension is not allowed
+    │   ├── ContentRefused      the first bytes of the file contradict its media type
+    │   ├── TooLarge            the file of a form is larger than ``max_size``
+    │   │   └── BodyTooLarge    the same for the media store and the library
+    │   │       └── JSONTooLarge  a JSON body is larger than its limit
+    │   ├── EmptyBody           the body contains no bytes, but the media store needs some
+    │   ├── ClientTooSlow       the body arrives too slowly, or stops arriving
+    │   ├── NotADigest          a SHA-256 is malformed, or is missing where one is needed
+    │   ├── DigestMismatch      the body has another SHA-256, or the client sent two different ones
+    │   ├── NotInBatch          a batch contains an upload or a download
+    │   ├── MetadataForged      a client tried to write the ``attachment`` attribute itself
+    │   ├── ReplacedMeanwhile   a write would bring back an attachment that was replaced or removed
+    │   ├── SizeRefused         this server does not make images of the requested size
+    │   └── ImageRefused        the file is not an image, or is not safe to resize
+    ├── ResizeError             an image cannot be resized now, but perhaps later
+    │   ├── ResizeBusy          no worker becomes free in time, or the server is read-only
+    │   └── WorkerLost          the worker process ended, or was stopped, before it was done
     ├── ImagingMissing          the extra that resizes images is not installed
-    ├── RemoteError             another server, from which something was to be fetched
-    │   ├── RemoteNotFound      it has no such thing
-    │   ├── RemoteLimited       it was asked too often
-    │   ├── RemoteTimeout       it is too slow
-    │   └── RemoteFailed        it answers nonsense, refuses us, or is where nobody may ask
-    ├── SweepRefused            storage and database do not belong together
-    ├── NotImported             there are files that only the existing plugin's rows know
-    └── StorageError            the place where the bytes are
-        ├── KeyRefused          a key no storage may be asked for
-        ├── BlobNotFound
-        ├── BlobDamaged         other bytes than were stored
-        ├── BlobExists
-        └── StorageUnavailable  unreachable, out of space, refused us, too slow
+    ├── RemoteError             fetching from another server failed
+    │   ├── RemoteNotFound      the other server does not have what was requested
+    │   ├── RemoteLimited       the other server has received too many requests from us
+    │   ├── RemoteTimeout       the other server did not respond in time
+    │   └── RemoteFailed        its response is an error or invalid, or its address is not public
+    ├── SweepRefused            ``gc`` would delete so much that storage and database may not match
+    │   └── ForeignStorage      the storage belongs to another database
+    ├── NotImported             files of kinto-attachment 8 must be imported first
+    └── StorageError            an operation on one key of the file storage failed
+        ├── KeyRefused          the key is not one that storages accept
+        ├── BlobNotFound        no bytes are stored under the key
+        ├── BlobDamaged         the stored bytes are not those that were uploaded
+        ├── BlobExists          bytes are already stored under the key
+        └── StorageUnavailable  the storage is unreachable, full or too slow, or denies access
 
-``views.errors`` holds the one table from these to HTTP.
+Nothing here knows HTTP: :mod:`kinto_attachment.http.responses` holds the one table from these
+errors to HTTP responses.
 """
 
 
@@ -48,7 +52,10 @@ class AttachmentError(Exception):
 
 
 class SettingError(AttachmentError):
-    """A setting is unknown, malformed or contradicts another one.
+    """A setting is unknown, malformed, or contradicts another one.
+
+    :param key: the full name of the setting, or of a command's option.
+    :param reason: what is wrong with it and what is accepted. The message puts the key before it.
 
     >>> str(SettingError("attachment.max_size", "'ten' is not a number of bytes"))
     "attachment.max_size: 'ten' is not a number of bytes"
@@ -61,11 +68,11 @@ class SettingError(AttachmentError):
 
 
 class Refused(AttachmentError):
-    """The request is at fault.
+    """The request is wrong, and changed nothing.
 
-    :param reason: one sentence for whoever sent it.
-    :param field: the form field, header or attribute that is wrong.
-    :param location: where it is: ``body``, ``header`` or ``path``.
+    :param reason: one sentence for the client.
+    :param field: the name of the form field, header, parameter or attribute that is wrong.
+    :param location: where the field is: ``body``, ``header``, ``path`` or ``querystring``.
     """
 
     location = "body"
@@ -79,6 +86,8 @@ class Refused(AttachmentError):
 
 
 class NotMultipart(Refused):
+    """The ``Content-Type`` of the request is not ``multipart/form-data``."""
+
     location = "header"
     field = "Content-Type"
 
@@ -87,40 +96,55 @@ class NotMultipart(Refused):
 
 
 class MalformedForm(Refused):
-    pass
+    """The body is broken or cut short, or its fields are too large."""
 
 
 class AttachmentMissing(Refused):
+    """The form contains no file.
+
+    :param field: the name of the form field that should contain it.
+    """
+
     def __init__(self, field: str = "attachment") -> None:
         super().__init__(f"{field.capitalize()} missing.", field)
 
 
 class FieldRefused(Refused):
-    pass
+    """A field, parameter or attribute is unknown or has a wrong value."""
 
 
 class FilenameRefused(Refused):
-    pass
+    """The filename is missing or malformed, or its extension is not allowed."""
 
 
 class ContentRefused(Refused):
-    """The bytes are not what the type says. Both are media types."""
+    """The first bytes of the file contradict its media type.
+
+    :param mimetype: the media type that the file should have.
+    :param found: the media type that its first bytes indicate.
+    """
 
     def __init__(self, mimetype: str, found: str):
-        super().__init__(f"The file is no {mimetype}, it looks like {found}.")
+        super().__init__(f"The type of the file is {mimetype}, but its bytes look like {found}.")
         self.mimetype = mimetype
         self.found = found
 
 
 class NotInBatch(Refused):
+    """The request is part of a batch, whose JSON cannot contain the bytes of a file."""
+
     location = "path"
 
     def __init__(self) -> None:
-        super().__init__("The bytes of a file cannot be sent in a batch.")
+        super().__init__("A file cannot be sent in a batch: make this request on its own.")
 
 
 class TooLarge(Refused):
-    """The file is over the limit. ``size`` and ``limit`` are bytes."""
+    """The file is larger than the limit.
+
+    :param size: the size in bytes, as far as it is known.
+    :param limit: the largest accepted size in bytes.
+    """
 
     def __init__(self, size: int, limit: int):
         super().__init__(f"File size ({size} bytes) exceeds the limit ({limit} bytes).")
@@ -129,75 +153,113 @@ class TooLarge(Refused):
 
 
 class BodyTooLarge(TooLarge):
+    """A file for the media store or the library is larger than its limit."""
+
     field = "body"
+
+
+class JSONTooLarge(BodyTooLarge):
+    """A JSON body is larger than its limit."""
+
+    def __init__(self, size: int, limit: int):
+        super().__init__(size, limit)
+        self.reason = f"The body ({size} bytes) exceeds the limit ({limit} bytes)."
 
 
 class EmptyBody(Refused):
+    """The body contains no bytes."""
+
     field = "body"
 
     def __init__(self) -> None:
-        super().__init__("The body is empty.")
+        super().__init__("The body is empty. Send the bytes of the file.")
+
+
+class ClientTooSlow(Refused):
+    """The client is silent for too long, or sends less than the minimum rate."""
+
+    field = "body"
 
 
 class NotADigest(Refused):
-    """No SHA-256 where one is wanted, in a URL, a header or a body."""
+    """A SHA-256 in a URL, a header or a body is malformed, or is missing where one is needed."""
 
 
 class DigestMismatch(Refused):
-    """Both are SHA-256 in hex."""
+    """The body has another SHA-256 than the client says, or the client says two different ones.
+
+    :param wanted: the SHA-256 in the field, in hex.
+    :param found: the SHA-256 of the body, or that in another field, in hex.
+    """
 
     def __init__(self, wanted: str, found: str, field: str, location: str):
-        super().__init__(f"The SHA-256 of the body is {found}, not {wanted}.", field, location)
+        reason = f"{field} says {wanted}, but the rest of the request says {found}."
+        super().__init__(f"SHA-256 mismatch: {reason}", field, location)
 
 
 class MetadataForged(Refused):
+    """A client tried to write the ``attachment`` attribute, which only this plugin writes."""
+
     def __init__(self) -> None:
         super().__init__("Attachment metadata cannot be modified.")
 
 
 class ReplacedMeanwhile(Refused):
+    """A write would bring back an attachment that was replaced or removed since it was read."""
+
     def __init__(self) -> None:
-        super().__init__("The attachment of this record was replaced meanwhile.")
+        super().__init__(
+            "The attachment of this record was replaced meanwhile: read the record again."
+        )
 
 
 class SizeRefused(Refused):
+    """This server does not make images of the requested size."""
+
     location = "path"
     field = "size"
 
 
 class ImageRefused(Refused):
-    """The reason is a sentence about the image, for whoever asked for another size of it."""
+    """The file is not an image, or is not safe to resize.
+
+    :param reason: a sentence about the image, for the client that requested another size of it.
+    """
 
     location = "path"
     field = "size"
 
 
 class ResizeError(AttachmentError):
-    """The image may be made if one asks again."""
+    """An image cannot be resized now. A later request may succeed."""
 
 
 class ResizeBusy(ResizeError):
-    pass
+    """No worker becomes free in time, or the server is read-only."""
 
 
 class WorkerLost(ResizeError):
-    pass
+    """The worker process ended, or was stopped, before it was done."""
 
 
 class ImagingMissing(AttachmentError):
-    """``pip install "kinto-attachment[images]"``"""
+    """What resizes images is not installed: ``pip install "kinto-attachment[images]"``."""
 
 
 class RemoteError(AttachmentError):
-    """Something about another server; the message says what, without its secrets."""
+    """Fetching from another server failed. The message says why, and contains no secrets."""
 
 
 class RemoteNotFound(RemoteError):
-    pass
+    """The other server does not have what was requested."""
 
 
 class RemoteLimited(RemoteError):
-    """:param retry_after: seconds, as that server says; None if it does not."""
+    """The other server has received too many requests from us.
+
+    :param retry_after: the seconds after which that server accepts requests again; None if it does
+        not say.
+    """
 
     def __init__(self, message: str, retry_after: int | None = None):
         super().__init__(message)
@@ -205,26 +267,36 @@ class RemoteLimited(RemoteError):
 
 
 class RemoteTimeout(RemoteError):
-    pass
+    """The other server did not respond in time."""
 
 
 class RemoteFailed(RemoteError):
-    pass
+    """The response of the other server is an error or invalid, or its address is not public."""
 
 
 class SweepRefused(AttachmentError):
-    """``gc`` deletes nothing where it might delete everything."""
+    """``gc`` would delete so much that storage and database may not match."""
+
+
+class ForeignStorage(SweepRefused):
+    """The file storage belongs to another database, which may need what is in it."""
 
 
 class NotImported(AttachmentError):
-    """A job would take files that the existing plugin's rows know for nobody's."""
+    """Files of kinto-attachment 8 are not imported yet, so that a job would miss their owners."""
 
     def __init__(self) -> None:
-        super().__init__("There are files of the existing plugin: kinto-attachment import")
+        super().__init__(
+            "Files of kinto-attachment 8 are not imported yet: run kinto-attachment import first."
+        )
 
 
 class StorageError(AttachmentError):
-    """Something about one key in the storage."""
+    """An operation on one key of the file storage failed.
+
+    :param key: the key, or what stands for it in the message, such as ``spool``.
+    :param reason: what went wrong; empty if the class says it all.
+    """
 
     def __init__(self, key: str, reason: str = ""):
         super().__init__(f"{key}: {reason}" if reason else key)
@@ -232,20 +304,20 @@ class StorageError(AttachmentError):
 
 
 class KeyRefused(StorageError):
-    pass
+    """The key is not one that storages accept."""
 
 
 class BlobNotFound(StorageError):
-    pass
+    """No bytes are stored under the key."""
 
 
 class BlobDamaged(StorageError):
-    pass
+    """The stored bytes are not those that were uploaded."""
 
 
 class BlobExists(StorageError):
-    pass
+    """Bytes are already stored under the key."""
 
 
 class StorageUnavailable(StorageError):
-    pass
+    """The storage is unreachable, full or too slow, or denies access."""

@@ -1,4 +1,4 @@
-"""What the commands of an operator find and do, one line each."""
+"""The output of the operator's commands: one finding a line."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -6,12 +6,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Finding:
-    """
-    :param kind: what it is, in a few words that do not change: ``missing object``, ``deleted``...
-    :param key: of the object that it is about, if there is one.
-    :param record: the URI of the record, if there is one.
-    :param detail: more, for people.
-    :param remedy: what would mend it; empty for what needs no mending.
+    """One thing that a command has found or done.
+
+    :param kind: what it is, such as ``missing object`` or ``deleted``. These words never change,
+        because scripts compare them.
+    :param key: the key of the object concerned; empty if there is none.
+    :param record: the URI of the record or media entry concerned; empty if there is none.
+    :param detail: further information for people.
+    :param remedy: what the operator can do about it; empty if nothing is wrong.
 
     >>> str(Finding("orphan object", "blog/a.png", remedy="kinto-attachment gc"))
     'orphan object: blog/a.png (kinto-attachment gc)'
@@ -25,10 +27,11 @@ class Finding:
 
     @property
     def is_problem(self) -> bool:
+        """Whether something is wrong that the operator has to repair."""
         return bool(self.remedy)
 
     def to_json(self) -> dict[str, Any]:
-        """Without what is empty."""
+        """Return the fields that are not empty."""
         return {name: value for name, value in asdict(self).items() if value}
 
     def __str__(self) -> str:

@@ -13,8 +13,9 @@ from .legacy.kept_files import KeptFiles
 from .legacy.pyramid_storage import IFileStorage, PyramidStorage
 from .rows import Rows
 from .settings import Settings, read_settings
-from .storage import IStorage, open_storage
+from .storage import open_storage
 from .transactions.files import FileTransaction
+from .transactions.ownership import OwnedStorage
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,12 @@ class Plugin:
 
     :param storage: where the bytes are.
     :param rows: what this plugin keeps in Kinto's storage.
-    :param legacy: what the existing plugin left there.
+    :param legacy: what kinto-attachment 8 left in Kinto's storage.
     :param is_readonly: whether Kinto refuses all writes.
     """
 
     settings: Settings
-    storage: IStorage
+    storage: OwnedStorage
     rows: Rows
     legacy: LegacyRows
     is_readonly: bool
@@ -50,7 +51,8 @@ def includeme(config: Configurator) -> None:
     """
     registry, raw = config.registry, config.get_settings()
     settings = read_settings(raw)
-    storage, rows = open_storage(settings), Rows(registry.storage)
+    rows = Rows(registry.storage)
+    storage = OwnedStorage(open_storage(settings), rows.identities)
     is_readonly = asbool(raw.get("readonly"))
     legacy = LegacyRows(rows, settings["base_url"], KeptFiles(settings, storage, rows))
     registry.attachment_plugin = Plugin(settings, storage, rows, legacy, is_readonly)
@@ -60,7 +62,7 @@ def includeme(config: Configurator) -> None:
 
         config.add_migration(AttachmentMigration(legacy))
     registry.registerUtility(PyramidStorage(storage, settings, rows), IFileStorage)
-    # The name that the existing plugin gave it.
+    # kinto-attachment 8 used the name ``request.attachment``.
     config.add_request_method(
         lambda request: request.registry.getUtility(IFileStorage), "attachment", reify=True
     )

@@ -1,6 +1,6 @@
-"""The pictures of the README, made by the software itself: ``python scripts/pictures.py``.
+"""Make the pictures of the README with the plugin itself: ``python scripts/pictures.py``.
 
-A landscape is drawn, and goes through a media library in memory as an editor's photo would.
+The script draws a landscape, and uploads it to a media library in memory, as an editor would.
 """
 
 import sys
@@ -12,10 +12,11 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.shelf import Shelf, settings  # noqa: E402
-from tests.site import Site  # noqa: E402
+from tests.support.library import MediaLibrary, settings  # noqa: E402
+from tests.support.site import Site  # noqa: E402
 
 SUN = {"name": "sun", "trim": {"left": 900, "top": 120, "width": 400, "height": 300}}
+# The pictures in docs/, and their paths on the server.
 PICTURES = {
     "320x0": "image/320x0/{id}.jpg",
     "120x120": "image/120x120/{id}.jpg",
@@ -31,7 +32,10 @@ MEMORY = {
 
 
 def landscape(width: int = 1600, height: int = 1200) -> Image.Image:
-    """A lake below mountains, in the evening."""
+    """Draw a lake below mountains in the evening.
+
+    :param width: pixels, as ``height``.
+    """
     sky = Image.linear_gradient("L").resize((width, height))
     image = Image.merge(
         "RGB",
@@ -56,10 +60,11 @@ def landscape(width: int = 1600, height: int = 1200) -> Image.Image:
 
 
 def main() -> None:
+    """Write all pictures to ``docs/``."""
     file = BytesIO()
     landscape().save(file, "JPEG", quality=90)
     memory = {**MEMORY, "kinto.attachment.storage": "memory"}
-    shelf = Shelf(Site(**memory, **settings("site")))
+    shelf = MediaLibrary(Site(**memory, **settings("site")))
     data = shelf.add(file.getvalue(), "lake.jpg", variants=[SUN], alt="A lake below mountains")
     for name, path in PICTURES.items():
         (ROOT / "docs" / f"{name}.jpg").write_bytes(shelf.get(path.format(**data)).body)

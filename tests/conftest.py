@@ -5,7 +5,8 @@ test needs them, and stopped at the end.
 """
 
 import signal
-import threading
+from collections import deque
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
@@ -15,22 +16,23 @@ import transaction
 from kinto.views.records import Record as RecordResource
 from pyramid.events import NewRequest
 
-from kinto_attachment.maintenance import fsck
+from kinto_attachment.maintenance import fsck, gc
 from kinto_attachment.maintenance.server import Server
 from tests.support.servers.gcs import FakeGCS
 from tests.support.servers.postgresql import PostgreSQL
 from tests.support.servers.s3 import Moto, SeaweedFS
 from tests.support.site import ALICE, Site
+from tests.support.threads import in_thread
 
-# A shell that runs the tests in the background has them ignore Ctrl-C, and so would all that they
-# start and interrupt.
+# A shell that runs the tests in the background makes them ignore Ctrl-C, and with them all
+# processes that they start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 KINTO_STORAGES = ["memory", "postgresql"]
 FILE_STORAGES = ["local", "moto", "seaweedfs", "gcs", "own"]
 
-# What these would find, the others find too: only `make tests-all` runs them.
+# The other combinations find the same: only `make tests-all` runs these.
 RARE = {("memory", "moto"), ("memory", "gcs"), ("postgresql", "own")}
 
 
@@ -44,29 +46,10 @@ def pytest_collection_modifyitems(items):
             item.add_marker("slow")
 
 
-def in_thread(call, timeout=None) -> threading.Thread:
-    """Call in a thread of its own, as a transaction belongs to one; wait for it so long. What it
-    raised by then is raised here."""
-    errors = []
-
-    def run():
-        try:
-            call()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join(timeout)
-    if errors:
-        raise errors[0]
-    return thread
-
-
 @pytest.fixture(scope="session")
 def postgresql():
-    # Not below pytest's folder, which the next pytest on the machine closes to other users: as
-    # root, the server runs as one.
+    # Not below pytest's folder, which only its owner may enter: root runs the server as another
+    # user.
     with (
         TemporaryDirectory(prefix="kinto-postgresql-") as folder,
         PostgreSQL(Path(folder)) as server,
@@ -96,7 +79,10 @@ def fake_gcs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def kinto_settings(request):
-    """Settings of a Kinto storage by its name, with a database of its own when asked for."""
+    """Settings of a Kinto storage by its name.
+
+    PostgreSQL has one database for all tests, unless a ``fresh`` one is asked for.
+    """
     databases = {}
 
     def settings(name: str, *, fresh: bool = False) -> dict[str, str]:
@@ -151,18 +137,46 @@ def make_site(kinto_settings, file_settings):
     return make
 
 
-@pytest.fixture
-def make_server(kinto_settings, file_settings, monkeypatch):
-    """A server with a database and a storage of its own, as jobs go over all of it."""
+@pytest.fixture(scope="session")
+def empty_databases():
+    """Settings of the databases that earlier tests have emptied, the oldest first."""
+    return deque()
 
-    # Nobody uploads meanwhile, or a test says so.
+
+@pytest.fixture
+def make_database(postgresql, kinto_settings, empty_databases):
+    """Settings of PostgreSQL databases that are empty, each for one test at a time.
+
+    A new database takes hundreds of files, which is slow to create and to delete.
+    """
+    made = []
+
+    def make() -> dict[str, str]:
+        # Not the one of the test before: one of its threads may not have ended yet.
+        is_reused = len(empty_databases) > 4
+        made.append(
+            empty_databases.popleft() if is_reused else kinto_settings("postgresql", fresh=True)
+        )
+        return made[-1]
+
+    yield make
+    for settings in made:
+        postgresql.empty_database(settings["kinto.storage_url"])
+        empty_databases.append(settings)
+
+
+@pytest.fixture
+def make_server(make_database, file_settings, monkeypatch):
+    """Sites with a database and a storage of their own, as jobs read all of both."""
+
+    # Without uploads at the same time, which a test would have to start, fsck need not wait.
     monkeypatch.setattr(fsck, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(gc, "MIN_AGE", timedelta(0))
     sites = []
 
     def make(files, **settings):
-        site = Site(
-            **{**kinto_settings("postgresql", fresh=True), **file_settings(files), **settings}
-        )
+        database = {} if "kinto.storage_url" in settings else make_database()
+        site = Site(**{**database, **file_settings(files), **settings})
         site.server = Server.of(site.registry, transaction.manager)
         sites.append(site)
         return site
@@ -194,13 +208,13 @@ def collection(site):
 
 @pytest.fixture
 def record(collection):
-    """A record that is not there yet."""
+    """A record that does not exist yet."""
     return collection.record()
 
 
 @pytest.fixture
 def between_read_and_write(monkeypatch):
-    """Do something once, after the next request read its record and before it stores it."""
+    """Call a function once, after the next request has read its record and before it stores it."""
 
     def install(call):
         original, left = RecordResource.process_object, [call]
@@ -218,7 +232,7 @@ def between_read_and_write(monkeypatch):
 
 @pytest.fixture
 def copying(site):
-    """Headers of a request by which kinto-signer copies a record: it says so on the request."""
+    """Headers of a request that copies a record as kinto-signer does: it marks the request."""
 
     def listener(event):
         if event.request.headers.get("X-Copy"):

@@ -1,6 +1,7 @@
 """The ``kinto-attachment`` command, on the ini file of a server."""
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -11,34 +12,36 @@ import struct
 import subprocess
 import termios
 import time
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
+from unittest.mock import patch
 from uuid import uuid4
 
 import pytest
 import requests
 
 from kinto_attachment.cli import main
-from tests.support.library import Shelf
-from tests.support.servers.wsgi import BIN, INI, Gunicorn
+from kinto_attachment.maintenance import fsck
+from tests.support.library import MediaLibrary
+from tests.support.servers.wsgi import BIN, Gunicorn, write_ini
 from tests.support.site import SETTINGS, Site
 
 
 def shell(*arguments, **env: str) -> tuple[int, list[str], str]:
-    """Run the command as people do; its exit status, the lines it prints, and what it says."""
-    done = subprocess.run(
-        [BIN / "kinto-attachment", *map(str, arguments)],
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.returncode, done.stdout.splitlines(), done.stderr
+    """Run the command; return its exit status, its output lines and its messages."""
+    printed, said = io.StringIO(), io.StringIO()
+    with patch.dict(os.environ, env), redirect_stdout(printed), redirect_stderr(said):
+        try:
+            status = main([*map(str, arguments)])
+        except SystemExit as stopped:
+            status = stopped.code
+    assert "Traceback" not in said.getvalue(), said.getvalue()
+    return status, printed.getvalue().splitlines(), said.getvalue()
 
 
 def interrupted(*arguments) -> int:
-    """Run the command, and interrupt it after its first line; how many lines it printed."""
+    """Run the command in a process, and interrupt it after its first line; return how many lines
+    it printed."""
     with subprocess.Popen(
         [BIN / "kinto-attachment", *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -52,17 +55,11 @@ def interrupted(*arguments) -> int:
     return 1 + len(printed.splitlines())
 
 
-def write_ini(path: Path, settings: dict[str, str]) -> Path:
-    lines = "\n".join(f"{key} = {value}" for key, value in settings.items())
-    path.write_text(INI.format(settings=lines.replace("%", "%%"), port=0))
-    return path
-
-
 @pytest.fixture
-def settings(kinto_settings, tmp_path):
+def settings(make_database, tmp_path):
     return {
         **SETTINGS,
-        **kinto_settings("postgresql", fresh=True),
+        **make_database(),
         "kinto.attachment.base_path": str(tmp_path / "files"),
     }
 
@@ -87,8 +84,11 @@ def record(site):
 
 
 @pytest.fixture
-def run(ini, capsys):
-    """Run a command; its exit status, the lines it prints, and what it says besides."""
+def run(ini, capsys, monkeypatch):
+    """Run a command; return its exit status, its output lines and its messages."""
+
+    # No upload is under way, so fsck need not wait for any.
+    monkeypatch.setattr(fsck, "PAUSE_SECONDS", 0)
 
     def run(*arguments):
         capsys.readouterr()
@@ -102,12 +102,12 @@ def run(ini, capsys):
 def leave_orphan(record, settings) -> Path:
     folder = Path(settings["kinto.attachment.base_path"]) / record.collection.bucket / "fonts"
     path = folder / f"{uuid4()}.txt"
-    path.write_bytes(b"nobody's")
+    path.write_bytes(b"orphan")
     return path
 
 
 class TestFsck:
-    def test_clean(self, run, record):
+    def test_nothing_to_report(self, run, record):
         assert run("fsck") == (0, [], "nothing to report\n")
         assert run("fsck", "--deep", "--json") == (0, [], "")
 
@@ -132,41 +132,43 @@ class TestFsck:
 class TestGC:
     def test_dry_run(self, run, record, settings):
         path = leave_orphan(record, settings)
-        status, lines, summary = run("gc", "--older-than", "0", "--dry-run")
+        status, lines, summary = run("gc", "--offline", "--dry-run")
         assert (status, len(lines), summary) == (0, 1, "Dry run: 1 deleted\n")
         assert path.exists()
 
     def test_ages(self, run, record, settings):
         path = leave_orphan(record, settings)
         assert run("gc")[:2] == run("gc", "--older-than", "90s")[:2] == (0, [])
-        os.utime(path, (time.time() - 100, time.time() - 100))
-        assert run("gc", "--older-than", "5m")[1] == []
-        assert len(run("gc", "--older-than", "90s")[1]) == 1
+        os.utime(path, (time.time() - 3000, time.time() - 3000))
+        assert run("gc", "--older-than", "0")[1] == []  # an upload may be in progress
+        os.utime(path, (time.time() - 6000, time.time() - 6000))
+        assert run("gc", "--older-than", "2h")[1] == []
+        assert len(run("gc", "--older-than", "90m")[1]) == 1
         assert not path.exists()
         assert run("fsck")[0] == 0
 
     @pytest.mark.parametrize("age", ["", "x", "24", "-1h", "1w"])
-    def test_what_is_no_age(self, run, age, capsys):
+    def test_malformed_ages(self, run, age, capsys):
         with pytest.raises(SystemExit) as stopped:
             run("gc", f"--older-than={age}")
         assert stopped.value.code == 2
-        assert "is no age" in capsys.readouterr().err
+        assert "is not an age" in capsys.readouterr().err
 
-    def test_refusal(self, run, site, settings):
-        path = leave_orphan_of_nobody(settings)
-        status, lines, why = run("gc", "--older-than", "0")
+    def test_a_refusal(self, run, site, settings):
+        path = leave_orphan_of_no_collection(settings)
+        status, lines, why = run("gc", "--offline")
         assert (status, lines) == (2, [])
-        assert "No record has a file, but the storage has." in why
+        assert "No record has a file, but the storage contains files." in why
         assert path.exists()
-        assert run("gc", "--older-than", "0", "--force")[0] == 0
+        assert run("gc", "--offline", "--force")[0] == 0
         assert not path.exists()
 
 
-def leave_orphan_of_nobody(settings) -> Path:
+def leave_orphan_of_no_collection(settings) -> Path:
     folder = Path(settings["kinto.attachment.base_path"]) / "some" / "thing"
     folder.mkdir(parents=True)
     path = folder / f"{uuid4()}.txt"
-    path.write_bytes(b"nobody's")
+    path.write_bytes(b"orphan")
     return path
 
 
@@ -181,7 +183,9 @@ class TestMigrate:
     def test_copies(self, run, record, other, tmp_path):
         status, lines, summary = run("migrate", "--to", str(other))
         assert (status, len(lines), summary) == (0, 1, "1 copied\n")
-        (copy,) = (path for path in (tmp_path / "other").rglob("*") if path.is_file())
+        (copy,) = (
+            path for path in (tmp_path / "other").rglob("*.*") if path.name != "storage.json"
+        )
         assert copy.read_bytes() == b"content"
         assert run("migrate", "--to", str(other)) == (0, [], "nothing to report\n")
 
@@ -190,7 +194,7 @@ class TestMigrate:
         assert (status, why) == (2, "kinto-attachment: --to: there is no nowhere.ini\n")
 
     def test_interrupted(self, run, site, ini, other, tmp_path):
-        """Ctrl-C: what is copied is whole, and the next run goes on."""
+        """Ctrl-C: each copy is whole, and the next run goes on."""
         collection = site.collection()
         for _ in range(40):
             collection.record().upload(secrets.token_bytes(200_000))
@@ -201,7 +205,7 @@ class TestMigrate:
         _, why = process.communicate(timeout=60)
         assert process.returncode == 2
         assert why == b"Interrupted; run it again to go on.\n"
-        copied = [path for path in (tmp_path / "other").rglob("*") if path.is_file()]
+        copied = [path for path in (tmp_path / "other").rglob("*.*") if path.name != "storage.json"]
         assert 0 < len(copied) < 40
         assert all(path.stat().st_size == 200_000 for path in copied)
         assert len(run("migrate", "--to", str(other))[1]) == 40 - len(copied)
@@ -242,7 +246,7 @@ class TestLibrary:
         )
         assert shell("library", "init", "--ini", ini)[:2] == (0, [])
         site = Site(**settings, **{"kinto.attachment.library.bucket": "site"})
-        assert Shelf(site, (), ()).upload()["type"] == "image"
+        assert MediaLibrary(site, (), ()).upload()["type"] == "image"
         site.close()
 
     def test_dry_run(self, ini, settings):
@@ -262,10 +266,10 @@ class TestLibrary:
 
 
 class TestImport:
-    """What is adopted is told in test_moving_in.py."""
+    """The command; tests/legacy tests what is adopted."""
 
     def make_old(self, site, count: int) -> None:
-        """Records of the existing plugin, and its rows."""
+        """Write records and rows as version 8 left them."""
         collection = site.collection()
         old = {"filename": "a.pdf", "mimetype": "application/pdf", "hash": "0" * 64, "size": 1}
 
@@ -302,19 +306,20 @@ class TestImport:
         assert shell("import", "--ini", ini) == (0, [], "nothing to report\n")
 
     def test_interrupted(self, site, ini):
-        """What was told, and no row twice. More than a pipe holds, so that it has to wait."""
-        self.make_old(site, 2500)
+        """All printed files are adopted, and none twice. There are more lines than a pipe holds, so
+        that the command has to wait."""
+        self.make_old(site, 1500)
         told = interrupted("import", "--ini", ini)
         adopted = self.linked(site)
-        assert told <= adopted < 2500
+        assert told <= adopted < 1500
         assert self.is_left(site)
         status, lines, _ = shell("import", "--ini", ini)
-        assert (status, len(lines)) == (0, 2500 - adopted)
-        assert (self.linked(site), self.is_left(site)) == (2500, False)
+        assert (status, len(lines)) == (0, 1500 - adopted)
+        assert (self.linked(site), self.is_left(site)) == (1500, False)
 
 
 class TestUploadAndDownload:
-    """What is transferred, and how, is told in test_transfer.py."""
+    """The commands; tests/transfer tests what is transferred."""
 
     @pytest.fixture(scope="class")
     def server(self, file_settings, tmp_path_factory):
@@ -325,7 +330,7 @@ class TestUploadAndDownload:
 
     @pytest.fixture
     def options(self, server):
-        """Of a collection of its own."""
+        """Arguments for a collection of its own."""
         bucket, alice = f"b{uuid4().hex}", ("alice", "secret")
         for uri in (f"buckets/{bucket}", f"buckets/{bucket}/collections/c"):
             requests.put(f"{server.url}/{uri}", auth=alice, timeout=60).raise_for_status()
@@ -379,7 +384,7 @@ class TestUploadAndDownload:
         (refused,) = (found for found in map(json.loads, lines) if found["kind"] == "refused")
         assert (refused["key"], bool(refused["remedy"])) == ("a.exe", True)
 
-    def test_who_one_is(self, options, make_files):
+    def test_authorization(self, options, make_files):
         source, place = make_files(1), options[: options.index("--auth")]
         assert shell("upload", source, *place, KINTO_AUTH="")[0] == 1
         assert shell("upload", source, *place, KINTO_AUTH="alice:secret")[0] == 0
@@ -440,7 +445,7 @@ class TestUse:
             ("download d --server nowhere --bucket b --collection c", "nowhere"),
             (
                 "download d --server http://127.0.0.1:9/v1 --bucket b --collection c --parallel 0",
-                "At least one transfer",
+                "parallel must be at least 1, not 0",
             ),
         ],
     )
@@ -476,7 +481,7 @@ class TestUse:
         assert main(["fsck", "--ini", str(ini)]) == 2
         assert "Could not connect" in capsys.readouterr().err
 
-    def test_who_reads_along_may_go(self, ini, record, settings):
+    def test_a_closed_pipe(self, ini, record, settings):
         for _ in range(200):
             leave_orphan(record, settings)
         command = f"{BIN}/kinto-attachment fsck --ini {ini} | head -1"
@@ -485,7 +490,7 @@ class TestUse:
         assert "Traceback" not in done.stderr and "Exception" not in done.stderr
 
     def test_progress_is_for_terminals(self, ini, record):
-        """A pseudo terminal on stderr: a bar there, lines on stdout."""
+        """With a pseudo terminal as stderr the bar is shown there, and lines go to stdout."""
         reader, writer = pty.openpty()
         command = [str(BIN / "kinto-attachment"), "fsck", "--deep", "--ini", str(ini)]
         size = struct.pack("HHHH", 24, 80, 0, 0)
@@ -493,7 +498,7 @@ class TestUse:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=writer, timeout=60)
         os.close(writer)
         shown = b""
-        with suppress(OSError):  # EIO is its end
+        with suppress(OSError):  # EIO marks its end
             while chunk := os.read(reader, 65536):
                 shown += chunk
         os.close(reader)

@@ -1,4 +1,4 @@
-"""What the plugin adds around its routes: capability, heartbeat, metrics, OpenAPI, registry."""
+"""What the plugin adds to Kinto besides routes: capability, heartbeat, metrics, OpenAPI."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from pyramid_storage.interfaces import IFileStorage
 
 import kinto_attachment
 from kinto_attachment.errors import StorageUnavailable
-from kinto_attachment.storage.pyramid_storage import IFileStorage as OwnIFileStorage
+from kinto_attachment.legacy.pyramid_storage import IFileStorage as OwnIFileStorage
 from tests.support.site import ALICE, Site
 
 
@@ -196,12 +196,12 @@ class TestTrustedCopies:
         copy = site.collection().record("r")
         copy.put(headers=copying, attachment=attachment)
         assert copy.data["attachment"] == attachment
-        # The source gets another file, then goes: the copy still has its bytes.
+        # The source gets another file, and is deleted: the copy still has its bytes.
         source.upload(b"newer")
         assert site.read(attachment["location"]) == b"content"
         site.http.delete(source.collection.uri, headers=ALICE)
         assert site.read(attachment["location"]) == b"content"
-        # Its own end is the end of them.
+        # They are deleted with the copy.
         site.http.delete(copy.uri, headers=ALICE)
         assert list(site.storage.list(f"{source.collection.bucket}/")) == []
 
@@ -213,7 +213,7 @@ class TestTrustedCopies:
             assert site.read(copy.data["attachment"]["location"]) == content
         assert len(source.collection.keys) == 1
 
-    def test_are_not_for_everybody(self, site):
+    def test_are_refused_without_the_mark(self, site):
         source, copy = site.collection().record("r"), site.collection().record("r")
         attachment = source.upload(b"content").json
         body = {"data": {"attachment": attachment}}

@@ -1,4 +1,4 @@
-"""The floor: bare WSGI programs that move the same bytes, and do nothing else."""
+"""The floor: bare WSGI programs that transfer the same bytes and do nothing else."""
 
 import os
 from functools import cache
@@ -9,12 +9,12 @@ CHUNK = 256 * 1024
 
 
 def receive(environ, start_response):
-    """Read a body, hash it and write it below ``FLOOR_FOLDER``."""
-    digest, left = sha256(), int(environ.get("CONTENT_LENGTH") or 0)
+    """Read the body, hash it, and write it to a file in the folder ``FLOOR_FOLDER``."""
+    digest, remaining = sha256(), int(environ.get("CONTENT_LENGTH") or 0)
     path = os.path.join(os.environ["FLOOR_FOLDER"], uuid4().hex)
     with open(path, "wb") as file:
-        while left and (chunk := environ["wsgi.input"].read(min(CHUNK, left))):
-            left -= len(chunk)
+        while remaining and (chunk := environ["wsgi.input"].read(min(CHUNK, remaining))):
+            remaining -= len(chunk)
             digest.update(chunk)
             file.write(chunk)
         file.flush()
@@ -25,14 +25,15 @@ def receive(environ, start_response):
 
 
 def send_file(environ, start_response):
-    """Answer with a file below ``FLOOR_FOLDER``, which the server may send by itself."""
+    """Respond with a file in the folder ``FLOOR_FOLDER``; the server may send it with
+    ``sendfile``."""
     file = open(os.environ["FLOOR_FOLDER"] + environ["PATH_INFO"], "rb")
     _start(start_response, os.fstat(file.fileno()).st_size)
     return environ["wsgi.file_wrapper"](file, CHUNK)
 
 
 def send_object(environ, start_response):
-    """Answer with an object of the bucket ``FLOOR_BUCKET`` of S3."""
+    """Respond with an object in the S3 bucket ``FLOOR_BUCKET``."""
     key = environ["PATH_INFO"].removeprefix("/")
     found = _s3().get_object(Bucket=os.environ["FLOOR_BUCKET"], Key=key)
     _start(start_response, found["ContentLength"])
@@ -46,6 +47,6 @@ def _start(start_response, size: int) -> None:
 
 @cache
 def _s3():
-    import boto3  # not what the others are measured with
+    import boto3  # here, so that the other programs do not load it
 
     return boto3.client("s3")

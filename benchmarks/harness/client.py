@@ -1,4 +1,5 @@
-"""One client on one connection, which has no cores but the server's and so does little."""
+"""An HTTP client with one connection. It does as little as possible, because it runs on the cores
+of the server."""
 
 import http.client
 import json
@@ -24,18 +25,19 @@ FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 AUTHORIZATION = {"Authorization": "Basic " + b64encode(b"alice:secret").decode()}
 BUCKET = "/v1/buckets/bench"
 
-KEPT = 20
-"""Seconds that a connection is used again; the servers give it up after 60."""
+REUSE_SECONDS = 20
+"""Seconds for which an idle connection is used again. The servers close it after 60 seconds."""
 
 _buffer = memoryview(bytearray(MIB))
 
 
 class Failed(Exception):
-    """The server refused, or did not answer."""
+    """The server refused the request, or did not answer."""
 
 
 class Client:
-    """
+    """A client of a server on 127.0.0.1.
+
     :param timeout: seconds.
     """
 
@@ -44,11 +46,11 @@ class Client:
         self._used = time.monotonic()
 
     def request(self, method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
-        """What is answered.
+        """Send a request, and return the body of the response.
 
-        :raises Failed:
+        :raises Failed: if the server does not answer, or with a status of 300 or more.
         """
-        if time.monotonic() - self._used > KEPT:
+        if time.monotonic() - self._used > REUSE_SECONDS:
             self._connection.close()
         try:
             self._connection.request(method, path, body, {**AUTHORIZATION, **headers})
@@ -63,24 +65,31 @@ class Client:
         return answer
 
     def json(self, method: str, path: str, data: dict[str, Any]) -> dict[str, Any]:
+        """Send a Kinto object, and return the one in the response."""
         body = json.dumps({"data": data}).encode()
         headers = {"Content-Type": "application/json"}
         return json.loads(self.request(method, path, body, **headers))["data"]
 
     def collection(self, name: str | None = None) -> str:
-        """The path of a collection, made if it is not there."""
+        """Create a collection if necessary, and return its path.
+
+        :param name: its id; random by default.
+        """
         path = f"{BUCKET}/collections/{name or uuid4().hex}"
         for parent in (BUCKET, path):
             self.json("PUT", parent, {})
         return path
 
     def upload(self, record: str, content: bytes) -> dict[str, Any]:
-        """Attach that to the record of this path; the attachment."""
+        """Attach a file to a record, and return the attachment."""
         body = HEAD + content + TAIL
         return json.loads(self.request("POST", f"{record}/attachment", body, **FORM))
 
     def send(self, path: str, size: int, *, form: bool) -> bytes:
-        """Post ``size`` MiB, block by block; what is answered."""
+        """Post ``size`` MiB, block by block, and return the body of the response.
+
+        :param form: whether to wrap the bytes in a form.
+        """
         head, tail = (HEAD, TAIL) if form else (b"", b"")
         length = len(head) + size * MIB + len(tail)
         headers = {"Content-Length": str(length), **(FORM if form else {})}
@@ -91,20 +100,21 @@ class Client:
                 yield BLOCK
             yield tail
 
-        self._connection.close()  # the server may have given it up meanwhile
+        self._connection.close()  # the server may have closed it in the meantime
         return self.request("POST", path, blocks(), **headers)
 
 
 def fetch(port: int, path: str, length: int, start: int = 0, take: Callable | None = None) -> None:
-    """Get a file of ``length`` bytes, or what of it is not before ``start``, into the same memory
-    again and again.
+    """Download a file into the same buffer again and again.
 
-    :param take: gets each piece.
+    :param length: bytes of the whole file.
+    :param start: the first byte to request.
+    :param take: is called with each piece.
     """
     headers = f"Host: 127.0.0.1\r\nAuthorization: {AUTHORIZATION['Authorization']}\r\n"
     if start:
         headers += f"Range: bytes={start}-\r\n"
-    left = length - start
+    remaining = length - start
     with closing(socket.create_connection(("127.0.0.1", port), timeout=600)) as sock:
         sock.sendall(f"GET {path} HTTP/1.1\r\n{headers}\r\n".encode())
         answer = b""
@@ -114,9 +124,9 @@ def fetch(port: int, path: str, length: int, start: int = 0, take: Callable | No
         assert head.startswith(b"HTTP/1.1 206" if start else b"HTTP/1.1 200"), head
         if take:
             take(first)
-        left -= len(first)
-        while left and (received := sock.recv_into(_buffer)):
-            left -= received
+        remaining -= len(first)
+        while remaining and (received := sock.recv_into(_buffer)):
+            remaining -= received
             if take:
                 take(_buffer[:received])
-    assert left == 0, f"{left} bytes are missing"
+    assert remaining == 0, f"{remaining} bytes are missing"

@@ -1,6 +1,6 @@
-"""What people would use instead, installed into virtual environments of its own.
+"""Alternatives to this plugin: thumbor in a virtual environment of its own, and plain Pillow.
 
-``BENCHMARK_FOLDER`` says where those are made, and found again.
+The virtual environments are created in the folder ``BENCHMARK_FOLDER``, and used again from there.
 """
 
 import http.client
@@ -19,7 +19,8 @@ QUALITY = 80
 THUMBOR = ("thumbor==7.8.0", "setuptools<81")
 
 _ROOT = Path(__file__).resolve().parents[2]
-# Its defaults, but for what would cost it time: copies of originals, progressive JPEGs.
+# The defaults of thumbor, except for what would cost it time: copies of originals and progressive
+# JPEGs.
 _THUMBOR = """\
 LOADER = "thumbor.loaders.file_loader"
 FILE_LOADER_ROOT_PATH = {originals!r}
@@ -34,13 +35,14 @@ PROGRESSIVE_JPEG = False
 """
 
 
-def environment(name: str, *requirements: str) -> Path | None:
-    """The python of an environment that has these, made unless it is there. None where they do
-    not install, and a line that says why. ``BENCHMARK_{NAME}`` tells of one to be used instead.
+def make_virtualenv(name: str, *requirements: str) -> Path | None:
+    """Return the Python interpreter of a virtual environment with these requirements. Create it if
+    necessary. If that fails, print why and return None. The environment variable
+    ``BENCHMARK_{NAME}`` names an interpreter to use instead.
 
     ::
 
-        python = environment("thumbor", "thumbor==7.8.0")
+        python = make_virtualenv("thumbor", "thumbor==7.8.0")
     """
     given = os.environ.get(f"BENCHMARK_{name.upper()}")
     if given:
@@ -56,36 +58,36 @@ def environment(name: str, *requirements: str) -> Path | None:
         try:
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=900)
         except (OSError, subprocess.SubprocessError) as error:
-            said = (getattr(error, "stderr", None) or str(error)).strip()
-            print(f"{name} does not install: {said.splitlines()[-1]}")
+            output = (getattr(error, "stderr", None) or str(error)).strip()
+            print(f"{name} cannot be installed: {output.splitlines()[-1]}")
             return None
     made_of.write_text(wanted)
     return python
 
 
-class Web:
-    """A server that makes images smaller.
+class ImageServer:
+    """A server that resizes images.
 
-    :ivar port: of 127.0.0.1.
+    :ivar port: its port on 127.0.0.1.
     """
 
     port: int
 
     def add(self, name: str, content: bytes) -> str:
-        """What the image is called from now on."""
+        """Add an image, and return its name on the server."""
         raise NotImplementedError
 
     def path(self, image: str, width: int) -> str:
-        """Where it is at that width."""
+        """Return the path of an image at a width in pixels."""
         raise NotImplementedError
 
     def get(self, image: str, width: int) -> tuple[int, bytes]:
-        """Status and body of the answer."""
+        """Request an image at a width in pixels; return the status and the body."""
         return fetch(self.port, self.path(image, width))
 
 
 def fetch(port: int, path: str) -> tuple[int, bytes]:
-    """Status and body of what 127.0.0.1 answers."""
+    """Send a GET to 127.0.0.1; return the status and the body."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     connection.request("GET", path)
     response = connection.getresponse()
@@ -94,10 +96,10 @@ def fetch(port: int, path: str) -> tuple[int, bytes]:
     return response.status, body
 
 
-class Thumbor(Process, Web):
-    """thumbor, one process: originals in one folder, results kept in another.
+class Thumbor(Process, ImageServer):
+    """thumbor in one process, with originals in one folder and results in another.
 
-    :param python: of the environment that has it.
+    :param python: the Python interpreter that has thumbor.
     """
 
     def __init__(self, python: Path, folder: Path):
@@ -120,9 +122,9 @@ class Thumbor(Process, Web):
 
 
 class Pillow:
-    """A process that reads a file and writes another, as every tutorial has it.
+    """A process that reads an image file and writes a resized one, as in every tutorial.
 
-    :param draft: whether the decoder may make the image smaller, as far as it can.
+    :param draft: whether the JPEG decoder may already reduce the size (``Image.draft``).
     """
 
     def __init__(self, folder: Path, *, draft: bool):
@@ -145,12 +147,12 @@ class Pillow:
         return name
 
     def get(self, image: str, width: int) -> tuple[int, bytes]:
-        """200, and what was written."""
+        """Resize an image; return 200 and the bytes of the new file."""
         target = self._folder / f"{width}-{image}"
         job = [str(self._folder / image), str(target), width, self._draft]
         print(json.dumps(job), file=self._process.stdin, flush=True)
         if not self._process.stdout.readline():
-            raise RuntimeError("Pillow's process has ended")
+            raise RuntimeError("the process that runs Pillow has ended")
         return 200, target.read_bytes()
 
     def __enter__(self) -> "Pillow":
@@ -163,7 +165,7 @@ class Pillow:
 
 
 def _resize_all() -> None:
-    """What Pillow's process does."""
+    """Resize the images that are listed on stdin; the main loop of the process."""
     for line in sys.stdin:
         source, target, width, draft = json.loads(line)
         with Image.open(source) as image:

@@ -1,5 +1,7 @@
-"""The stage of a run: one database server, one object store, and the servers, each of which is
-started when it is asked for first, and then kept."""
+"""The environment of a run: a database server, an object store, and the servers to measure.
+
+Each server is started when it is first needed, and runs until the end.
+"""
 
 import shutil
 import sys
@@ -32,19 +34,21 @@ GTHREAD = "--worker-class gthread --timeout 120 --keep-alive 60 --no-control-soc
 
 
 def command(python: Path | str, port: int, workers: int, threads: int) -> list[str]:
-    """gunicorn, the same for all."""
+    """Return the gunicorn command, which is the same for all servers."""
     options = [*GTHREAD.split(), "--workers", str(workers), "--threads", str(threads)]
     return [str(python), "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", *options]
 
 
 class Kinto(Gunicorn):
-    """
-    :param name: one of those above.
-    :param folder: where the include is that writes the statements down.
-    :param s3: the server that has its files, if any.
-    :ivar files: the folder that has them otherwise.
-    :ivar database: its URL.
-    :ivar statements: a file of what it asked that.
+    """A Kinto server under gunicorn.
+
+    :param name: ``KINTO``, ``EXISTING`` or ``OURS``.
+    :param python: the Python interpreter that has it.
+    :param folder: a folder with a copy of :mod:`benchmarks.harness.statements`.
+    :param s3: the object store that has the files; None if they are in a folder.
+    :ivar files: that folder.
+    :ivar database: the URL of the database.
+    :ivar statements: a log of the SQL statements, if ``statements`` is included.
     """
 
     def __init__(
@@ -63,7 +67,7 @@ class Kinto(Gunicorn):
         self.files = Path(settings["kinto.attachment.base_path"])
         self.database = settings["kinto.storage_url"]
         self.statements = folder / f"statements-{uuid4().hex}"
-        # The folder, and not that of this program: there is another plugin of the same name.
+        # Only this folder: the one of this program has another plugin of the same name.
         env = {"PYTHONPATH": str(folder), "STATEMENTS": str(self.statements)}
         super().__init__(settings, folder, env)
         self.client = Client(self.port)
@@ -74,7 +78,10 @@ class Kinto(Gunicorn):
 
 
 class Floor(Process):
-    """A program of :mod:`benchmarks.harness.baseline`, served as Kinto is."""
+    """A program of :mod:`benchmarks.harness.baseline`, under the same gunicorn as Kinto.
+
+    :param folder: the folder of its files (``FLOOR_FOLDER``).
+    """
 
     def __init__(self, program: str, folder: Path, **env: str):
         self.port = free_port()
@@ -85,10 +92,14 @@ class Floor(Process):
         self.client = Client(self.port)
 
 
-class Stage:
-    """
-    :param existing: the python that has the existing plugin; None if it could not be installed.
-    :param quick: at a smaller size.
+class Environment:
+    """The servers of a run.
+
+    :param stack: ends the servers at the end of the run.
+    :param folder: the folder of all files.
+    :param existing: the Python interpreter that has the existing plugin; None if that could not be
+        installed.
+    :param quick: whether to use smaller sizes.
     """
 
     def __init__(self, stack: ExitStack, folder: Path, existing: Path | None, quick: bool):
@@ -100,18 +111,21 @@ class Stage:
         shutil.copy(str(statements.__file__), folder)
 
     def pick(self, full: int, quick: int) -> int:
+        """Return one of two sizes: ``quick`` in a quick run, otherwise ``full``."""
         return quick if self.quick else full
 
     @property
     def plugins(self) -> list[str]:
-        """The names of those that are installed."""
+        """The names of the plugins that are installed."""
         return [name for name in (EXISTING, OURS) if self._pythons[name]]
 
     @property
     def kintos(self) -> list[str]:
+        """The names of all Kinto servers, first the one without a plugin."""
         return [KINTO, *self.plugins]
 
     def make_folder(self) -> Path:
+        """Create a new folder."""
         folder = self.folder / uuid4().hex
         folder.mkdir()
         return folder
@@ -126,10 +140,11 @@ class Stage:
         role: str = "",
         includes: str = "",
     ) -> Kinto:
-        """A Kinto with a database of its own.
+        """Return a Kinto server with a database of its own; start it if necessary.
 
         :param storage: ``local`` or ``s3``.
-        :param role: tells servers apart that are alike but for what is stored in them.
+        :param role: distinguishes servers that differ only in their data.
+        :param includes: further ``kinto.includes``.
         """
         key = (name, storage, workers, threads, role)
         if key not in self._servers:
@@ -141,20 +156,23 @@ class Stage:
         return self._servers[key]
 
     def servers(self, **options: Any) -> dict[str, Kinto]:
-        """One of each of :attr:`kintos`, started at once; see :meth:`server`."""
-        _ = self._template  # one for all
+        """Return a server for each name in :attr:`kintos`. They are started at the same time. The
+        options are those of :meth:`server`."""
+        _ = self._template  # create it once, before the threads do
         with ThreadPoolExecutor() as pool:
             started = pool.map(lambda name: self.server(name, **options), self.kintos)
             return dict(zip(self.kintos, started, strict=True))
 
     def stop(self) -> None:
-        """End all servers; at once, as each takes a second."""
+        """Stop all Kinto servers."""
         stop_all(self._servers.values())
 
     def floor(self, program: str, folder: Path | None = None, **env: str) -> Floor:
+        """Start a program of :mod:`benchmarks.harness.baseline`."""
         return self._stack.enter_context(Floor(program, folder or self.make_folder(), **env))
 
     def settings(self, storage: str, includes: str) -> dict[str, str]:
+        """Return the settings of a server with a new database and an empty storage."""
         url = self._create_database()
         settings = {
             "kinto.includes": includes,
@@ -171,6 +189,7 @@ class Stage:
 
     @cached_property
     def s3(self) -> SeaweedFS:
+        """The object store, which is started when it is first needed."""
         return self._stack.enter_context(SeaweedFS(self.make_folder()))
 
     @cached_property
@@ -179,7 +198,7 @@ class Stage:
 
     @cached_property
     def _template(self) -> str:
-        """The name of a database with the tables of Kinto."""
+        """The name of a template database with the tables of Kinto."""
         postgresql = self._postgresql
         _execute(postgresql, "CREATE DATABASE kinto ENCODING 'UTF8' TEMPLATE template0")
         url = _database(postgresql, "kinto")
@@ -202,14 +221,16 @@ class Stage:
 
 
 def stop_all(servers: Iterable[Gunicorn]) -> None:
+    """Stop servers at the same time, because each takes a second."""
     with ThreadPoolExecutor() as pool:
         for stopped in [pool.submit(server.stop) for server in servers]:
             stopped.result()
 
 
 def start_postgresql(stack: ExitStack, folder: Path) -> PostgreSQL:
+    """Start a PostgreSQL server that syncs to the disk, as in production."""
     server = stack.enter_context(PostgreSQL(folder))
-    # The tests' server forgets on a power failure, which nobody's own should.
+    # The server of the tests does not.
     for option in ("fsync", "full_page_writes"):
         _execute(server.url, f"ALTER SYSTEM SET {option} = on")
     _execute(server.url, "SELECT pg_reload_conf()")
@@ -219,7 +240,7 @@ def start_postgresql(stack: ExitStack, folder: Path) -> PostgreSQL:
 def _execute(url: str, statement: str) -> None:
     connection = psycopg2.connect(url)
     try:
-        connection.autocommit = True  # not for transactions
+        connection.autocommit = True  # CREATE DATABASE and ALTER SYSTEM need it
         with connection.cursor() as cursor:
             cursor.execute(statement)
     finally:
@@ -231,4 +252,5 @@ def _database(url: str, name: str) -> str:
 
 
 def workers_of(server: Kinto | Floor) -> WorkerPool:
+    """Return the worker processes of a server."""
     return WorkerPool(server.pid)

@@ -1,6 +1,6 @@
-"""Who makes images of another size: Kinto's library, and what it is measured beside.
+"""The programs that resize images: Kinto with the media library, and its alternatives.
 
-All get the same bytes, and write JPEG of the same quality.
+All of them get the same images, and write JPEG of the same quality.
 """
 
 import re
@@ -19,7 +19,7 @@ from tests.support.library import settings as library_settings
 from tests.support.servers.wsgi import Gunicorn, GunicornProcesses, KintoServer
 from tests.support.site import Site
 
-from .competitors import THUMBOR, Pillow, Thumbor, Web, environment
+from .competitors import THUMBOR, ImageServer, Pillow, Thumbor, make_virtualenv
 from .environment import OURS, start_postgresql, stop_all
 
 AUTH = ("alice", "secret")
@@ -27,23 +27,23 @@ CACHED, MANY = "with cache_seconds", "2 processes of 50 threads"
 THUMBORS, PILLOW, DRAFT = "thumbor", "Pillow", "Pillow, draft"
 
 
-class Quiet(Gunicorn):
-    """It would put together a line of its access log for each request, though nobody reads it, as
-    soon as the ini file says anything of logging. thumbor writes none."""
+class WithoutAccessLog(Gunicorn):
+    """gunicorn without logging. If the ini file configures logging, gunicorn composes a line of its
+    access log for each request, even if no handler writes it. thumbor has no access log."""
 
     def command(self) -> list[str]:
         self.ini.write_text(self.ini.read_text().partition("[loggers]")[0])
         return super().command()
 
 
-class QuietProcesses(Quiet, GunicornProcesses):
-    pass
+class ProcessesWithoutAccessLog(WithoutAccessLog, GunicornProcesses):
+    """The same with several processes."""
 
 
-class Library(Web):
-    """The library of a Kinto, which everybody may see.
+class Library(ImageServer):
+    """The media library of a Kinto server, readable for everyone.
 
-    :ivar pid: of gunicorn.
+    :ivar pid: the process id of gunicorn.
     """
 
     def __init__(self, server: KintoServer):
@@ -67,23 +67,26 @@ class Library(Web):
 
 
 Measured = dict[str, float]
+"""Measurements by name; see :meth:`Program.measure`."""
 
 
 class Program:
-    """Who makes images, and all its processes, as the operating system sees them.
+    """A program that resizes images, and its processes.
 
-    :param maker: what has the process, and ``add`` and ``get``.
-    :param database: id of a process that works for it; its CPU seconds count, too.
+    :param resizer: the server or process, with ``pid``, ``add`` and ``get``.
+    :param database: the process id of its database server, whose CPU seconds count too; None if it
+        has none.
     """
 
-    def __init__(self, maker: Any, database: int | None = None):
-        self.maker = maker
-        self._root = psutil.Process(maker.pid)
+    def __init__(self, resizer: Any, database: int | None = None):
+        self.resizer = resizer
+        self._root = psutil.Process(resizer.pid)
         self._others = [psutil.Process(database)] if database else []
 
     def measure(self, call: Callable, *args: Any) -> tuple[Measured, Any]:
-        """CPU seconds, seconds, and MiB at most of one server process and of one that resizes for
-        it; and what was returned."""
+        """Call a function, and return what it cost and what it returned. The cost is ``cpu`` in
+        seconds, ``seconds`` on the clock, and the peak memory in MiB of one server process
+        (``server``) and of one worker that resizes for it (``worker``)."""
         for each in self._with_children(self._root):
             Path(f"/proc/{each.pid}/clear_refs").write_text("5")  # proc(5)
         before, started = self._cpu(), time.monotonic()
@@ -97,7 +100,7 @@ class Program:
         }, returned
 
     def written(self) -> int:
-        """Bytes that those who resize have written into files."""
+        """Return how many bytes the resizing processes have written to files."""
         return sum(each.io_counters().write_chars for each in self._workers() or [self._root])
 
     def _workers(self) -> list[psutil.Process]:
@@ -106,8 +109,9 @@ class Program:
     def _cpu(self) -> dict[int, float]:
         seconds = {}
         for each in self._with_children(self._root, *self._others):
-            with suppress(OSError):  # it has just ended
-                # clock_getcpuclockid(3). The ticks of psutil have 10 ms, and so have some images.
+            with suppress(OSError):  # the process has just ended
+                # clock_getcpuclockid(3). The resolution of psutil is 10 ms, as long as some images
+                # take.
                 seconds[each.pid] = time.clock_gettime(~each.pid << 3 | 2)
         return seconds
 
@@ -117,15 +121,17 @@ class Program:
 
 
 def _peak(process: psutil.Process) -> float:
-    """0 of one that has ended: a worker does when it has nothing to do."""
+    """Return the peak memory in MiB. It is 0 for a process that has ended; workers end when they
+    are idle."""
     found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
     return int(found[1]) / 1024 if found else 0
 
 
 def start(stack: ExitStack, folder: Path) -> dict[str, Program]:
-    """All of them, by their names; thumbor where it installs."""
+    """Start all programs, and return them by their names. thumbor is missing if it cannot be
+    installed."""
     programs = {}
-    if thumbor := environment("thumbor", *THUMBOR):
+    if thumbor := make_virtualenv("thumbor", *THUMBOR):
         programs[THUMBORS] = Program(stack.enter_context(Thumbor(thumbor, folder)))
     database = start_postgresql(stack, folder)
     url = database.create_database()
@@ -137,17 +143,19 @@ def start(stack: ExitStack, folder: Path) -> dict[str, Program]:
     Site(**_of_library(postgresql)).close()
     cached = {"kinto.attachment.images.cache_seconds": "5"}
     kintos = {
-        OURS: (Quiet, postgresql, database.pid),
-        CACHED: (Quiet, {**postgresql, **cached}, database.pid),
-        "memory storage": (Quiet, memory, None),
-        "memory, with cache_seconds": (Quiet, {**memory, **cached}, None),
-        MANY: (QuietProcesses, postgresql, database.pid),
+        OURS: (WithoutAccessLog, postgresql, database.pid),
+        CACHED: (WithoutAccessLog, {**postgresql, **cached}, database.pid),
+        "memory storage": (WithoutAccessLog, memory, None),
+        "memory, with cache_seconds": (WithoutAccessLog, {**memory, **cached}, None),
+        MANY: (ProcessesWithoutAccessLog, postgresql, database.pid),
     }
 
-    servers: list[Quiet] = []
+    servers: list[WithoutAccessLog] = []
     stack.callback(stop_all, servers)
 
-    def start_one(kind: type[Quiet], settings: dict[str, str], pid: int | None) -> Program:
+    def start_one(
+        kind: type[WithoutAccessLog], settings: dict[str, str], pid: int | None
+    ) -> Program:
         server = kind(_of_library(settings), folder)
         servers.append(server)
         return Program(Library(server), pid)
@@ -161,5 +169,5 @@ def start(stack: ExitStack, folder: Path) -> dict[str, Program]:
 
 
 def _of_library(settings: dict[str, str]) -> dict[str, str]:
-    """Of a library that takes every kind of image."""
+    """Return settings with a library that accepts every kind of image."""
     return library_settings("site", **settings, **{"kinto.attachment.extensions": "any"})

@@ -1,4 +1,4 @@
-"""Those who look at images, in a process of their own: many at once, as fast as they can."""
+"""Clients that request images as fast as they can. They run in a process of their own."""
 
 import re
 import socket
@@ -13,14 +13,16 @@ CONNECTIONS, AT_ONCE = 4, 64
 
 
 def ask_often(port: int, path: str, seconds: float) -> int:
-    """How many answers there are in that time, on a few connections that stay open."""
+    """Return how many responses arrive in so many seconds, on :data:`CONNECTIONS` persistent
+    connections."""
     until = time.monotonic() + seconds
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         return sum(pool.map(lambda _: _ask_until(port, path, until), range(CONNECTIONS)))
 
 
 def _ask_until(port: int, path: str, until: float) -> int:
-    """Without a library: they take as long as the server."""
+    """Return how many responses arrive on one connection. An HTTP library would need as much CPU
+    time as the server."""
     request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
     buffer, answers = bytearray(1024 * 1024), 0
     with socket.create_connection(("127.0.0.1", port), 60) as sock:
@@ -28,18 +30,25 @@ def _ask_until(port: int, path: str, until: float) -> int:
             sock.sendall(request)
             received = sock.recv_into(buffer)
             while (end := buffer.find(b"\r\n\r\n", 0, received)) < 0:
-                received += sock.recv_into(memoryview(buffer)[received:])
+                more = sock.recv_into(memoryview(buffer)[received:])
+                if not more:
+                    raise ConnectionError("the server closed the connection")
+                received += more
             head = bytes(buffer[:end])
             assert head.startswith(b"HTTP/1.1 200 "), head
-            left = int(re.search(rb"(?i)content-length: (\d+)", head)[1]) + end + 4 - received
-            while left > 0:
-                left -= sock.recv_into(buffer, min(left, len(buffer)))
+            remaining = int(re.search(rb"(?i)content-length: (\d+)", head)[1]) + end + 4 - received
+            while remaining > 0:
+                more = sock.recv_into(buffer, min(remaining, len(buffer)))
+                if not more:
+                    raise ConnectionError("the server closed the connection")
+                remaining -= more
             answers += 1
     return answers
 
 
 def ask_at_once(port: int, path: str) -> tuple[Counter, int]:
-    """The statuses, and the bytes of an answer."""
+    """Send :data:`AT_ONCE` requests at the same time. Return how often each status came, and the
+    largest number of bytes in a response."""
     start = threading.Barrier(AT_ONCE)
 
     def ask(number: int) -> tuple[int, bytes]:

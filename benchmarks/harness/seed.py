@@ -1,4 +1,4 @@
-"""Servers that have many files: rows are copied by SQL, as so many uploads take hours."""
+"""Giving a server many files. Rows are copied by SQL, because so many uploads would take hours."""
 
 import os
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ import psycopg2
 
 CONTENT = b"the same in each"
 
-# Rows like those of one record, with the id :record and the key :key, for each number. Of the
-# existing plugin's rows the ids say nothing.
+# Copies the rows of the record %(record)s, whose key contains %(key)s, once for each number. The
+# ids of the existing plugin's rows are random.
 COPY = """
     INSERT INTO objects (id, parent_id, resource_name, last_modified, data, deleted)
     SELECT CASE WHEN parent_id = '__attachments__' THEN md5(id || number)
@@ -31,14 +31,17 @@ COPY = """
 
 
 def copy_rows(url: str, record: str, uuid: str, count: int) -> None:
-    """
-    :param record: the id of the record that is copied, with what belongs to it.
-    :param uuid: by which its key differs from the others.
+    """Copy a record and the rows that belong to it.
+
+    :param url: the URL of the database.
+    :param record: the id of the record.
+    :param uuid: the part of its key that is different in each copy.
+    :param count: how many copies to make.
     """
     connection = psycopg2.connect(url)
     connection.autocommit = True
     with connection.cursor() as cursor:
-        # The trigger looks for the latest row of the collection, for each.
+        # For each row, the trigger searches the latest one of the collection.
         cursor.execute("ALTER TABLE objects DISABLE TRIGGER USER")
         cursor.execute(COPY, {"record": record, "key": uuid, "count": count})
         cursor.execute("ALTER TABLE objects ENABLE TRIGGER USER")
@@ -47,14 +50,20 @@ def copy_rows(url: str, record: str, uuid: str, count: int) -> None:
 
 
 def copied_keys(key: str, uuid: str, count: int, kind: str = "key") -> Iterator[str]:
-    """The keys that the copies have."""
+    """Yield the keys of the copies.
+
+    :param key: the key of the original.
+    :param uuid: the part of it that is different in each copy.
+    :param kind: ``key``; any other text yields keys that no record has.
+    """
     for number in range(1, count + 1):
         yield key.replace(uuid, str(UUID(md5(f"{kind} {number}".encode()).hexdigest())))
 
 
 def write_files(paths: Iterator[Path]) -> None:
+    """Write files that contain :data:`CONTENT`."""
     for path in paths:
         descriptor = os.open(path, os.O_CREAT | os.O_WRONLY)
         os.write(descriptor, CONTENT)
         os.close(descriptor)
-    os.sync()  # or the next one who syncs a file waits for these
+    os.sync()  # otherwise the next program that syncs a file waits for these

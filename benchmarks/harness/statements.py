@@ -1,6 +1,7 @@
-"""What a server asks its database, written down: an include of Kinto, in the server's process.
+"""A log of the SQL statements of a server; an include of Kinto.
 
-It is copied to where the server finds it, as it runs with another plugin, too.
+This module is copied to a folder of its own, because a server with the existing plugin must not
+find this project.
 """
 
 import os
@@ -10,6 +11,7 @@ from sqlalchemy.engine import Engine
 
 
 def includeme(config):
+    """Log all statements, commits and rollbacks to the file ``STATEMENTS``."""
     file = open(os.environ["STATEMENTS"], "a", buffering=1)
 
     def note(statement, values=""):

@@ -1,4 +1,4 @@
-"""The floor of uploads to S3: hash a file, then have boto3 upload it. Prints what that cost.
+"""The floor of uploads to S3: hash a file, then upload it with boto3. Prints the cost as JSON.
 
 ::
 
@@ -19,6 +19,7 @@ from .process_stats import MIB, peak_of
 
 
 def main(path: Path, bucket: str) -> None:
+    """Hash and upload a file, print the cost, and delete the object."""
     client = boto3.client("s3")
     idle = psutil.Process().memory_info().rss / MIB
     started, cpu = time.monotonic(), time.process_time()

@@ -1,4 +1,4 @@
-"""The end of a collection with many attachments."""
+"""Deleting a collection with many attachments."""
 
 import os
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
-from ..harness.environment import EXISTING, OURS, Kinto, Stage, workers_of
+from ..harness.environment import EXISTING, OURS, Environment, Kinto, workers_of
 from ..harness.process_stats import measure
 from ..harness.seed import CONTENT, copied_keys, copy_rows, write_files
 from ..report import Cell, Table, Target, ratio
@@ -16,29 +16,35 @@ SINGLE = "S3, floor: one by one"
 COLUMNS = ["answer s", "gone s", "CPU s", "MiB over idle", "of 1/10"]
 
 
-def run(stage: Stage) -> Table:
-    """In a folder and on S3; and a tenth of it first, for the memory."""
-    count = stage.pick(10_000, 200)
+def run(environment: Environment) -> Table:
+    """Measure in a folder and on S3. First a tenth of the files is deleted, to see how the memory
+    grows."""
+    count = environment.pick(10_000, 200)
     lines: dict[str, dict[str, Cell]] = {}
-    for name in stage.plugins:
-        lines[f"local, {name}"] = _delete_twice(stage.server(name), count)
-    server = stage.server(OURS, "s3")
+    for name in environment.plugins:
+        lines[f"local, {name}"] = _delete_twice(environment.server(name), count)
+    server = environment.server(OURS, "s3")
     lines[SINGLE] = _delete_one_by_one(server, count)
     lines[f"S3, {OURS}"] = ours = _delete_twice(server, count)
     single, existing = lines[SINGLE], lines.get(f"local, {EXISTING}", {})
     local = lines[f"local, {OURS}"]
     targets = [
         Target(
-            "delete, S3: speed of one by one", ratio(single["gone s"], ours["gone s"]), 10, True
+            "delete, S3: speed relative to one by one",
+            ratio(single["gone s"], ours["gone s"]),
+            10,
+            True,
         ),
-        Target("delete, S3: memory of that for a tenth, MiB more", _growth(ours), 5),
-        Target("delete, local: memory of that for a tenth, MiB more", _growth(local), 5),
+        Target("delete, S3: MiB more than for a tenth of the files", _growth(ours), 5),
+        Target("delete, local: MiB more than for a tenth of the files", _growth(local), 5),
     ]
     faster = ratio(existing.get("gone s"), local["gone s"])
     notes = [
-        "Until the bytes are gone. The existing plugin has no S3 since 8.0.0, and deletes one by",
-        "one, before it answers: a bare loop of boto3's delete_object stands for it.",
-        f"In a folder its time is {faster:.2f} x ours." if faster else "It is not installed.",
+        "gone s: until no bytes are left. The existing plugin has no S3 since 8.0.0. It deletes "
+        "one file after the other before it answers; on S3, a loop of delete_object stands for it.",
+        f"In a folder, the time of the existing plugin is {faster:.2f} x ours."
+        if faster
+        else "The existing plugin is not installed.",
     ]
     title = f"DELETE of a collection with {count} attachments (one run)"
     return Table(title, COLUMNS, lines, targets, notes)
@@ -49,7 +55,7 @@ def _growth(line: dict[str, Cell]) -> float:
 
 
 def _delete_twice(server: Kinto, count: int) -> dict[str, Cell]:
-    """A collection of a tenth, then one of all."""
+    """Delete a collection with a tenth of the files, then one with all."""
     few = _delete(server, count // 10)
     return {**_delete(server, count), "of 1/10": few["MiB over idle"]}
 
@@ -64,8 +70,8 @@ def _delete(server: Kinto, count: int) -> dict[str, Cell]:
         started = time.monotonic()
         server.client.request("DELETE", collection)
         answered = time.monotonic() - started
-        is_there = _looker(server, prefix)
-        while is_there():
+        exists = _make_probe(server, prefix)
+        while exists():
             time.sleep(0.01)
         gone = time.monotonic() - started
 
@@ -89,7 +95,8 @@ def _delete_one_by_one(server: Kinto, count: int) -> dict[str, Cell]:
 
 
 def _fill(server: Kinto, count: int) -> tuple[str, str]:
-    """A collection with so many attachments, and the folder of their keys."""
+    """Create a collection with ``count`` attachments; return its path, and the prefix of its
+    keys."""
     collection = server.client.collection()
     record = uuid4().hex
     key = key_of(server.client.upload(f"{collection}/records/{record}", CONTENT))
@@ -103,8 +110,8 @@ def _fill(server: Kinto, count: int) -> tuple[str, str]:
     return collection, key.rpartition("/")[0]
 
 
-def _looker(server: Kinto, prefix: str) -> Callable[[], bool]:
-    """A function that tells whether anything is there."""
+def _make_probe(server: Kinto, prefix: str) -> Callable[[], bool]:
+    """Return a function that returns whether there are any objects below a prefix."""
     if not _is_s3(server):
         folder = server.files / prefix
         return lambda: folder.exists() and any(os.scandir(folder))
@@ -114,11 +121,11 @@ def _looker(server: Kinto, prefix: str) -> Callable[[], bool]:
 
 
 def _is_s3(server: Kinto) -> bool:
-    return "kinto.attachment.aws.bucket_name" in server.plugin.settings
+    return "kinto.attachment.aws.bucket_name" in server.settings
 
 
 def _s3(server: Kinto):
-    bucket = server.plugin.settings["kinto.attachment.aws.bucket_name"]
+    bucket = server.settings["kinto.attachment.aws.bucket_name"]
     return server.s3.client(), bucket
 
 

@@ -1,4 +1,4 @@
-"""One large download: what it costs the server, beside a bare program that sends the same file."""
+"""One large download: what it costs, compared with a bare program that sends the same file."""
 
 import json
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from hashlib import sha256
 from uuid import uuid4
 
 from ..harness.client import BLOCK, fetch
-from ..harness.environment import OURS, Floor, Kinto, Stage, workers_of
+from ..harness.environment import OURS, Environment, Floor, Kinto, workers_of
 from ..harness.process_stats import MIB, Cost, in_turns, measure
 from ..report import Table, Target
 from .scale import key_of
@@ -25,29 +25,29 @@ S3_ENV = {
 }
 
 
-def run(stage: Stage) -> Table:
-    """From a folder."""
-    table = _run(stage, "local", FLOOR)
-    table.notes = ["The existing plugin serves nothing: it leaves that to a web server."]
+def run(environment: Environment) -> Table:
+    """Measure downloads from a folder."""
+    table = _run(environment, "local", FLOOR)
+    table.notes = ["The existing plugin does not serve files; it needs a web server for that."]
     return table
 
 
-def run_s3(stage: Stage) -> Table:
-    """From SeaweedFS, through the server."""
-    return _run(stage, "s3", FLOOR_S3)
+def run_s3(environment: Environment) -> Table:
+    """Measure downloads from SeaweedFS, streamed by the server."""
+    return _run(environment, "s3", FLOOR_S3)
 
 
-def _run(stage: Stage, storage: str, floor: str) -> Table:
-    size, runs = stage.pick(1024, 64), stage.pick(15, 2)
-    server = stage.server(OURS, storage)
+def _run(environment: Environment, storage: str, floor: str) -> Table:
+    size, runs = environment.pick(1024, 64), environment.pick(15, 2)
+    server = environment.server(OURS, storage)
     collection = server.client.collection()
     small, large = (_upload(server, collection, each) for each in (1, size))
     if storage == "local":
-        bare = stage.floor("send_file", server.files)
+        bare = environment.floor("send_file", server.files)
     else:
         aws = "kinto.attachment.aws."
-        env = {name: server.plugin.settings[aws + option] for name, option in S3_ENV.items()}
-        bare = stage.floor("send_object", **env)
+        env = {name: server.settings[aws + option] for name, option in S3_ENV.items()}
+        bare = environment.floor("send_object", **env)
     requests = {
         floor: _requests(bare, *(f"/{key}" for _, key in (small, large)), size),
         OURS: _requests(server, *(path for path, _ in (small, large)), size),
@@ -68,7 +68,7 @@ def _run(stage: Stage, storage: str, floor: str) -> Table:
     ours = lines[OURS]
     targets = [
         Target(f"download, {storage}: MiB over idle", ours["MiB over idle"], 20),
-        Target(f"download, {storage}: MB/s of the floor's", ours["x floor"], 0.8, True),
+        Target(f"download, {storage}: MB/s relative to the floor", ours["x floor"], 0.8, True),
     ]
     title = f"Download {size} MiB, {'S3' if storage == 's3' else storage} (medians of {runs})"
     return Table(title, COLUMNS, lines, targets)
@@ -77,8 +77,9 @@ def _run(stage: Stage, storage: str, floor: str) -> Table:
 def _requests(
     server: Kinto | Floor, small: str, large: str, size: int, start: int = 0
 ) -> Callable[[], Cost]:
-    """A function that downloads once, and tells what it cost."""
-    # What is loaded at the first request is not the cost of a large one.
+    """Return a function that downloads once, and returns the cost. The SHA-256 of a first download
+    is checked here."""
+    # The first request loads modules, which is not part of the cost.
     fetch(server.port, small, MIB, start)
     workers = workers_of(server)
     digest, expected = sha256(), sha256(BLOCK[start:])
@@ -90,6 +91,6 @@ def _requests(
 
 
 def _upload(server: Kinto, collection: str, size: int) -> tuple[str, str]:
-    """The path of the attachment, and its key."""
+    """Upload ``size`` MiB to a new record; return the path of the attachment, and its key."""
     path = f"{collection}/records/{uuid4().hex}/attachment"
     return path, key_of(json.loads(server.client.send(path, size, form=True)))

@@ -1,4 +1,4 @@
-"""Images at other sizes: what they cost, beside Pillow and thumbor."""
+"""Resized images: what they cost, compared with Pillow and thumbor."""
 
 import os
 from collections import Counter
@@ -15,8 +15,8 @@ from PIL import Image
 
 from tests.support import images as pictures
 
-from ..harness.competitors import Web
-from ..harness.environment import OURS, Stage
+from ..harness.competitors import ImageServer
+from ..harness.environment import OURS, Environment
 from ..harness.image_servers import CACHED, DRAFT, MANY, PILLOW, THUMBORS, Measured, Program, start
 from ..harness.load import AT_ONCE, CONNECTIONS, ask_at_once, ask_often
 from ..report import Cell, Table, Target, ratio
@@ -27,54 +27,63 @@ COLD = {
     f"{SMALL} px ({LARGE} px made before)": 3,
     f"{SMALL} px": 1,
 }
-"""What is asked for the first time, and how many times ours the CPU of others should be."""
+"""First requests, and how many times our CPU time the alternatives should need at least."""
 
 Rows = dict[str, dict[str, list[Measured]]]
-"""By what was asked for, and who made it."""
+"""Measurements by the request and the program."""
 
 
-def run(stage: Stage) -> Iterator[Table]:
-    runs = stage.pick(9, 1)
-    width, height = stage.pick((6000, 4000), (3000, 2000))
+def run(environment: Environment) -> Iterator[Table]:
+    """Measure all programs with one photo, and ours with hostile images."""
+    runs = environment.pick(9, 1)
+    width, height = environment.pick((6000, 4000), (3000, 2000))
     photo = pictures.encode(pictures.photo(width, height), "JPEG", quality=90)
     of = f"of a JPEG of {width} x {height} pixels, {len(photo) / 1e6:.1f} MB"
     with ExitStack() as stack:
         client = stack.enter_context(ProcessPoolExecutor(1, get_context("spawn")))
         client.submit(os.getpid).result()
-        makers = start(stack, stage.make_folder())
-        alone = {name: makers[name] for name in (OURS, THUMBORS, PILLOW, DRAFT) if name in makers}
-        web = {name: each for name, each in makers.items() if isinstance(each.maker, Web)}
+        programs = start(stack, environment.make_folder())
+        alone = {
+            name: programs[name] for name in (OURS, THUMBORS, PILLOW, DRAFT) if name in programs
+        }
+        web = {
+            name: each for name, each in programs.items() if isinstance(each.resizer, ImageServer)
+        }
         many = web.pop(MANY)
         yield from cold(alone, photo, runs, of)
-        yield from warm(web, photo, runs, stage.pick(1, 0.2), client)
+        yield from warm(web, photo, runs, environment.pick(1, 0.2), client)
         crowded = {name: web[name] for name in (OURS, THUMBORS) if name in web}
         yield at_once({**crowded, MANY: many}, photo, client)
         yield hostile(web[OURS])
 
 
-def cold(makers: dict[str, Program], photo: bytes, runs: int, of: str) -> Iterator[Table]:
-    """A large one, a small one of the same image, and a small one of another image."""
-    measured: Rows = {what: {name: [] for name in makers} for what in COLD}
+def cold(programs: dict[str, Program], photo: bytes, runs: int, of: str) -> Iterator[Table]:
+    """Measure first requests: for a large size, for a small size of the same image, and for a small
+    size of another image.
+
+    :param of: a description of the photo, for the title.
+    """
+    measured: Rows = {what: {name: [] for name in programs} for what in COLD}
 
     def get(what: str, name: str, image: str, width: int) -> None:
-        program = makers[name]
-        cost, (status, body) = program.measure(program.maker.get, image, width)
+        program = programs[name]
+        cost, (status, body) = program.measure(program.resizer.get, image, width)
         assert (status, Image.open(BytesIO(body)).width) == (200, width), (name, status)
         measured[what][name].append(cost)
 
     for _ in range(runs + 1):
-        for name, program in makers.items():
-            image, other = (program.maker.add(*new(photo)) for _ in range(2))
+        for name, program in programs.items():
+            image, other = (program.resizer.add(*new(photo)) for _ in range(2))
             images = (image, LARGE), (image, SMALL), (other, SMALL)
             for what, (each, width) in zip(COLD, images, strict=True):
                 get(what, name, each, width)
     for what, rows in measured.items():
-        # What is loaded at the first is not the cost of others.
+        # The first request loads modules, which is not part of the cost.
         lines = {name: _cells(costs[1:]) for name, costs in rows.items()}
         for cells in lines.values():
             cells["x ours"] = ratio(cells["CPU ms"], lines[OURS]["CPU ms"])
         targets = [
-            Target(f"{what}: CPU of {name}, of ours", lines[name]["x ours"], COLD[what], True)
+            Target(f"{what}: CPU of {name} / ours", lines[name]["x ours"], COLD[what], True)
             for name in (THUMBORS, DRAFT)
             if name in lines
         ]
@@ -84,21 +93,25 @@ def cold(makers: dict[str, Program], photo: bytes, runs: int, of: str) -> Iterat
 
 
 def warm(
-    makers: dict[str, Program], photo: bytes, runs: int, seconds: float, client: Executor
+    programs: dict[str, Program], photo: bytes, runs: int, seconds: float, client: Executor
 ) -> Iterator[Table]:
-    """The same image, again and again."""
+    """Measure repeated requests for the same image.
 
-    def ask(web: Web, image: str, width: int) -> int:
+    :param seconds: for each program and run.
+    :param client: a process of its own for the client.
+    """
+
+    def ask(web: ImageServer, image: str, width: int) -> int:
         return client.submit(ask_often, web.port, web.path(image, width), seconds).result()
 
-    images = {name: program.maker.add(*new(photo)) for name, program in makers.items()}
+    images = {name: program.resizer.add(*new(photo)) for name, program in programs.items()}
     for width in (LARGE, SMALL):
-        measured: dict[str, list[Measured]] = {name: [] for name in makers}
-        for name, program in makers.items():
-            program.maker.get(images[name], width)
+        measured: dict[str, list[Measured]] = {name: [] for name in programs}
+        for name, program in programs.items():
+            program.resizer.get(images[name], width)
         for _ in range(runs):
-            for name, program in makers.items():
-                cost, answers = program.measure(ask, program.maker, images[name], width)
+            for name, program in programs.items():
+                cost, answers = program.measure(ask, program.resizer, images[name], width)
                 rate = answers / cost["seconds"]
                 measured[name].append({**cost, "rate": rate, "per cpu": answers / cost["cpu"]})
         lines = {name: _cells(costs) for name, costs in measured.items()}
@@ -107,9 +120,7 @@ def warm(
             cells["x thumbor"] = ratio(cells["requests/s"], others.get("requests/s"))
             cells["CPU x"] = ratio(cells["a CPU s"], others.get("a CPU s"))
         targets = [
-            Target(
-                f"{width} px again: {name}, of thumbor's requests/s", each["x thumbor"], 1.5, True
-            )
+            Target(f"{width} px again, {name}: requests/s / thumbor", each["x thumbor"], 1.5, True)
             for name, each in lines.items()
             if name in (OURS, CACHED)
         ]
@@ -118,19 +129,19 @@ def warm(
         yield Table(title, columns, lines, targets)
 
 
-def at_once(makers: dict[str, Program], photo: bytes, client: Executor) -> Table:
-    """Many ask first: how many images are made."""
+def at_once(programs: dict[str, Program], photo: bytes, client: Executor) -> Table:
+    """Send many first requests for the same image at once, and count how many images are made."""
 
-    def ask(web: Web, image: str) -> tuple[Counter, int]:
+    def ask(web: ImageServer, image: str) -> tuple[Counter, int]:
         return client.submit(ask_at_once, web.port, web.path(image, LARGE)).result()
 
     lines: dict[str, dict[str, Cell]] = {}
-    for name, program in makers.items():
-        for _ in range(4):  # workers end when they have nothing to do
-            program.maker.get(program.maker.add(*new(photo)), SMALL)
-        image = program.maker.add(*new(photo))
+    for name, program in programs.items():
+        for _ in range(4):  # start the workers, which end when they are idle
+            program.resizer.get(program.resizer.add(*new(photo)), SMALL)
+        image = program.resizer.add(*new(photo))
         before = program.written()
-        cost, (statuses, size) = program.measure(ask, program.maker, image)
+        cost, (statuses, size) = program.measure(ask, program.resizer, image)
         lines[name] = {
             "answers": statuses[200],
             "made": round((program.written() - before) / size),
@@ -138,20 +149,21 @@ def at_once(makers: dict[str, Program], photo: bytes, client: Executor) -> Table
             "seconds": cost["seconds"],
         }
     targets = [
-        Target(f"{AT_ONCE} at once: made, {name}", lines[name]["made"], 1) for name in (OURS, MANY)
+        Target(f"{AT_ONCE} at once: images made by {name}", lines[name]["made"], 1)
+        for name in (OURS, MANY)
     ]
     title = f"{AT_ONCE} requests at once for a new {LARGE} px"
     return Table(title, ["answers", "made", "CPU s", "seconds"], lines, targets)
 
 
 def hostile(program: Program) -> Table:
-    """Each of them is added and asked for."""
+    """Add each hostile image, and request it."""
     costs, refused = [], 0
     for kind, (make, _) in pictures.HOSTILE.items():
-        cost, image = program.measure(_added, program.maker, f"{kind}.{_extension(kind)}", make())
+        cost, image = program.measure(_add, program.resizer, f"{kind}.{_extension(kind)}", make())
         costs.append(cost)
         if image is not None:
-            cost, (status, _) = program.measure(program.maker.get, image, 100)
+            cost, (status, _) = program.measure(program.resizer.get, image, 100)
             costs.append(cost)
         refused += image is None or 400 <= status < 500
     highest = {key: max(cost[key] for cost in costs) for key in costs[0]}
@@ -171,13 +183,13 @@ def hostile(program: Program) -> Table:
 
 
 def new(photo: bytes) -> tuple[str, bytes]:
-    """A name and bytes that nobody has seen: a comment makes the difference."""
+    """Return a new name, and the photo with a new comment, so that no cache can have it."""
     comment = os.urandom(16).hex()
     return f"{comment}.jpg", pictures.with_segments(photo, 0xFE, comment.encode())
 
 
 def _cells(costs: list[Measured]) -> dict[str, Cell]:
-    """The medians, in the units of the tables."""
+    """Return the medians in the units of the tables."""
     cost = {key: median(each[key] for each in costs) for key in costs[0]}
     return {
         "CPU ms": 1000 * cost["cpu"],
@@ -189,10 +201,10 @@ def _cells(costs: list[Measured]) -> dict[str, Cell]:
     }
 
 
-def _added(maker: Any, name: str, content: bytes) -> str | None:
-    """None if that is refused."""
+def _add(resizer: Any, name: str, content: bytes) -> str | None:
+    """Add an image; return its name, or None if the server refuses it."""
     try:
-        return maker.add(name, content)
+        return resizer.add(name, content)
     except requests.HTTPError as error:
         if error.response.status_code != 400:
             raise

@@ -1,4 +1,4 @@
-"""The media store: many posts of one body, and how fast what is pending is verified."""
+"""The media store: many uploads of one body, and how fast pending uploads are verified."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ import transaction
 from kinto_attachment.media.verifier import Verifier
 from tests.support.site import Site
 
-from ..harness.environment import OURS, Stage
+from ..harness.environment import OURS, Environment
 from ..harness.process_stats import MIB, Cost, in_turns
 from ..report import Table, Target, ratio
 
@@ -23,22 +23,22 @@ AUTH = ("alice", "secret")
 POSTS, FILES = 200, 16
 
 
-def run(stage: Stage) -> Table:
-    """In a folder."""
-    return _run(stage, "local")
+def run(environment: Environment) -> Table:
+    """Measure in a folder."""
+    return _run(environment, "local")
 
 
-def run_s3(stage: Stage) -> Table:
-    """In SeaweedFS."""
-    return _run(stage, "s3")
+def run_s3(environment: Environment) -> Table:
+    """Measure on SeaweedFS."""
+    return _run(environment, "s3")
 
 
-def _run(stage: Stage, storage: str) -> Table:
-    size, runs = stage.pick(64, 4), stage.pick(3, 1)
-    server = stage.server(OURS, storage, workers=2, threads=50)
-    site = Site(**server.plugin.settings)
-    files = _make_files(stage.make_folder(), size)
-    single = stage.pick(POSTS, 20)
+def _run(environment: Environment, storage: str) -> Table:
+    size, runs = environment.pick(64, 4), environment.pick(3, 1)
+    server = environment.server(OURS, storage, workers=2, threads=50)
+    site = Site(**server.settings)
+    files = _make_files(environment.make_folder(), size)
+    single = environment.pick(POSTS, 20)
     one, many = f"{single} posts of 1 MiB, in turns", f"{POSTS} posts of 1 MiB at once"
     rows: dict[str, Callable[[], Cost]] = {
         one: lambda: _post(server.url, single, 1),
@@ -63,11 +63,11 @@ def _run(stage: Stage, storage: str) -> Table:
     what = "S3" if storage == "s3" else storage
     targets = [
         Target(f"{POSTS} posts at once, {what}: failed", costs[many]["failed"], 0),
-        Target(f"verifier, {what}: speed of sha256sum", speed, 0.8, True),
+        Target(f"verifier, {what}: speed relative to sha256sum", speed, 0.8, True),
     ]
     notes = [
         "The floor is one client, or sha256sum over the same files.",
-        "The existing plugin has no such store.",
+        "The existing plugin has no media store.",
     ]
     title = f"Media store, {what}: posts, {FILES} files of {size} MiB (medians of {runs})"
     return Table(title, ["seconds", "MiB/s", "x floor", "failed"], lines, targets, notes)
@@ -81,7 +81,7 @@ def _make_files(folder: Path, size: int) -> list[Path]:
 
 
 def _post(url: str, posts: int, threads: int) -> Cost:
-    """One new body, by so many users."""
+    """Upload one new body, each time as another user."""
     content = os.urandom(MIB)
 
     def post(number: int) -> int:
@@ -96,7 +96,7 @@ def _post(url: str, posts: int, threads: int) -> Cost:
 
 
 def _verify(site: Site, url: str, files: list[Path]) -> Cost:
-    """Store the files to be verified later, and verify them."""
+    """Upload the files without verification, then verify them; return the cost of the latter."""
     media = [f"{url}/media/{sha256(path.read_bytes()).hexdigest()}" for path in files]
     for path, address in zip(files, media, strict=True):
         with path.open("rb") as file:

@@ -1,12 +1,13 @@
-"""What the commands of an operator cost on a server with many files.
+"""What the commands for operators cost on a server with many files.
 
 ::
 
     python -m benchmarks.scenarios.operations [--links N]
 
-PostgreSQL and local files; each command is a process of its own, with its findings thrown away. One
-file is attached over HTTP, and its rows are copied by SQL with other ids and another key, as a
-million uploads take hours. There are one in a hundred objects more, which no record has.
+The server has PostgreSQL and local files. Each command is a process of its own; its findings are
+discarded. One file is attached over HTTP, and its rows are copied by SQL with other ids and another
+key, because a million uploads would take hours. For every hundred files with a record, there is one
+without.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from tests.support.site import SETTINGS, Site
 
 from ..harness.seed import CONTENT, copied_keys, copy_rows, write_files
 
-FEW = 1000
+FEW_LINKS = 1000
 COMMANDS = {
     "fsck": ["fsck"],
     "gc --dry-run": ["gc", "--older-than", "0", "--dry-run"],
@@ -40,7 +41,8 @@ COMMANDS = {
 
 @contextmanager
 def server(folder: Path, postgresql: PostgreSQL, links: int):
-    """The folder with the ini file of a server that has so many links."""
+    """Yield a folder with ``kinto.ini``, for a server that has so many links, and ``other.ini``,
+    for the same server with an empty storage."""
     folder.mkdir()
     url = postgresql.create_database()
     settings = {
@@ -60,19 +62,21 @@ def server(folder: Path, postgresql: PostgreSQL, links: int):
     site.close()
     path = folder / "files" / key
     copy_rows(url, record.id, path.stem, links - 1)
-    for kind, count in (("key", links - 1), ("nobody's", links // 100)):
+    for kind, count in (("key", links - 1), ("no record", links // 100)):
         keys = copied_keys(key, path.stem, count, kind)
         write_files(folder / "files" / other for other in keys)
     yield folder
 
 
 def write_ini(path: Path, settings: dict[str, str]) -> None:
+    """Write an ini file with these settings."""
     lines = "\n".join(f"{key} = {value}" for key, value in settings.items())
     path.write_text(INI.format(settings=lines.replace("%", "%%"), port=0))
 
 
 def measure(folder: Path, arguments: list[str]) -> dict[str, float]:
-    """What a command costs; its memory is the kernel's word, a moment before its end."""
+    """Run a command, and return what it cost. Its CPU seconds and its peak memory are read from the
+    kernel until shortly before it ends."""
     command = [str(BIN / "kinto-attachment"), *arguments, "--json", "--ini", "kinto.ini"]
     started = time.monotonic()
     with (folder / "errors").open("wb") as errors:
@@ -81,16 +85,17 @@ def measure(folder: Path, arguments: list[str]) -> dict[str, float]:
         watched = psutil.Process(process.pid)
         while process.poll() is None:
             found = status.read_text().partition("VmHWM:")[2].split()
-            if found:  # it is no zombie yet
+            if found:  # a process that has ended shows no memory
                 peak = int(found[0]) / 1024
                 cpu = sum(watched.cpu_times()[:2])
             time.sleep(0.02)
-    said = (folder / "errors").read_text()
-    assert process.returncode in (0, 1) and "Traceback" not in said, said
+    errors_text = (folder / "errors").read_text()
+    assert process.returncode in (0, 1) and "Traceback" not in errors_text, errors_text
     return {"cpu": cpu, "memory": peak, "seconds": time.monotonic() - started}
 
 
 def run(folder: Path, counts: list[int]) -> dict[str, list[dict[str, float]]]:
+    """Measure all commands on servers with so many links; return the costs by command."""
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in COMMANDS}
     with ExitStack() as stack:
         postgresql = stack.enter_context(PostgreSQL(folder))
@@ -102,6 +107,7 @@ def run(folder: Path, counts: list[int]) -> dict[str, list[dict[str, float]]]:
 
 
 def report(counts: list[int], measured: dict[str, list[dict[str, float]]]) -> None:
+    """Print a table of the costs."""
     print(f"{'links':18}" + "".join(f"{links:33}" for links in counts))
     print(f"{'':18}" + f"{'seconds':>11}{'CPU s':>11}{'peak MiB':>11}" * len(counts))
     for name, costs in measured.items():
@@ -112,12 +118,12 @@ def report(counts: list[int], measured: dict[str, list[dict[str, float]]]) -> No
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The commands of an operator, measured")
+    parser = argparse.ArgumentParser(description="Measure the commands for operators.")
     parser.add_argument("--links", type=int, default=100_000)
     links = parser.parse_args().links
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_FOLDER")) as folder:
-        measured = run(Path(folder), [FEW, links])
-    report([FEW, links], measured)
+        measured = run(Path(folder), [FEW_LINKS, links])
+    report([FEW_LINKS, links], measured)
 
 
 if __name__ == "__main__":

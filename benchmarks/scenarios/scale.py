@@ -1,11 +1,11 @@
-"""The same small uploads on a server that has many other attachments."""
+"""Small uploads to a server that already has many attachments."""
 
 import os
 from statistics import median
 from uuid import uuid4
 
 from ..harness.client import Client
-from ..harness.environment import KINTO, OURS, Kinto, Stage
+from ..harness.environment import KINTO, OURS, Environment, Kinto
 from ..harness.process_stats import seconds_of
 from ..harness.seed import copied_keys, copy_rows, write_files
 from ..report import Table, Target
@@ -14,12 +14,12 @@ from .small import CONTENT
 VERBS = ["upload", "replace", "delete"]
 
 
-def run(stage: Stage) -> Table:
-    """In the collection that has them, too."""
-    others, times = stage.pick(100_000, 2000), stage.pick(150, 10)
+def run(environment: Environment) -> Table:
+    """Measure on an empty server, and in a collection with many attachments."""
+    others, times = environment.pick(100_000, 2000), environment.pick(150, 10)
     servers, collections = {}, {}
     for role in ("", "full"):
-        for name, server in stage.servers(role=role).items():
+        for name, server in environment.servers(role=role).items():
             servers[name, role] = server
             collection = collections[name, role] = server.client.collection()
             if role:
@@ -28,7 +28,7 @@ def run(stage: Stage) -> Table:
     for number in range(times + 3):
         for (name, role), server in servers.items():
             for verb, each in _verbs(name, server.client, collections[name, role]).items():
-                if number > 2:  # the first ones find nothing cached
+                if number > 2:  # the first rounds find empty caches
                     seconds.setdefault((name, verb, role), []).append(each)
     p50 = {key: median(each) * 1000 for key, each in seconds.items()}
     lines = {
@@ -38,11 +38,13 @@ def run(stage: Stage) -> Table:
             "x empty": p50[name, verb, "full"] / p50[name, verb, ""],
         }
         for verb in VERBS
-        for name in stage.kintos
+        for name in environment.kintos
     }
     targets = [
         Target(
-            f"{others} others: p50 of {verb}, of empty", lines[f"{verb}, {OURS}"]["x empty"], 1.1
+            f"{others} others: p50 of {verb} relative to empty",
+            lines[f"{verb}, {OURS}"]["x empty"],
+            1.1,
         )
         for verb in VERBS
     ]
@@ -52,7 +54,7 @@ def run(stage: Stage) -> Table:
 
 
 def _verbs(name: str, client: Client, collection: str) -> dict[str, float]:
-    """The seconds that each takes, of one new record."""
+    """Upload, replace and delete the file of a new record; return the seconds of each."""
     record = f"{collection}/records/{uuid4().hex}"
     content = CONTENT, os.urandom(len(CONTENT))
     if name == KINTO:
@@ -83,9 +85,10 @@ def _fill(server: Kinto, collection: str, others: int) -> None:
 
 
 def key_of(attachment: dict) -> str:
-    """Where its file is."""
+    """Return the key of an attachment."""
     return "bench/" + attachment["location"].partition("/bench/")[2]
 
 
 def uuid_of(key: str) -> str:
+    """Return the UUID in a key."""
     return key.rpartition("/")[2].partition(".")[0]

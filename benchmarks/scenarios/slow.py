@@ -1,4 +1,4 @@
-"""Clients that send slowly, and what those notice who only read records."""
+"""Clients that upload slowly, and how they affect a client that reads records."""
 
 import socket
 import threading
@@ -9,14 +9,14 @@ from uuid import uuid4
 import psycopg2
 
 from ..harness.client import AUTHORIZATION, FORM, HEAD, TAIL, Client, Failed
-from ..harness.environment import KINTO, OURS, Kinto, Stage
+from ..harness.environment import KINTO, OURS, Environment, Kinto
 from ..harness.process_stats import percentile
 from ..report import Table, Target
 
 CLIENTS, PAUSE = 30, 0.02
 PIECE = bytes(4096)
 
-# A transaction that does nothing between two statements is idle, too, for a moment.
+# Every transaction is idle for a moment between two statements; these are idle for longer.
 IDLE = """
     SELECT count(*) FROM pg_stat_activity
      WHERE datname = current_database() AND state LIKE 'idle in transaction%'
@@ -24,21 +24,21 @@ IDLE = """
 """
 
 
-def run(stage: Stage) -> Table:
-    """One process of 40 threads."""
-    length = stage.pick(20, 1)
-    servers = stage.servers(threads=40)
+def run(environment: Environment) -> Table:
+    """Measure servers with one process of 40 threads."""
+    length = environment.pick(20, 1)
+    servers = environment.servers(threads=40)
     lines = {name: _measure(server, length) for name, server in servers.items()}
     ours = lines[OURS]
     targets = [
-        Target("slow clients: p95 of GET, of unloaded", ours["x unloaded"], 1.5),
+        Target("slow clients: p95 of GET relative to unloaded", ours["x unloaded"], 1.5),
         Target("slow clients: connections idle in transaction", ours["idle"], 0),
         Target("slow clients: failures", ours["GETs failed"] + ours["uploads failed"], 0),
     ]
     notes = [
-        f"{KINTO}: nobody uploads, two times the same.",
-        "idle: connections idle in transaction for half a second, at most.",
-        "GETs that fail, after 10 seconds, count for the p95.",
+        f"{KINTO}: there are no uploads, so both times are without load.",
+        "idle: the most connections that were idle in a transaction for half a second.",
+        "GETs fail after 10 seconds, and then count towards the p95.",
     ]
     columns = [
         "unloaded ms",
@@ -57,7 +57,7 @@ def _measure(server: Kinto, length: float) -> dict:
     collection = server.client.collection()
     record = f"{collection}/records/{uuid4().hex}"
     server.client.json("PUT", record, {"n": 1})
-    _get_for(server, record, 1)  # the first ones find nothing loaded
+    _get_for(server, record, 1)  # the first requests load modules
     unloaded, _ = _get_for(server, record, length / 4)
     clients = []
     failed: list[str] = []
@@ -65,7 +65,7 @@ def _measure(server: Kinto, length: float) -> dict:
         for _ in range(CLIENTS):
             path = f"{collection}/records/{uuid4().hex}/attachment"
             clients.append(threading.Thread(target=_send, args=(server, path, length, failed)))
-    with _Watch(server.database) as watch:
+    with _IdleConnections(server.database) as watch:
         for client in clients:
             client.start()
         loaded, errors = _get_for(server, record, length)
@@ -86,7 +86,8 @@ def _measure(server: Kinto, length: float) -> dict:
 
 
 def _get_for(server: Kinto, record: str, length: float) -> tuple[list[float], int]:
-    """The seconds of each GET, as often as possible in this time, and how many failed."""
+    """Send a GET every :data:`PAUSE` seconds for so long; return the seconds of each, and how many
+    failed."""
     client, times, failed = Client(server.port, timeout=10), [], 0
     deadline = time.monotonic() + length
     while time.monotonic() < deadline:
@@ -101,7 +102,10 @@ def _get_for(server: Kinto, record: str, length: float) -> tuple[list[float], in
 
 
 def _send(server: Kinto, path: str, length: float, failed: list[str]) -> None:
-    """Upload, a piece at a time."""
+    """Upload slowly, a piece at a time.
+
+    :param failed: is appended to if the upload fails.
+    """
     pieces = int(length * 2)
     headers = {
         "Host": "127.0.0.1",
@@ -126,10 +130,10 @@ def _send(server: Kinto, path: str, length: float, failed: list[str]) -> None:
         failed.append(answer[:100].decode(errors="replace"))
 
 
-class _Watch(threading.Thread):
-    """Looks at the database all the time.
+class _IdleConnections(threading.Thread):
+    """A thread that counts the connections that are idle in a transaction.
 
-    :ivar most: connections that were idle in a transaction.
+    :ivar most: the highest count so far.
     """
 
     def __init__(self, url: str):
@@ -146,7 +150,7 @@ class _Watch(threading.Thread):
                     cursor.execute(IDLE)
                     self.most = max(self.most, cursor.fetchone()[0])
 
-    def __enter__(self) -> "_Watch":
+    def __enter__(self) -> "_IdleConnections":
         self.start()
         return self
 

@@ -1,4 +1,4 @@
-"""Small uploads: what one costs beside a record without a file, and how many are done at once."""
+"""Small uploads: what one costs compared with a record without a file, and their throughput."""
 
 import os
 import re
@@ -11,13 +11,13 @@ from statistics import median
 from uuid import uuid4
 
 from ..harness.client import Client, Failed
-from ..harness.environment import EXISTING, KINTO, OURS, Kinto, Stage, workers_of
+from ..harness.environment import EXISTING, KINTO, OURS, Environment, Kinto, workers_of
 from ..harness.process_stats import percentile, seconds_of
 from ..report import Table, Target, ratio
 
 CONTENT = os.urandom(10 * 1024)
 FLOOR = "floor: read, hash, write"
-# As much as the plugins write on the record.
+# As large as the attribute that the plugins write on a record.
 FACTS = {
     "filename": "file.pdf",
     "hash": "0" * 64,
@@ -30,7 +30,8 @@ TABLES = ["user_principals", "access_control_entries", "timestamps", "objects"]
 
 
 def uploader(server: Kinto, collection: str, client: Client) -> Callable[[], object]:
-    """A function that makes a new record: with a file, or by a server without plugin without."""
+    """Return a function that creates a record with a file, or without one if the server has no
+    plugin."""
 
     def upload() -> None:
         record = f"{collection}/records/{uuid4().hex}"
@@ -42,13 +43,13 @@ def uploader(server: Kinto, collection: str, client: Client) -> Callable[[], obj
     return upload
 
 
-def run(stage: Stage) -> Table:
-    """One after the other, each on a new record."""
-    times = stage.pick(400, 40)
-    floor = stage.floor("receive")
+def run(environment: Environment) -> Table:
+    """Measure uploads one after the other, each to a new record."""
+    times = environment.pick(400, 40)
+    floor = environment.floor("receive")
     requests = {FLOOR: lambda: floor.client.request("POST", "/", CONTENT)}
     servers: dict = {FLOOR: floor}
-    for name, server in stage.servers().items():
+    for name, server in environment.servers().items():
         servers[name] = server
         requests[name] = uploader(server, server.client.collection(), server.client)
     for _ in range(5):
@@ -60,8 +61,8 @@ def run(stage: Stage) -> Table:
     for _ in range(times):
         for name, request in requests.items():
             seconds[name].append(seconds_of(request))
-    told = stage.servers(role="statements", includes="statements")
-    statements = {name: _statements(server) for name, server in told.items()}
+    logged = environment.servers(role="statements", includes="statements")
+    statements = {name: _statements(server) for name, server in logged.items()}
     p50 = {name: median(each) for name, each in seconds.items()}
     lines = {
         name: {
@@ -70,40 +71,40 @@ def run(stage: Stage) -> Table:
             "x Kinto": p50[name] / p50[KINTO],
             "x existing": ratio(p50[name], p50.get(EXISTING)),
             "CPU ms": (workers[name].cpu() - cpu[name]) / times * 1000,
-            "SQL": len(_asked(statements[name])) if name in statements else None,
+            "SQL": len(_queries(statements[name])) if name in statements else None,
             "commits": statements[name].count("COMMIT") if name in statements else None,
         }
         for name in requests
     }
     targets = [
-        Target("10 KiB: p50 of Kinto's own PUT", lines[OURS]["x Kinto"], 1.25),
-        Target("10 KiB: p50 of the existing plugin's", lines[OURS]["x existing"], 0.8),
+        Target("10 KiB: p50 relative to Kinto's own PUT", lines[OURS]["x Kinto"], 1.25),
+        Target("10 KiB: p50 relative to the existing plugin", lines[OURS]["x existing"], 0.8),
     ]
-    asked = ", ".join(_shorten(line) for line in _asked(statements[OURS]))
-    notes = [f"SQL of {OURS}: {asked}"]
+    queries = ", ".join(_shorten(line) for line in _queries(statements[OURS]))
+    notes = [f"SQL of {OURS}: {queries}"]
     columns = ["p50 ms", "p95 ms", "x Kinto", "x existing", "CPU ms", "SQL", "commits"]
     title = f"Upload 10 KiB on a new record ({times} each, in turns)"
     return Table(title, columns, lines, targets, notes)
 
 
 def _statements(server: Kinto) -> list[str]:
-    """What one upload asks the database, and where it commits."""
+    """Return the SQL statements of one upload, with ``COMMIT`` and ``ROLLBACK``."""
     upload = uploader(server, server.client.collection(), server.client)
     for _ in range(3):
         upload()
-    time.sleep(0.5)  # some is done after the answer
+    time.sleep(0.5)  # some statements follow the response
     before = len(server.statements.read_text().splitlines())
     upload()
     time.sleep(0.5)
     return [line.strip() for line in server.statements.read_text().splitlines()[before:]]
 
 
-def _asked(statements: list[str]) -> list[str]:
+def _queries(statements: list[str]) -> list[str]:
     return [line for line in statements if line not in ("COMMIT", "ROLLBACK")]
 
 
 def _shorten(statement: str) -> str:
-    """What it does to which table, and to whose rows.
+    """Return the verb, the table and the resource name of a statement.
 
     >>> _shorten("SELECT data FROM objects WHERE id = :id  ['a', '/buckets/b', 'collection']")
     'SELECT objects collection'
@@ -115,14 +116,14 @@ def _shorten(statement: str) -> str:
     return " ".join([verb, *tables[:1], *kinds[:1]])
 
 
-def run_parallel(stage: Stage) -> Table:
-    """Eight at once, to two processes."""
-    times, rounds = stage.pick(400, 80), stage.pick(5, 1)
-    servers = stage.servers(workers=2, threads=50)
+def run_parallel(environment: Environment) -> Table:
+    """Measure uploads by eight threads at once, to two processes."""
+    times, rounds = environment.pick(400, 80), environment.pick(5, 1)
+    servers = environment.servers(workers=2, threads=50)
     collections = {name: server.client.collection() for name, server in servers.items()}
     workers = {}
     for name, server in servers.items():
-        _post_all(server, collections[name], 16)  # both processes
+        _post_all(server, collections[name], 16)  # so that both processes have loaded everything
         workers[name] = workers_of(server)
     rates: dict[str, list[float]] = {name: [] for name in servers}
     errors, cpu = Counter(), Counter()
@@ -146,7 +147,10 @@ def run_parallel(stage: Stage) -> Table:
     }
     targets = [
         Target(
-            "8 x 10 KiB: throughput of the existing plugin's", lines[OURS]["x existing"], 1.5, True
+            "8 x 10 KiB: throughput relative to the existing plugin",
+            lines[OURS]["x existing"],
+            1.5,
+            True,
         ),
         Target("8 x 10 KiB: errors", errors[OURS], 0),
     ]
@@ -156,7 +160,7 @@ def run_parallel(stage: Stage) -> Table:
 
 
 def _post_all(server: Kinto, collection: str, times: int) -> tuple[float, int]:
-    """The seconds that so many uploads took, and how many failed."""
+    """Run so many uploads; return the seconds that they took, and how many failed."""
 
     def post(share: int) -> int:
         upload = uploader(server, collection, Client(server.port))
@@ -169,6 +173,7 @@ def _post_all(server: Kinto, collection: str, times: int) -> tuple[float, int]:
 
 
 def _shares(times: int) -> Iterator[int]:
+    """Yield how many of the uploads each thread runs."""
     for thread in range(THREADS):
         yield times // THREADS + (thread < times % THREADS)
 

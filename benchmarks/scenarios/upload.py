@@ -1,4 +1,4 @@
-"""One large upload: what it costs the server, beside what does only the I/O."""
+"""One large upload: what it costs, compared with a program that does only the I/O."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from ..harness.client import BLOCK
-from ..harness.environment import EXISTING, OURS, ROOT, Floor, Kinto, Stage, workers_of
+from ..harness.environment import EXISTING, OURS, ROOT, Environment, Floor, Kinto, workers_of
 from ..harness.process_stats import MIB, Cost, in_turns, measure
 from ..report import Table, Target, ratio
 
@@ -21,38 +21,40 @@ FIRST = 9  # MiB
 COLUMNS = ["MB/s", "x floor", "x existing", "CPU s", "CPU x floor", "MiB over idle"]
 
 
-def run(stage: Stage) -> Table:
-    """In a folder."""
-    size, runs = stage.pick(1024, 64), stage.pick(3, 1)
-    folder = stage.make_folder()
-    floor = stage.floor("receive", folder)
+def run(environment: Environment) -> Table:
+    """Measure uploads to a folder."""
+    size, runs = environment.pick(1024, 64), environment.pick(3, 1)
+    folder = environment.make_folder()
+    floor = environment.floor("receive", folder)
     requests = {FLOOR: _requests(floor, "/", size)}
-    for name in stage.plugins:
-        server = stage.server(name)
+    for name in environment.plugins:
+        server = environment.server(name)
         requests[name] = _requests(server, f"{server.client.collection()}/records", size)
     lines = _lines(in_turns(requests, runs), size, FLOOR)
     ours = lines[OURS]
     targets = [
         Target("upload, local: MiB over idle", ours["MiB over idle"], 30),
-        Target("upload, local: MB/s of the existing plugin's", ours["x existing"], 2.5, True),
-        Target("upload, local: CPU of the floor's", ours["CPU x floor"], 1.25),
+        Target(
+            "upload, local: MB/s relative to the existing plugin", ours["x existing"], 2.5, True
+        ),
+        Target("upload, local: CPU relative to the floor", ours["CPU x floor"], 1.25),
     ]
     return Table(f"Upload {size} MiB, local ({_medians(runs)})", COLUMNS, lines, targets)
 
 
-def run_s3(stage: Stage) -> Table:
-    """To SeaweedFS."""
-    size, runs = stage.pick(1024, 64), stage.pick(3, 1)
-    server = stage.server(OURS, "s3")
-    path = stage.make_folder() / "file.pdf"
+def run_s3(environment: Environment) -> Table:
+    """Measure uploads to SeaweedFS."""
+    size, runs = environment.pick(1024, 64), environment.pick(3, 1)
+    server = environment.server(OURS, "s3")
+    path = environment.make_folder() / "file.pdf"
     with path.open("wb") as file:
         file.writelines(BLOCK for _ in range(size))
     requests = {
-        UPLOAD_FILE: partial(_upload_file, path, server.plugin.settings),
+        UPLOAD_FILE: partial(_upload_file, path, server.settings),
         OURS: _requests(server, f"{server.client.collection()}/records", size),
     }
-    if EXISTING in stage.plugins:
-        other = stage.server(EXISTING)
+    if EXISTING in environment.plugins:
+        other = environment.server(EXISTING)
         name = f"{EXISTING}, local"
         requests[name] = _requests(other, f"{other.client.collection()}/records", size)
     lines = _lines(in_turns(requests, runs), size, UPLOAD_FILE)
@@ -60,18 +62,18 @@ def run_s3(stage: Stage) -> Table:
     ours = lines[OURS]
     targets = [
         Target("upload, S3: MiB over idle", ours["MiB over idle"], 60),
-        Target("upload, S3: MB/s of upload_file's, hashing first", ours["x floor"], 0.8, True),
+        Target("upload, S3: MB/s relative to hashing and upload_file", ours["x floor"], 0.8, True),
     ]
     notes = [
-        "The floor is a program beside the object store, with the file on its disk.",
-        "The existing plugin has no S3 since 8.0.0; its line is of a folder.",
+        "The floor is a program on the machine of the object store, with the file on its disk.",
+        "The existing plugin has no S3 since 8.0.0; its line is an upload to a folder.",
     ]
     title = f"Upload {size} MiB, S3 ({_medians(runs)})"
     return Table(title, COLUMNS, lines, targets, notes)
 
 
 def _requests(server: Kinto | Floor, path: str, size: int) -> Callable[[], Cost]:
-    """A function that uploads once, and tells what it cost."""
+    """Return a function that uploads ``size`` MiB once, and returns the cost."""
     is_kinto = isinstance(server, Kinto)
     send = partial(server.client.send, form=is_kinto)
     digest = sha256()
@@ -83,10 +85,10 @@ def _requests(server: Kinto | Floor, path: str, size: int) -> Callable[[], Cost]
         target = f"{record}/attachment" if is_kinto else path
         cost = measure(workers, lambda: send(target, size))
         if is_kinto:
-            server.client.request("DELETE", record)  # the disk is not endless
+            server.client.request("DELETE", record)  # otherwise the disk would fill up
         return cost
 
-    # What is loaded at the first request is not the cost of a large one.
+    # The first request loads modules, which is not part of the cost.
     first = f"{path}/first/attachment" if is_kinto else path
     assert digest.hexdigest() in send(first, FIRST).decode()
     workers = workers_of(server)

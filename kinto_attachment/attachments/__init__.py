@@ -15,7 +15,7 @@ def includeme(config: Configurator) -> None:
     is_aliased = default_bucket.is_enabled(config)
     path_info = rf"^/v\d+(?!{default_bucket.ALIAS})" if is_aliased else "^/"
     views.attachment.path_info = path_info
-    image_views.attachment_image.path_info = rf"{path_info}.*/\d+x\d+$"
+    image_views.attachment_image.path_info = rf"(?s){path_info}.*/\d+x\d+$"
     if is_aliased:
         default_bucket.install(config)
     for service in (views.attachment, image_views.attachment_image):

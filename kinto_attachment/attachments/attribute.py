@@ -1,7 +1,7 @@
 """Only the plugin writes the ``attachment`` attribute.
 
-Every write of a record passes through one place in Kinto before it is stored:
-``Record.process_object``, and for PATCH ``Record.apply_changes`` before it. Kinto's events come
+Before Kinto stores a record, it calls ``Record.process_object``; for a PATCH, it first calls
+``Record.apply_changes``. Kinto's events come
 after the write, too late for storages that do not roll back and for the other operations of a
 batch. Kinto offers no hook there, so :func:`install` wraps the two methods, once in a process.
 Servers in the same process that do not include this plugin are not affected.
@@ -93,7 +93,8 @@ def install() -> None:
 
     @wraps(apply_changes)
     def guarded_apply_changes(self, obj, requested_changes):
-        # A JSON merge patch is applied in place, down to the attributes of the attachment.
+        # Kinto applies a JSON merge patch in place. Without this copy, the patch would also change
+        # the old attachment that the new one is compared with.
         if isinstance(obj.get(ATTRIBUTE), dict):
             obj = {**obj, ATTRIBUTE: deepcopy(obj[ATTRIBUTE])}
         return apply_changes(self, obj, requested_changes)

@@ -1,7 +1,8 @@
-"""Who may do what to the attachment of the record in the URL: as with the record itself."""
+"""Permissions on the attachment of a record: those on the record itself."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import colander
@@ -16,69 +17,84 @@ from pyramid.response import Response
 from ..errors import BlobDamaged, BlobNotFound, StorageUnavailable
 from ..files.ref import RecordRef
 from ..http.requests import RequestBody
+from ..plugin import plugin_of
 from ..transactions.request import is_in_batch
 from .records import read_record
 
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 5
-"""Replacements of a file while one tries to open it."""
+"""How many times a download tries to open the file of a record that is replaced again and again."""
 
 DEFAULT_BUCKET = "attachment.default_bucket"
-"""In ``bound_data``: the bucket that may yet have to be created."""
+"""The key in ``bound_data`` of the personal bucket's id, if the URL calls it ``default``."""
 
 
 class RecordContext(RouteFactory):
-    """The record below the URL, and the permission that the method needs.
+    """The record in the URL, and the permission that the request needs.
 
-    ``POST`` needs ``write`` on a record that is there, else ``record:create`` on its collection;
-    ``DELETE`` needs ``write``, ``GET`` needs ``read``. As everywhere in Kinto, an unknown
-    collection is a 404.
+    ``POST`` needs ``write`` on a record that exists, or ``record:create`` on the collection of a
+    new one. ``DELETE`` needs ``write``, and ``GET`` needs ``read``. As everywhere in Kinto, an
+    unknown collection is a 404.
+
+    :cvar writing_methods: methods that write the record; others than these and ``GET`` need no
+        permission here.
+    :ivar ref: the record in the URL.
+    :ivar body: the body of the request. It is closed when the request is finished.
+    :ivar current_object: the record as it was read last; None if it does not exist.
     """
+
+    writing_methods: tuple[str, ...] = ("POST", "DELETE")
 
     def __init__(self, request: Request):
         super().__init__(request)
         self.resource_name = "record"
         self._request = request
-        matchdict = request.matchdict
-        self.ref = RecordRef(matchdict["bucket_id"], matchdict["collection_id"], matchdict["id"])
+        ids = (request.matchdict[name] for name in ("bucket_id", "collection_id", "id"))
+        self.ref = RecordRef(*map(storable_id, ids))
         self.body = RequestBody(request.environ)
         request.add_finished_callback(lambda request: self.body.close())
         self._bucket_to_create = False
-        if request.method in ("POST", "DELETE"):
-            self._check_id()
+        if request.method in self.writing_methods:
             self._check_collection()
             self.current_object = read_record(request, self.ref)
             self._require(request.method)
         elif request.method in ("GET", "HEAD"):
-            # Nothing is looked up for who may not know of it.
+            # The record is read later: a client that may not read it must not learn whether it
+            # exists.
             self.required_permission = "read"
             self.permission_object_id = self.ref.uri
-            # Kinto would have created it by now.
+            # Kinto itself creates the default bucket even for a GET; here its owner gets a 404.
             self._bucket_to_create = self.is_default_bucket and not self._bucket_exists
 
     def find_record(self) -> dict[str, Any]:
-        """The record as it is now, for who may read it.
+        """Return the record as it is now. Call this only if the client may read the record.
 
-        :raises HTTPNotFound: there is no such record or collection.
-        :raises HTTPBadRequest: there cannot be such a record.
+        :raises HTTPNotFound: if the record or its collection does not exist.
+        :raises HTTPBadRequest: if the id of the record is malformed.
         """
         ref, request = self.ref, self._request
         self.current_object = read_record(request, ref)
         if self.current_object is None:
-            # Which of all is not there.
-            raise_404_if_invalid_id(request, "bucket", ref.bucket)
-            raise_404_if_invalid_id(request, "collection", ref.collection)
+            # As in Kinto, the response says which object of the URL is missing.
+            self._check_parent_ids()
+            if self.is_default_bucket:
+                self._check_id()  # in Kinto, all collections of this bucket exist
             object_exists_or_404(request, "collection", ref.collection, f"/buckets/{ref.bucket}")
             self._check_id()
             raise self.not_found()
         return self.current_object
 
     def serve(self, answer: Callable[[dict[str, Any]], Response]) -> Response:
-        """What is answered to the record as it is now, for who may read it.
+        """Return ``answer(record)`` for the record as it is now. Call this only if the client may
+        read the record.
 
-        :param answer: is called again if the file was replaced before it could be opened.
-        :raises BlobNotFound: the file is lost; or ``BlobDamaged``.
+        :param answer: takes the record and returns the response. It is called again, with the
+            record as it is then, if the file was replaced before it could be opened.
+        :raises BlobNotFound: if the bytes of the file are lost.
+        :raises BlobDamaged: if the bytes of the file are damaged.
+        :raises StorageUnavailable: if the file was replaced during each of :data:`ATTEMPTS` calls.
+        :raises HTTPException: as :meth:`find_record`.
         """
         record = self.find_record()
         for _ in range(ATTEMPTS):
@@ -87,19 +103,46 @@ class RecordContext(RouteFactory):
             except (BlobNotFound, BlobDamaged) as error:
                 before, record = record, self.find_record()
                 if record == before:
-                    logger.error("The attachment of %s is lost: %s", self.ref.uri, error)
+                    logger.error("The attachment of %s is lost or damaged: %s", self.ref.uri, error)
                     raise
-        raise StorageUnavailable(self.ref.uri, "replaced again and again")
+        raise StorageUnavailable(self.ref.uri, f"the file was replaced {ATTEMPTS} times in a row")
 
     def check_permission(self, principals, bound_perms) -> bool:
-        return self._bucket_to_create or super().check_permission(principals, bound_perms)
+        """Return whether the user may do this. Everything is allowed in a default bucket that does
+        not exist yet, because its user will own it.
+
+        :raises HTTPBadRequest: if the user may write, but the id of the record is malformed.
+        """
+        allowed = self._bucket_to_create or super().check_permission(principals, bound_perms)
+        if allowed and self._request.method in self.writing_methods:
+            self._check_id()
+        return allowed
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Lock the record, so that other requests that write it wait; then read it
+        again. Uploads without
+        preconditions do not wait for each other where the database settles which one wins.
+
+        Call this only after the body was read: nothing is held while bytes move.
+
+        :raises HTTPBadRequest: if the value of a header is malformed.
+        :raises HTTPPreconditionFailed: if the record has another version than the client expects.
+        """
+        rows = plugin_of(self._request).rows
+        if self._request.method == "POST" and rows.rolls_back and not any(self._conditions()):
+            yield
+            return
+        with rows.locks.hold(self.ref):
+            self.current_object = read_record(self._request, self.ref)
+            self.check_preconditions()
+            yield
 
     def check_preconditions(self) -> None:
-        """``If-Match`` and ``If-None-Match`` against the record as it is now. Kinto judges them
-        again when it writes; this is so that nobody sends a file in vain.
+        """Compare ``If-Match`` and ``If-None-Match`` with the record as it was read last.
 
-        :raises HTTPBadRequest: they are no Kinto timestamps.
-        :raises HTTPPreconditionFailed: the record is another.
+        :raises HTTPBadRequest: if the value of a header is malformed.
+        :raises HTTPPreconditionFailed: if the record has another version.
         """
         if_match, if_none_match = self._conditions()
         record = self.current_object
@@ -124,7 +167,7 @@ class RecordContext(RouteFactory):
         raise response
 
     def not_found(self) -> httpexceptions.HTTPNotFound:
-        """Nothing is attached, or there is no such record."""
+        """Return the error for a record that does not exist or has no attachment."""
         details = {"id": self.ref.record, "resource_name": "record"}
         return http_error(
             httpexceptions.HTTPNotFound(),
@@ -136,6 +179,7 @@ class RecordContext(RouteFactory):
         )
 
     def _conditions(self) -> tuple:
+        """Return ``If-Match`` and ``If-None-Match``: each a timestamp, ``*`` or None."""
         headers = {
             name: self._request.headers[name]
             for name in ("If-Match", "If-None-Match")
@@ -150,7 +194,7 @@ class RecordContext(RouteFactory):
 
     @property
     def is_default_bucket(self) -> bool:
-        """Whether it is the personal bucket of whoever asks."""
+        """Whether the bucket is the user's personal one, and the client called it ``default``."""
         return self._request.bound_data.get(DEFAULT_BUCKET) == self.ref.bucket
 
     @property
@@ -162,14 +206,24 @@ class RecordContext(RouteFactory):
         return True
 
     def _check_id(self) -> None:
-        generators = self._request.registry.id_generators
-        if not generators.get("record", generators[""]).match(self.ref.record):
+        if not self._is_id("record", self.ref.record):
             raise_invalid(self._request, location="path", description="Invalid object id")
+
+    def _check_parent_ids(self) -> None:
+        ref, request = self.ref, self._request
+        # In Kinto, the default bucket creates the collection before it looks at the record.
+        if self.is_default_bucket and not self._is_id("collection", ref.collection):
+            raise_invalid(request, location="path", description="Invalid collection id")
+        raise_404_if_invalid_id(request, "bucket", ref.bucket)
+        raise_404_if_invalid_id(request, "collection", ref.collection)
+
+    def _is_id(self, resource_name: str, object_id: str) -> bool:
+        generators = self._request.registry.id_generators
+        return bool(generators.get(resource_name, generators[""]).match(object_id))
 
     def _check_collection(self) -> None:
         ref, request = self.ref, self._request
-        raise_404_if_invalid_id(request, "bucket", ref.bucket)
-        raise_404_if_invalid_id(request, "collection", ref.collection)
+        self._check_parent_ids()
         try:
             read_collection(request, ref.bucket, ref.collection)
         except httpexceptions.HTTPNotFound:
@@ -178,8 +232,8 @@ class RecordContext(RouteFactory):
             self._bucket_to_create = not self._bucket_exists
 
     def _require(self, method: str) -> None:
-        creates = method == "POST" and (
-            # As Kinto has it for safe creations (Kinto/kinto#792).
+        creates = method != "DELETE" and (
+            # Kinto treats this header as a creation, even if the record exists (Kinto/kinto#792).
             self.current_object is None or self._request.headers.get("If-None-Match") == "*"
         )
         if creates:
@@ -190,11 +244,21 @@ class RecordContext(RouteFactory):
             self.permission_object_id = self.ref.uri
 
 
-def read_collection(request: Request, bucket: str, collection: str) -> None:
-    """Look for it, and leave it where Kinto looks for what was read in this transaction; but in
-    a batch, where it may be deleted, and created again.
+def storable_id(object_id: str) -> str:
+    """Return an id of a URL without NUL, which PostgreSQL cannot store or look up. The character in
+    its place is in no id either, so that Kinto does not find such an object.
 
-    :raises HTTPNotFound: there is no such collection.
+    >>> storable_id("a"), storable_id("a\\0")
+    ('a', 'a�')
+    """
+    return object_id.replace("\0", "\ufffd")
+
+
+def read_collection(request: Request, bucket: str, collection: str) -> None:
+    """Check that the collection exists, and remember it in ``bound_data``, so that Kinto does not
+    read it again. In a batch it is not remembered, because other operations may delete it.
+
+    :raises HTTPNotFound: if the collection does not exist.
     """
     parent = f"/buckets/{bucket}"
     found = object_exists_or_404(request, "collection", collection, parent)

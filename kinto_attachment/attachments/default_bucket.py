@@ -1,9 +1,10 @@
-"""The ``default`` bucket, an alias for the personal bucket of whoever asks.
+"""The ``default`` bucket: an alias for the user's personal bucket.
 
-Kinto's plugin for it takes every URL below ``/buckets/default/``, reads the whole body, and
-creates bucket and collection before anything is known of the request. So attachments get a view of
-their own on its route: same alias, same creation on demand, but the body is passed on unread and
-the creation happens in the transaction that writes the record.
+Kinto's plugin for this bucket handles every URL below ``/buckets/default/``. It reads the whole
+body, and it creates the bucket and the collection before it knows whether the request is valid.
+Attachments therefore have a view of their own on the same route. This view resolves the same alias,
+but it passes the body on unread. The bucket and the collection are created on demand as well, but
+in the transaction that writes the record.
 """
 
 from kinto.core.utils import instance_uri
@@ -25,45 +26,51 @@ ALIAS = "/buckets/default/"
 
 
 def is_enabled(config: Configurator) -> bool:
+    """Return whether the server includes Kinto's plugin for the default bucket."""
     return PLUGIN in aslist(config.get_settings().get("includes", ""))
 
 
 def install(config: Configurator) -> None:
-    """Take over the attachments below the alias."""
+    """Route the attachments below the alias to :func:`default_bucket_attachment`."""
     config.add_view(
         default_bucket_attachment,
         route_name="default_bucket_collection",
-        path_info=rf"^/v\d+{ALIAS}collections/[^/]+/records/[^/]+/attachment(/[^/]+)?$",
+        path_info=rf"^/v\d+{ALIAS}collections/[^/]*/records/[^/]*/attachment(/[^/]*)?$",
         permission=NO_PERMISSION_REQUIRED,
     )
 
 
 def default_bucket_attachment(request: Request) -> Response:
-    """The same request, to the real bucket."""
+    """Return the response to the same request on the user's personal bucket.
+
+    :raises HTTPForbidden: if the client is not authenticated.
+    """
     if request.method == "OPTIONS":
-        bucket_id = "unknown"  # preflights carry no user, and need none
+        bucket_id = "unknown"  # a CORS preflight has no user, and no bucket is needed for it
     elif request.authenticated_userid is None:
         raise httpexceptions.HTTPForbidden()
     else:
         bucket_id = request.default_bucket_id
         request.bound_data[DEFAULT_BUCKET] = bucket_id
-    # What WebOb keeps in there belongs to this request, all else to the server.
+    # The ``webob.`` keys hold what WebOb has cached for this request. The subrequest has its own.
     environ = {key: value for key, value in request.environ.items() if key[:6] != "webob."}
-    environ["PATH_INFO"] = request.path_info.replace(ALIAS, f"/buckets/{bucket_id}/", 1)
+    # Not request.path_info, which is decoded already.
+    environ["PATH_INFO"] = environ["PATH_INFO"].replace(ALIAS, f"/buckets/{bucket_id}/", 1)
     subrequest = Request(environ)
     subrequest.registry = request.registry
     subrequest.parent = request
     try:
         return request.invoke_subrequest(subrequest)
     finally:
-        # The body is read: nobody is to try again.
+        # The subrequest has read the body and put an empty one in its place. Code that runs after
+        # this view must find the empty one, too.
         for name in ("wsgi.input", "CONTENT_LENGTH"):
             if name in environ:
                 request.environ[name] = environ[name]
 
 
 def create_parents(request: Request, ref: RecordRef) -> None:
-    """Create the bucket and the collection of the record, where they are missing."""
+    """Create the bucket and the collection of the record, if they do not exist."""
     bucket_uri = instance_uri(request, "bucket", id=ref.bucket)
     resource_create_object(request, Bucket, bucket_uri)
     collection_uri = instance_uri(request, "collection", bucket_id=ref.bucket, id=ref.collection)

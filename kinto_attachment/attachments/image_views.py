@@ -19,6 +19,7 @@ from ..images.formats.header import ImageHeader
 from ..images.plan import Output, Plan, Size, Trim
 from ..images.service import ImageService
 from ..plugin import plugin_of
+from ..remote.origin import is_public
 from ..rows.variants import Variant
 from ..transactions.request import is_in_batch, outside_transaction, release_connection
 from . import records
@@ -155,12 +156,14 @@ def _serve_variant(
 
     def make() -> Variant:
         return outside_transaction(
-            request, lambda: images.make(request.tm, blob, header, plan, output)
+            request,
+            lambda: images.make(request.tm, blob, header, plan, output, _address_of(request)),
         )
 
     def send(variant: Variant) -> Response:
         if plugin.settings["download"] == "redirect":
-            # The storage would answer the client, and we would never learn that it is gone.
+            # With a redirect, the storage answers the client directly, so this server would not
+            # notice that the variant is missing.
             plugin.storage.stat(variant.key)
         return _send(request, _download(filename, variant, output, wanted))
 
@@ -187,6 +190,18 @@ def _download(filename: str, variant: Variant, output: Output, wanted: _Wanted) 
     seconds = max(variant.modified // 1000, wanted.since)
     # Several variants may have been here within that second.
     return Download(variant.blob, name, seconds, wanted.cut.cache_control, dated=False)
+
+
+def _address_of(request: Request) -> str:
+    """Return the address of the client. A proxy on this host or in its network says which client it
+    speaks for; what clients on the public Internet say does not count."""
+    address = request.remote_addr or ""
+    named = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+    try:
+        is_proxy = not is_public(address)
+    except ValueError:
+        is_proxy = True  # a socket in the file system has no address
+    return named if named and is_proxy else address
 
 
 def _format(request: Request) -> str | None:

@@ -4,7 +4,7 @@ Kinto announces changes by events, at the end of a request and within its transa
 says what was meant: when a batch runs into a conflict, its earlier operations are rolled back
 although their events come. The listeners therefore look at what is in the storage now.
 
-The way of a deletion::
+The steps of a deletion::
 
     link removed, release written -> commit -> bytes deleted -> release dropped
 """
@@ -24,6 +24,7 @@ from pyramid.request import Request
 
 from ..errors import ReplacedMeanwhile
 from ..files.blob import ATTRIBUTE, Attachment
+from ..files.key import is_key
 from ..files.ref import RecordRef
 from ..legacy.adoption import LEFT_BEHIND
 from ..plugin import plugin_of
@@ -132,13 +133,17 @@ def on_flush_requested(event: ContextFound) -> None:
     request.add_finished_callback(lambda request: keys.close())
     for rule, key in _all_keys(request):
         keys.write(f"{rule.value} {key}\n".encode())
-    request.bound_data["attachment.flushed"] = keys
+    plugin = plugin_of(request)
+    request.bound_data["attachment.flushed"] = keys, plugin.rows.identities.get()
 
 
 def on_server_flushed(event: ServerFlushed) -> None:
-    """Release all keys that were remembered."""
+    """Release all keys that were remembered. The database keeps its identity: its storage is still
+    its own."""
     files = file_transaction(event.request)
-    keys: BinaryIO = event.request.bound_data["attachment.flushed"]
+    keys: BinaryIO
+    keys, identity = event.request.bound_data["attachment.flushed"]
+    plugin_of(event.request).rows.identities.save(identity)
     keys.seek(0)
     while lines := list(islice(keys, PAGE)):
         split = [line.decode().rstrip("\n").partition(" ") for line in lines]
@@ -208,7 +213,8 @@ def _release_legacy(request: Request, keep_old: bool, *where: str | None) -> Non
     legacy = plugin_of(request).legacy
     if legacy.remain():
         gone = [found.key for found in legacy.adopt(*where) if found.kind == LEFT_BEHIND]
-        file_transaction(request).release([(key, True) for key in gone if key], keep_old)
+        keys = [(key, True) for key in gone if is_key(key)]
+        file_transaction(request).release(keys, keep_old)
 
 
 def _release(request: Request, lost: Lost) -> None:
@@ -243,8 +249,9 @@ def _with_attachment(request: Request, refs: Iterable[RecordRef]) -> set[RecordR
 
 
 def _check_nothing_is_lost(request: Request, written: list[RecordRef]) -> None:
-    """Refuse a write that read the record before its first upload and waited for it: it would
-    silently take the attachment off.
+    """Handle a write that read the record before its first upload and was stored after that upload,
+    which has silently removed the attachment. Refuse the write or, if Kinto's storage cannot roll
+    back, release the file.
 
     :param written: records that had no attachment, and have none.
     :raises ReplacedMeanwhile: if one of them still has a file.

@@ -1,12 +1,14 @@
-"""Kinto's model of records, for a request that writes one of them: it asks nothing in vain.
+"""Kinto's model of records, without the SQL statements that an upload does not need.
 
-For each write of an object Kinto makes its resource two times, and a model for each. Each asks
-for the timestamp of the collection, which only lists show; so does the event afterwards, when the
-write has just made it. An object that is not there is looked for three times, and its permissions
-are read again for an answer that no client sees. All that were 10 of 21 statements of an upload.
+To write one object, Kinto creates its resource twice, each time with a model of its own. Both read
+the timestamp of the collection, which is needed for lists only. The event after the write reads it
+again, although the write has just determined it. An object that does not exist is looked up three
+times, and the permissions of a written object are read back for a response that no client sees.
+These were 10 of the 21 statements of an upload.
 
-A resource may have another model (``default_model``), but there is no way to say so for one
-request: :func:`install` makes it so, once in a process. All other requests have Kinto's own.
+Kinto lets a resource class choose its model (``default_model``), but not for a single request.
+:func:`install` therefore replaces that attribute, once in a process. Only the requests that were
+passed to :func:`write_one` get the model of this module; all others get Kinto's own.
 """
 
 from collections.abc import Callable
@@ -29,13 +31,16 @@ Row = dict[str, Any]
 
 @dataclass
 class Write:
-    """One write of one record, by a request whose answer is not sent.
+    """One write of one record, by a subrequest whose response is not sent to the client.
 
-    :param missing: the record is not there; creating it finds out whether that is still so.
-    :param refuses_second: the storage raises ``UnicityError`` for an id that is there, even if
-        it is not told to look.
-    :ivar old: the record as it was found; None if it was not.
-    :ivar new: the record as it is written; None until then, and if it is not.
+    :param ref: the record.
+    :param missing: whether the record did not exist when it was read last. It is not looked up
+        again: creating it fails if another request has created it since.
+    :param refuses_second: whether the storage raises ``UnicityError`` for an id that exists, even
+        if it was not asked to look it up first.
+    :ivar old: the record before the write; None if it was not read.
+    :ivar new: the record as it is written; None before the write, and after a write that failed
+    because the id exists.
     """
 
     ref: RecordRef
@@ -45,17 +50,21 @@ class Write:
     new: Row | None = None
 
     def is_of(self, object_id: Any, parent_id: str) -> bool:
+        """Return whether the object is the record that is written."""
         return (object_id, parent_id) == (self.ref.record, self.ref.collection_uri)
 
 
 def write_one(request: Request, write: Write) -> None:
-    """From here on that request is one that does this write."""
+    """Give the request the model of this module, for one write.
+
+    :param request: a subrequest that has not been invoked yet.
+    """
     setattr(request, _WRITE, write)
 
 
 class RecordModel(Model):
-    """For all that Kinto does for the request. There are two of them: Kinto makes the first one
-    before it knows the user."""
+    """The model of records for one request. The request has two of them, which share the write,
+    because Kinto creates its resource twice."""
 
     def __init__(self, write: Write, **kwargs: Any):
         super().__init__(**kwargs)
@@ -64,26 +73,38 @@ class RecordModel(Model):
         self._is_writing = False
 
     def timestamp(self, parent_id: str | None = None) -> int:
+        """Return the timestamp of the collection, from memory if the write has determined it."""
         if self._timestamp is None or parent_id not in (None, self.parent_id):
             return super().timestamp(parent_id)
         return self._timestamp
 
     def get_object(self, object_id: str, parent_id: str | None = None) -> Row:
+        """Return the object; do not look up the record if it is known to be missing.
+
+        :raises ObjectNotFoundError: if the object does not exist.
+        """
         if not self._write.is_of(object_id, parent_id or self.parent_id):
             return super().get_object(object_id, parent_id)
         if self._write.missing:
             raise ObjectNotFoundError(object_id)
         found = super().get_object(object_id, parent_id)
-        self._write.old = deepcopy(found)  # changes are made in place
+        self._write.old = deepcopy(found)  # Kinto changes the record in place
         del self._write.old[self.permissions_field]
         return found
 
     def create_object(self, obj: Row, parent_id: str | None = None) -> Row:
+        """Create the object and return it; do not look for the record first if it is known to be
+        missing.
+
+        :raises UnicityError: if an object of this id exists.
+        """
         object_id, id_generator = obj.get(self.id_field), self.id_generator
         if not self._write.is_of(object_id, parent_id or self.parent_id):
             return super().create_object(obj, parent_id)
         if self._write.missing and self._write.refuses_second:
-            del obj[self.id_field]  # Kinto looks for what has an id, though the INSERT does too
+            # Kinto looks up an object that is given with its id, although the INSERT would fail
+            # anyway. An id from the generator is not looked up.
+            del obj[self.id_field]
             self.id_generator = lambda: object_id
         try:
             return self._written(super().create_object, obj, parent_id)
@@ -91,15 +112,18 @@ class RecordModel(Model):
             self.id_generator = id_generator
 
     def update_object(self, obj: Row, parent_id: str | None = None) -> Row:
+        """Store the object and return it."""
         if not self._write.is_of(obj.get(self.id_field), parent_id or self.parent_id):
             return super().update_object(obj, parent_id)
         return self._written(super().update_object, obj, parent_id)
 
     def _written(self, call: Callable[..., Row], obj: Row, parent_id: str | None) -> Row:
-        # What the storage makes is the latest of the collection; what a client says may not be.
-        is_made = self.modified_field not in obj
-        if not is_made:
-            super().timestamp()  # a collection has one before its first record, as Kinto has it
+        """Store the record with one of Kinto's methods, and remember what the write determines."""
+        # A date that the storage sets is the latest of the collection, and thus its timestamp. A
+        # date that the client sends may be older than others.
+        is_dated_by_storage = self.modified_field not in obj
+        if not is_dated_by_storage:
+            super().timestamp()  # as in Kinto, a collection has one before its first record
         self._is_writing, self._write.new = True, dict(obj)
         try:
             written = call(obj, parent_id)
@@ -109,18 +133,20 @@ class RecordModel(Model):
         finally:
             self._is_writing = False
         self._write.missing = False
-        if is_made:
+        if is_dated_by_storage:
             self._timestamp = written[self.modified_field]
         return written
 
     def _annotate(self, obj: Row, perm_object_id: str) -> Row:
         if not self._is_writing:
             return super()._annotate(obj, perm_object_id)
-        return {**obj, self.permissions_field: {}}  # as for who may not see them
+        # No client sees this response. Kinto shows no permissions to readers either.
+        return {**obj, self.permissions_field: {}}
 
 
 class _DefaultModel:
-    """What makes the model of a resource: Kinto's class, or ours for the write of its request."""
+    """The attribute ``default_model`` of Kinto's resource. It is Kinto's model, or ours if the
+    request was passed to :func:`write_one`."""
 
     def __get__(self, resource: Record | None, owner: type | None = None) -> Callable[..., Model]:
         write = getattr(resource.request, _WRITE, None) if resource else None
@@ -128,27 +154,30 @@ class _DefaultModel:
 
 
 class _Timestamp:
-    """Of the collection, as Kinto asks for it; but not as soon as the resource is made, if that
-    is all that is done with it.
+    """The attribute ``timestamp`` of Kinto's resource, read on demand.
 
-    :param ask: Kinto's own.
+    Kinto's ``Resource.__init__`` reads the attribute, which costs a statement. With our model, that
+    first access returns None, and only a later one asks the storage.
+
+    :param read: Kinto's own function, which takes the resource.
     """
 
-    def __init__(self, ask: Callable[[Record], int]):
-        self._ask = ask
+    def __init__(self, read: Callable[[Record], int]):
+        self._read = read
 
     def __get__(self, resource: Record | None, owner: type | None = None) -> Any:
         if resource is None:
             return self
         model = resource.model
         if isinstance(model, RecordModel) and model.get_permission_object_id is None:
-            return None  # its ``__init__`` is not over
-        resource.timestamp = timestamp = self._ask(resource)
+            return None  # ``Resource.__init__``, which is still running, sets it at its end
+        resource.timestamp = timestamp = self._read(resource)
         return timestamp
 
 
 def install() -> None:
-    """Have Kinto's record resource use it where :func:`write_one` said so; again does nothing."""
+    """Let Kinto's resource of records use this module's model where :func:`write_one` asks for it.
+    Idempotent."""
     if Record.__dict__.get("default_model") is None and Record.default_model is Model:
         Record.default_model = _DefaultModel()
         Record.timestamp = _Timestamp(Record.timestamp.wrapped)

@@ -11,6 +11,7 @@ from kinto.core.errors import http_error
 from kinto.core.storage import Filter
 from kinto.core.storage.exceptions import ObjectNotFoundError, UnicityError
 from kinto.core.utils import COMPARISON, build_request
+from kinto.core.views.errors import authorization_required
 from pyramid import httpexceptions
 from pyramid.request import Request
 from pyramid.response import Response
@@ -116,10 +117,15 @@ def invoke(request: Request, subrequest: Request) -> Response:
 
     :raises HTTPException: for every refusal, because a returned one would be committed.
     """
-    response = request.invoke_subrequest(subrequest, use_tweens=False)
+    try:
+        response = request.invoke_subrequest(subrequest, use_tweens=False)
+    except httpexceptions.HTTPForbidden as error:
+        # Kinto tells a 401 from a 403 by the request. Since this one began, its user may have got
+        # another password.
+        response = authorization_required(error, subrequest)
     if response.status_code >= 400:
         error = http_error(httpexceptions.status_map[response.status_code](), **response.json)
-        for name in ("ETag", "Last-Modified", "Retry-After"):
+        for name in ("ETag", "Last-Modified", "Retry-After", "WWW-Authenticate"):
             if name in response.headers:
                 error.headers[name] = response.headers[name]
         raise error
@@ -220,8 +226,8 @@ def find_key(plugin: Plugin, attachment: dict[str, Any]) -> str:
 
 
 def undo_by_hand(request: Request, write: Write) -> None:
-    """Undo the write when the transaction fails, on a Kinto storage that does not roll back; but
-    not if another request has attached a file since."""
+    """On a Kinto storage that does not roll back, arrange for the write to be undone if the
+    transaction fails, unless another request has attached a file by then."""
     registry, ref = request.registry, write.ref
     if plugin_of(request).rows.rolls_back:
         return

@@ -1,4 +1,16 @@
-"""POST, GET and DELETE ``{record}/attachment``."""
+"""``POST``, ``GET`` and ``DELETE {record}/attachment``.
+
+**How an upload is repeated after a conflict.** The database may refuse what a request writes
+because another request wrote at the same moment. The tween of
+:mod:`kinto_attachment.transactions.retry` then runs the view again, in a new transaction. The body
+cannot be read a second time, so a view that takes one works in two halves. The first half reads the
+body, stores its bytes, remembers the result in ``request.bound_data`` under the module's
+``STORED``, and calls ``allow_retry``. The second half writes rows only. A repeated view finds the
+result under ``STORED`` and skips the first half. The stored bytes are carried over to the new
+transaction, and are removed if the request fails in the end. Until ``allow_retry`` is called,
+nothing is repeated and the client gets the error. This module, ``library/views.py`` and
+``media/views.py`` follow this protocol.
+"""
 
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,7 +38,7 @@ from .rules import rules_for
 from .upload import receive_form, store
 
 STORED = "attachment.stored"
-"""In ``bound_data``: what became of the body, for when the request is repeated."""
+"""With the record, the key in ``bound_data`` of the :class:`StoredForm` for a repeated request."""
 
 PATH = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"
 
@@ -47,7 +59,7 @@ attachment = Service(
     response_schemas=DOWNLOAD,
 )
 def download(request: Request) -> Response:
-    """Serve the bytes, whole or in ranges, to clients that may read the record."""
+    """Serve the file, whole or in ranges, to clients that may read the record."""
     context: RecordContext = request.context
     if is_in_batch(request):
         raise NotInBatch()
@@ -59,32 +71,33 @@ def download(request: Request) -> Response:
     tags=["Attachments"],
     operation_id="attach",
     response_schemas={
-        "200": AttachedSchema(description="Attached to a record that was there."),
-        "201": AttachedSchema(description="Attached to a new record."),
+        "200": AttachedSchema(description="The file was attached to an existing record."),
+        "201": AttachedSchema(description="The file was attached to a new record."),
         **ERRORS,
     },
 )
 def upload(request: Request) -> dict[str, Any]:
-    """Attach the file of a multipart form: field ``attachment``, with optional JSON objects
-    ``data`` and ``permissions`` for the record."""
+    """Attach the file of a multipart form to the record. The file is the field ``attachment``; the
+    optional fields ``data`` and ``permissions`` are JSON objects for the record."""
     context: RecordContext = request.context
     policy = plugin_of(request).settings.policy(context.ref.bucket, context.ref.collection)
     context.check_preconditions()
     if context.current_object is not None:
         rules_for(request, context.ref).check_removable(context.ref)
-    # When the request is repeated, the bytes are stored already.
+    # A repeated request finds that its file is stored already.
     stored = request.bound_data.get((STORED, context.ref)) or _receive(request, context, policy)
     if context.is_default_bucket:
         create_parents(request, context.ref)
-    response = records.attach(
-        request,
-        stored.link,
-        stored.attachment,
-        data=stored.data,
-        permissions=stored.permissions,
-        exists=context.current_object is not None,
-        keep_old=policy.keep_old_files,
-    )
+    with context.held():
+        response = records.attach(
+            request,
+            stored.link,
+            stored.attachment,
+            data=stored.data,
+            permissions=stored.permissions,
+            exists=context.current_object is not None,
+            keep_old=policy.keep_old_files,
+        )
     _describe_record(request, request.response, response)
     request.response.status = response.status
     return stored.attachment.to_json()
@@ -94,27 +107,33 @@ def upload(request: Request) -> dict[str, Any]:
     permission=DYNAMIC,
     tags=["Attachments"],
     operation_id="detach",
-    response_schemas={"204": NothingSchema(description="The file is gone."), **ERRORS},
+    response_schemas={"204": NothingSchema(description="The file was removed."), **ERRORS},
 )
 def remove(request: Request) -> Response:
-    """Remove the file from the record, which stays."""
+    """Remove the file and the attribute from the record. The record stays."""
     context: RecordContext = request.context
     if context.current_object is None:
         raise context.not_found()
-    context.check_preconditions()
-    if context.current_object.get(ATTRIBUTE) is None:
-        raise context.not_found()
-    rules_for(request, context.ref).check_removable(context.ref)
     allow_retry(request)
     response = NoContent()
-    _describe_record(request, response, records.detach(request, context.ref))
+    with context.held():
+        if (context.current_object or {}).get(ATTRIBUTE) is None:
+            raise context.not_found()
+        rules_for(request, context.ref).check_removable(context.ref)
+        _describe_record(request, response, records.detach(request, context.ref))
     del response.headers["Location"]
     return response
 
 
 @dataclass(frozen=True)
 class StoredForm:
-    """A form that was read and checked, and whose file is stored."""
+    """A form that was read and checked, and whose file is stored.
+
+    :param link: gives the stored file to the record.
+    :param attachment: the value of the record's attribute.
+    :param data: further attributes of the record; None if there are none.
+    :param permissions: the permissions of the record; None if the client sent none.
+    """
 
     link: Link
     attachment: Attachment
@@ -123,7 +142,7 @@ class StoredForm:
 
 
 def _receive(request: Request, context: RecordContext, policy: Policy) -> StoredForm:
-    """Read the body of the request, and store its file."""
+    """Read the form, store its file, and remember the result for a repeated request."""
     form = receive_form(request, context.body, policy)
     with closing(form.file):
         data, permissions = form.json_object("data"), form.json_object("permissions")
@@ -141,7 +160,8 @@ def _serve(request: Request, context: RecordContext, record: dict[str, Any]) -> 
     if found is None:
         raise context.not_found()
     attachment, blob, modified = found
-    # Only a client that resumes by a date makes this look necessary; an entity tag does not.
+    # The links are read only for a client that resumes a download by date. With an entity tag,
+    # ``dated`` makes no difference.
     by_date = '"' not in request.headers.get("If-Range", '"')
     dated = not by_date or plugin_of(request).rows.links.is_first(context.ref)
     release_connection(request)
@@ -160,7 +180,8 @@ def _serve(request: Request, context: RecordContext, record: dict[str, Any]) -> 
 
 
 def cache_control(request: Request) -> str:
-    """Return the header that Kinto gives the record, but let caches keep the file and ask again."""
+    """Return the ``Cache-Control`` that Kinto sends with the record, except that caches may keep
+    the file and revalidate it."""
     if request.prefixed_userid is not None:
         return "private, no-cache"
     seconds = request.registry.settings.get("record_cache_expires_seconds")
@@ -168,7 +189,10 @@ def cache_control(request: Request) -> str:
 
 
 def _describe_record(request: Request, response: Response, written: Response) -> None:
-    """Set the headers that tell the new version of the record."""
+    """Set the headers that identify the record and its new version.
+
+    :param written: Kinto's response to the write.
+    """
     for name in ("ETag", "Last-Modified"):
         response.headers[name] = written.headers[name]
     response.headers["Location"] = request.route_url("record-object", **request.matchdict)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any, BinaryIO
 
@@ -15,6 +16,10 @@ ATTRIBUTE = "attachment"
 
 CHUNK = 256 * 1024
 """Bytes per read or write. 16 KiB costs 1.7 times the CPU; more only costs memory."""
+
+MAX_UPLOAD_TIME = timedelta(hours=1)
+"""What is younger may belong to an upload that is in progress: no upload takes longer from the last
+byte that it receives to the commit of its record."""
 
 # SHA-256, lowercase hex.
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -163,10 +168,12 @@ class Attachment:
 
         :raises ValueError: if neither this plugin nor an earlier one can have written the value.
         """
-        try:
-            given = {name: kind(value[name]) for name, kind in cls.__annotations__.items()}
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not an attachment: {error}") from error
+        if not isinstance(value, dict):
+            raise ValueError("not an attachment: not an object")
+        given = {name: value.get(name) for name in cls.__annotations__}
+        for name, kind in cls.__annotations__.items():
+            if type(given[name]) is not kind:
+                raise ValueError(f"not an attachment: {name} is not of the type {kind.__name__}")
         if not is_digest(given["hash"]) or given["size"] < 0:
             raise ValueError("not an attachment: hash or size is malformed")
         return cls(**given)

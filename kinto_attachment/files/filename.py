@@ -10,6 +10,11 @@ MAX_FILENAME = 255
 """Characters of a filename: as many as the file systems allow on which it will be saved."""
 
 
+# The characters with the Unicode property Bidi_Control. They change the order in which others are
+# shown, so that the name of a program may look like that of an image.
+_BIDI_CONTROLS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
 def accept_filename(filename: str | None) -> str:
     """Return the filename of a form part in its normal form.
 
@@ -63,14 +68,14 @@ def safe_filename(filename: str) -> str:
 
 
 def content_disposition(filename: str, inline: bool) -> str:
-    """Return the value of ``Content-Disposition`` (RFC 6266).
+    """Return the value of ``Content-Disposition`` (RFC 6266), without bidirectional controls.
 
     :param inline: whether browsers may show the file instead of saving it.
 
     >>> content_disposition("写真.png", inline=True)
     'inline; filename="file.png"; filename*=UTF-8\\'\\'%E5%86%99%E7%9C%9F.png'
     """
-    filename = filename[:MAX_FILENAME]
+    filename = _BIDI_CONTROLS.sub("", filename)[:MAX_FILENAME] or "file"
     value = f'{"inline" if inline else "attachment"}; filename="{safe_filename(filename)}"'
     if safe_filename(filename) != filename:
         value += f"; filename*=UTF-8''{quote(filename, safe='', errors='replace')}"

@@ -3,6 +3,7 @@
 import re
 import string
 from collections.abc import Iterator
+from typing import Any
 from uuid import uuid4
 
 from ..errors import KeyRefused, SettingError
@@ -14,6 +15,17 @@ MAX_KEY = 1024
 
 HEARTBEAT = "__heartbeat__"
 """The folder of the objects with which the heartbeat tries a storage."""
+
+MARKER = "__kinto-attachment__/storage.json"
+"""The object that says which database a storage belongs to."""
+
+_MARKERS = f"/{MARKER}"
+
+RESERVED = frozenset(
+    {"private", "_media", "_media-pending", "_variants", HEARTBEAT, MARKER.partition("/")[0]}
+)
+"""The first segments of keys that this plugin makes for itself. A file of that name, in the place
+of the folder, would block the media store, resized images or all uploads."""
 
 # What placeholders can become. The others become anything but a slash.
 _VALUES = {
@@ -49,6 +61,28 @@ def check_key(key: str) -> str:
     return key
 
 
+def is_key(text: Any) -> bool:
+    """Return whether that is a key, as :func:`check_key` accepts it.
+
+    >>> is_key("a/b.txt"), is_key("a/../b.txt"), is_key(["a"])
+    (True, False, False)
+    """
+    try:
+        return isinstance(text, str) and bool(check_key(text))
+    except KeyRefused:
+        return False
+
+
+def marked_folder(key: str) -> str | None:
+    """If the key is that of a marker in a folder, return the folder with its slash, because another
+    database owns it. Otherwise return None.
+
+    >>> marked_folder("staging/__kinto-attachment__/storage.json"), marked_folder("a.png")
+    ('staging/', None)
+    """
+    return key.removesuffix(MARKER) if key.endswith(_MARKERS) else None
+
+
 def key_suffixes(location: str) -> list[str]:
     """Return every suffix of a location that can be its key, the longest first.
 
@@ -66,6 +100,8 @@ class KeyTemplate:
     :param pattern: the name below it, of ``{uuid}``, ``{hash}``, ``{filename}``,
         ``{extension}`` (with its dot), ``{record_id}``, ``{bucket_id}``, ``{collection_id}``, and
         ``{shard}``, the first two digits of the hash: a folder of many files has 256 of its own.
+    :param is_own: whether the plugin makes these keys for itself, so that they may begin with a
+        :data:`RESERVED` segment.
     :raises SettingError: if there is another placeholder, or if the path leaves the root.
 
     >>> from kinto_attachment.files.ref import RecordRef
@@ -77,7 +113,7 @@ class KeyTemplate:
     FOLDER = frozenset({"bucket_id", "collection_id"})
     PATTERN = FOLDER | {"record_id", "uuid", "hash", "shard", "filename", "extension"}
 
-    def __init__(self, folder: str, pattern: str):
+    def __init__(self, folder: str, pattern: str, is_own: bool = False):
         folder = folder.strip("/")
         _check_template("folder", folder, self.FOLDER)
         _check_template("filename_pattern", pattern, self.PATTERN)
@@ -86,6 +122,7 @@ class KeyTemplate:
         if folder:
             pattern = f"{folder}/{pattern}"
         self.text = pattern
+        self._is_own = is_own
         fields = set(_placeholders(pattern))
         self.unique = "uuid" in fields
         """Whether every key is used once only."""
@@ -113,7 +150,8 @@ class KeyTemplate:
 
     def keys(self, ref: Ref, filename: str, digest: str) -> Iterator[str]:
         """Yield the wanted key, then endless alternatives for when it is taken: ``a.jpg``,
-        ``a-1f0c33d2.jpg``..."""
+        ``a-1f0c33d2.jpg``... If a key would begin with a reserved segment, that gets a ``~``:
+        ``private`` becomes ``private~``."""
         extension = extension_of(filename)
         values = {
             **dict(zip(("bucket_id", "collection_id", "record_id"), ref.path, strict=True)),
@@ -122,12 +160,27 @@ class KeyTemplate:
             "extension": f".{extension}" if extension else "",
             "filename": safe_filename(filename),
         }
-        yield check_key(self.text.format_map({**values, "uuid": str(uuid4())}))
+        yield check_key(self._fill(values))
         while True:
-            key = self.text.format_map({**values, "uuid": str(uuid4())})
+            key = self._fill(values)
             folder, slash, name = key.rpartition("/")
             stem, dot, extension = name.partition(".")
             yield check_key(f"{folder}{slash}{stem}-{uuid4().hex[:8]}{dot}{extension}")
+
+    def _fill(self, values: dict[str, str]) -> str:
+        key = self.text.format_map({**values, "uuid": str(uuid4())})
+        first, slash, rest = key.partition("/")
+        return f"{first}~{slash}{rest}" if is_reserved(first) and not self._is_own else key
+
+
+def is_reserved(segment: str) -> bool:
+    """Return whether this plugin uses the first segment of a key for itself. Upper and lower case
+    are one to some file systems.
+
+    >>> is_reserved("Private"), is_reserved("private.txt")
+    (True, False)
+    """
+    return segment.lower() in RESERVED
 
 
 def _placeholders(template: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""References: who owns a blob. A record, an entry of the media store, or an upload to the media
+"""References: the owner of a blob. A record, an entry of the media store, or an upload to the media
 library that no object describes yet."""
 
 import re
@@ -79,7 +79,7 @@ class MediaRef:
 
     @property
     def path(self) -> tuple[str, str, str]:
-        """As that of a record; no bucket can have such an id."""
+        """Three names, as those of a record. The first cannot be the id of a bucket."""
         return ("~media~", self.owner, self.digest)
 
     @property

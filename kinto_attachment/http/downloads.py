@@ -1,7 +1,8 @@
-"""Bytes on their way out: what every door answers with.
+"""Downloads: the responses with which every door serves a file.
 
-RFC 9110 says what a ``GET`` may ask (sections 13 and 14), RFC 9530 how the answer tells its digest.
-Nothing here knows whose bytes they are, nor who may have them.
+RFC 9110 defines what a ``GET`` may ask for (preconditions in section 13, ranges in section 14), and
+RFC 9530 how the response states the hash of the file. Views check permissions before they call this
+module.
 """
 
 import logging
@@ -25,28 +26,32 @@ from ..files.mimetype import is_shown, served_type
 from ..plugin import plugin_of
 from ..storage import IStorage
 from ..storage.staged import sign
-from .ranges import Range, read_ranges
+from .ranges import Range, is_plain, read_ranges
+from .responses import NO_STORE
 
 logger = logging.getLogger(__name__)
 
 SAFE = {
     "X-Content-Type-Options": "nosniff",
-    # An origin of its own, without scripts; pictures made of markup may have their style.
+    # The sandbox gives the file an origin of its own and runs no scripts. Inline styles are allowed
+    # because SVG images need them.
     "Content-Security-Policy": "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; "
     "sandbox",
 }
-"""Headers of all that strangers uploaded: it is shown at most, and nothing in it runs."""
+"""Headers of all files. Any client may have uploaded them, so browsers may show them but must not
+run any code in them."""
 
 
 @dataclass(frozen=True)
 class Download:
-    """One file, as it is answered.
+    """One file, as it is served.
 
-    :param filename: to save it as.
-    :param modified: since when it is this file, in seconds since 1970.
-    :param cache_control: the header.
-    :param saved: whether browsers are to save it, even if they could show it.
-    :param dated: whether no other file was here in that second: then its date is a strong
+    :param blob: the bytes of the file.
+    :param filename: the name under which browsers save the file.
+    :param modified: since when this file is at this URL, in seconds since 1970.
+    :param cache_control: the value of ``Cache-Control``.
+    :param saved: whether browsers are to save the file, even if they could show it.
+    :param dated: whether no other file was at this URL in that second. Then its date is a strong
         validator (RFC 9110, section 8.8.2.2).
     """
 
@@ -59,19 +64,22 @@ class Download:
 
     @property
     def etag(self) -> str:
+        """The value of ``ETag``."""
         return f'"{self.blob.digest}"'
 
     @property
     def disposition(self) -> str:
+        """The value of ``Content-Disposition``."""
         return content_disposition(self.filename, is_shown(self.blob.mimetype) and not self.saved)
 
     @property
     def mimetype(self) -> str:
+        """The value of ``Content-Type``."""
         return served_type(self.blob.mimetype)
 
     @property
     def validators(self) -> dict[str, str]:
-        """Headers of every answer, those without the bytes too."""
+        """The headers that identify the file, even in a response without any of its bytes."""
         return {
             "ETag": self.etag,
             "Last-Modified": serialize_date(self.modified),
@@ -81,7 +89,7 @@ class Download:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Headers of an answer with the bytes, or some of them."""
+        """The headers of a response with all or some of the bytes of the file."""
         digest = b64encode(bytes.fromhex(self.blob.digest)).decode()
         return {
             "Content-Type": self.mimetype,
@@ -93,8 +101,8 @@ class Download:
 
 
 class FileResponse(Response):
-    """A response whose body cannot be asked for: Kinto measures every one it sends, by reading it
-    into memory."""
+    """A response that streams ``app_iter`` and whose ``body`` appears to be empty. Kinto reads the
+    ``body`` of each response to measure it, which would load the whole file into memory."""
 
     body = b""
 
@@ -104,15 +112,16 @@ class FileResponse(Response):
 
 
 def serve(request: Request, download: Download) -> Response:
-    """The answer to a ``GET`` or ``HEAD``: 200, 206, 304, or 307 where the settings say so.
+    """Return the response to a ``GET`` or ``HEAD``: 200, 206 or 304; or 307 if the setting
+    ``download`` is ``redirect``.
 
-    No connection to the database should be held by now.
+    Release the database connection before this call, because the storage may be slow.
 
-    :raises HTTPPreconditionFailed: ``If-Match`` or ``If-Unmodified-Since`` is not met.
-    :raises HTTPRequestRangeNotSatisfiable: the file is shorter.
-    :raises BlobNotFound: the bytes are not there.
-    :raises BlobDamaged: there are more or fewer of them.
-    :raises StorageUnavailable: nobody knows.
+    :raises HTTPPreconditionFailed: if ``If-Match`` or ``If-Unmodified-Since`` is not met.
+    :raises HTTPRequestRangeNotSatisfiable: if the file ends before the requested ranges.
+    :raises BlobNotFound: if the storage does not have the blob.
+    :raises BlobDamaged: if the stored blob has another size.
+    :raises StorageUnavailable: if the storage cannot be reached.
     """
     if _is_known(request, download):
         return FileResponse(304, download.validators)
@@ -127,24 +136,36 @@ def serve(request: Request, download: Download) -> Response:
         labels = {"disposition": download.disposition, "mimetype": download.mimetype}
         url = sign(storage, blob.key, "GET", expires=expires, **labels)
         if url:
-            headers = {"Location": url, "Cache-Control": "no-store", "Content-Length": 0, **SAFE}
-            # Whoever has the URL has the file.
+            headers = {"Location": url, "Content-Length": 0, **NO_STORE, **SAFE}
+            # Any client with the URL can download the file, so other sites must not learn it.
             return FileResponse(307, {**headers, "Referrer-Policy": "no-referrer"})
-        logger.warning("These credentials cannot sign URLs: the file is streamed.")
-    # nginx would judge these by what it sees of the file.
-    judged = any(name in request.headers for name in ("If-Match", "If-Unmodified-Since"))
-    if settings["download"] == "accel" and not judged:
+        logger.warning(
+            "The credentials of the storage cannot sign URLs. The file is streamed instead."
+        )
+    if settings["download"] == "accel" and _is_for_nginx(request, download):
         _check_size(blob, storage.stat(blob.key).size)
         headers = {**download.headers, "X-Accel-Redirect": settings["accel_path"] + quote(blob.key)}
-        del headers["Accept-Ranges"]  # nginx says so too
+        del headers["Accept-Ranges"]  # nginx adds it
         return FileResponse(200, headers)
     return _stream(request, download, storage)
 
 
-def _is_known(request: Request, download: Download) -> bool:
-    """Whether the client has the file already (RFC 9110, section 13.2.2).
+def _is_for_nginx(request: Request, download: Download) -> bool:
+    """Return whether nginx can send what the request asks for.
 
-    :raises HTTPPreconditionFailed: it wants another.
+    nginx evaluates preconditions and ranges itself, and does so after it has taken over the headers
+    of the file. Its refusal would be cached as long as the file.
+    """
+    if any(name in request.headers for name in ("If-Match", "If-Unmodified-Since")):
+        return False
+    header = request.headers.get("Range")
+    return header is None or (is_plain(header) and bool(read_ranges(header, download.blob.size)))
+
+
+def _is_known(request: Request, download: Download) -> bool:
+    """Return whether the client already has the file (RFC 9110, section 13.2.2).
+
+    :raises HTTPPreconditionFailed: if ``If-Match`` or ``If-Unmodified-Since`` is not met.
     """
     modified = download.modified
     if "If-Match" in request.headers:
@@ -156,9 +177,9 @@ def _is_known(request: Request, download: Download) -> bool:
         response = http_error(
             httpexceptions.HTTPPreconditionFailed(),
             errno=ERRORS.MODIFIED_MEANWHILE,
-            message="The file is another than the precondition says.",
+            message="The file is not the one that If-Match or If-Unmodified-Since requires.",
         )
-        response.headers.update(download.validators)
+        response.headers.update({**download.validators, **NO_STORE})
         raise response
     if "If-None-Match" in request.headers:
         return download.blob.digest in request.if_none_match
@@ -167,9 +188,9 @@ def _is_known(request: Request, download: Download) -> bool:
 
 
 def _ranges_of(request: Request, download: Download) -> list[Range] | None:
-    """What of the file is asked for, None if it is all.
+    """Return the ranges of the file that the request asks for, or None for the whole file.
 
-    :raises HTTPRequestRangeNotSatisfiable:
+    :raises HTTPRequestRangeNotSatisfiable: if the file ends before the requested ranges.
     """
     header, size = request.headers.get("Range"), download.blob.size
     if header is None or not _is_same(request.headers.get("If-Range"), download):
@@ -179,31 +200,36 @@ def _ranges_of(request: Request, download: Download) -> list[Range] | None:
         response = http_error(
             httpexceptions.HTTPRequestRangeNotSatisfiable(),
             errno=ERRORS.INVALID_PARAMETERS,
-            message=f"The file has {size} bytes, none of them in that range.",
+            message=f"The file has {size} bytes, and none of them is in the requested range.",
             details=[{"location": "header", "name": "Range", "description": header[:200]}],
         )
-        response.headers.update({**download.validators, "Content-Range": f"bytes */{size}"})
+        content_range = {"Content-Range": f"bytes */{size}"}
+        response.headers.update({**download.validators, **content_range, **NO_STORE})
         raise response
     return ranges
 
 
 def _is_same(condition: str | None, download: Download) -> bool:
-    """Whether ``If-Range`` lets ``Range`` be: only for exactly this file."""
+    """Return whether ``Range`` applies: there is no ``If-Range``, or it names exactly this file.
+
+    :param condition: the value of ``If-Range``; None without that header.
+    """
     if condition is None or condition.strip() == download.etag:
         return True
     return download.dated and _seconds(condition) == download.modified
 
 
 def _seconds(date: str | None) -> float | None:
-    """An HTTP date in seconds since 1970; None for what is none."""
+    """Return an HTTP date in seconds since 1970, or None if it is missing or invalid."""
     try:
         parsed = parse_date(date) if date and '"' not in date else None
         return None if parsed is None else parsed.timestamp()
     except (ValueError, OverflowError):
-        return None  # a year 99999999
+        return None  # the year is out of range
 
 
 def _stream(request: Request, download: Download, storage: IStorage) -> Response:
+    """Return a response with the bytes: 200, or 206 with one or several ranges."""
     blob, ranges = download.blob, _ranges_of(request, download)
     if ranges is None:
         whole = Range(0, blob.size, blob.size)
@@ -232,14 +258,19 @@ def _stream(request: Request, download: Download, storage: IStorage) -> Response
 
 
 class RangeStream(Iterator[bytes]):
-    """Ranges of a blob one after the other, in constant memory. All are opened at once: what they
-    are is decided before a byte is sent, even if the blob is replaced meanwhile.
+    """The chunks of ranges of a blob, one range after the other, in constant memory.
 
-    :param parts: what to say before each range, and the range.
-    :param end: what to say after all.
-    :raises BlobNotFound: the blob is not there.
-    :raises BlobDamaged: it is not as long as it should be. When that turns out later iteration
-        fails, and the client has fewer bytes than were announced.
+    All ranges are opened before a byte is sent. Most errors are found then, and replacing the blob
+    afterwards does not change what is sent.
+
+    Iteration raises ``StorageUnavailable`` if the storage fails, or if bytes are missing at the end
+    of a range. The client then receives fewer bytes than ``Content-Length`` announced.
+
+    :param parts: for each range, the bytes to send before it, and the range.
+    :param end: the bytes to send after the last range.
+    :raises BlobNotFound: if the storage does not have the blob.
+    :raises BlobDamaged: if the stored blob has another size.
+    :raises StorageUnavailable: if the storage cannot be reached.
     """
 
     def __init__(
@@ -249,12 +280,14 @@ class RangeStream(Iterator[bytes]):
         self._opened: list[Any] = []
         try:
             for _, piece in parts:
-                # To its end: a blob that is too long is found out too.
+                # A range at the end is read to the end of the blob, to detect a blob that is too
+                # long.
                 end_of_read = None if piece.end == blob.size else piece.end
                 chunks = storage.open(blob.key, piece.start, end_of_read)
                 self._opened.append(chunks)
                 if chunks.length != piece.length:
-                    raise BlobDamaged(blob.key, f"{chunks.length} bytes of {piece.content_range}")
+                    reason = f"{chunks.length} bytes instead of {piece.length}"
+                    raise BlobDamaged(blob.key, f"{reason} ({piece.content_range})")
         except BaseException:
             self.close()
             raise
@@ -264,12 +297,12 @@ class RangeStream(Iterator[bytes]):
         for (head, piece), chunks in zip(parts, self._opened, strict=True):
             if head:
                 yield head
-            left = piece.length
+            missing = piece.length
             for chunk in chunks:
-                left -= len(chunk)
+                missing -= len(chunk)
                 yield chunk
-            if left:
-                raise StorageUnavailable(self._blob.key, f"{left} bytes are missing at the end")
+            if missing:
+                raise StorageUnavailable(self._blob.key, f"{missing} bytes are missing at the end")
         if end:
             yield end
 
@@ -277,21 +310,31 @@ class RangeStream(Iterator[bytes]):
         try:
             return next(self._chunks)
         except StorageUnavailable:
-            # The answer has begun: all that is left is to break it off.
+            # The headers were sent, so an error response is impossible. The server closes the
+            # connection, and the client sees that bytes are missing.
             logger.exception("A download was broken off.")
             raise
 
     def as_file(self, environ: dict[str, Any]) -> Any:
-        """The same as a file that the server may send by itself (PEP 3333), if it is one; only
-        for a whole blob, as uWSGI knows no part of a file."""
+        """Return the blob wrapped in the server's ``wsgi.file_wrapper`` (PEP 3333), with which the
+        server sends a file by itself. Return None if the blob is not a file, or the server has no
+        such wrapper.
+
+        Call this for a whole blob only: uWSGI cannot send a part of a file.
+        """
         file, wrapper = getattr(self._opened[0], "file", None), environ.get("wsgi.file_wrapper")
         return wrapper(file, CHUNK) if file and wrapper else None
 
     def close(self) -> None:
+        """Close all ranges."""
         for chunks in self._opened:
             chunks.close()
 
 
 def _check_size(blob: Blob, size: int) -> None:
+    """Compare the size of a blob with the size that the storage states.
+
+    :raises BlobDamaged: if they differ.
+    """
     if size != blob.size:
-        raise BlobDamaged(blob.key, f"{size} bytes, not {blob.size}")
+        raise BlobDamaged(blob.key, f"it has {size} bytes instead of {blob.size}")

@@ -1,16 +1,16 @@
-"""``multipart/form-data`` off the wire, in one pass (RFC 7578).
+"""Forms (``multipart/form-data``, RFC 7578), parsed in one pass while they are received.
 
-The file goes to a spool as it comes, hashed, counted and limited on the way; text fields are
-kept, and capped.
+The file is written to a spool, and is hashed and counted on the way. Text fields are kept in memory
+and have a size limit.
 """
 
+import codecs
 import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from email.errors import HeaderParseError
-from email.message import Message
 from typing import Any, BinaryIO
+from urllib.parse import unquote_to_bytes
 
 from kinto.core.resource import has_null_character
 from kinto.core.utils import json
@@ -32,20 +32,37 @@ MAX_FIELD_BYTES = 1024 * 1024
 """Bytes of one text field."""
 
 MAX_OVERHEAD_BYTES = 4 * 1024 * 1024
-"""Bytes of a form that are not the file: both fields, headers, and room for quirks."""
+"""Bytes of a form besides the file: text fields, headers, and some room for unusual clients."""
 
 MAX_HEADER_BYTES = 32 * 1024
+"""Bytes of the headers of one part."""
 
 MAX_DEPTH = 200
-"""Levels of a JSON object. Kinto's own code is recursive, and fails somewhat above."""
+"""Levels of nesting in a JSON object. Kinto's own code is recursive, and fails at a few more."""
 
-# Any printable ASCII: more than RFC 2046 allows, as clients there are (WebTest) have a "$" in it.
+CHARSETS = frozenset({"utf-8", "ascii", "iso8859-1", "utf-16", "utf-16-be", "utf-16-le"})
+"""The charsets of text fields, by the names of Python's codecs. Others may take time that grows
+faster than the text, such as ``idna`` and ``punycode``."""
+
+FILENAME_CHARSETS = CHARSETS | {"iso8859-15", "cp1252"}
+"""The charsets of ``filename*``."""
+
+# A parameter of a header, RFC 9110, section 5.6.6.
+_PARAMETER = re.compile(r';[ \t]*([^\s=;"]+)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^;"]*)')
+# Any printable ASCII. RFC 2046 allows less, but the boundaries of some clients contain a "$"
+# (WebTest).
 _BOUNDARY = re.compile(r"[ -~]{0,199}[!-~]")
 
 
 @dataclass
 class Received:
-    """The file of a form, spooled: whoever receives it closes it."""
+    """A file that was received. The caller that gets it closes it.
+
+    :param file: the spool, readable and seekable.
+    :param filename: as the client named it, already accepted.
+    :param declared_type: the ``Content-Type`` that the client declared, or None.
+    :param digest: the size of the file, and its SHA-256.
+    """
 
     file: BinaryIO
     filename: str
@@ -53,23 +70,26 @@ class Received:
     digest: Digest = field(default_factory=Digest)
 
     def close(self) -> None:
-        # Bytes that a full disk did not take are not wanted any more.
+        """Close the spool, even if the disk is full."""
+        # Closing flushes the last bytes. If that fails they are lost, but nothing needs them now.
         with suppress(OSError):
             self.file.close()
 
 
 @dataclass
 class Form:
-    """A whole form: its text fields, and its file."""
+    """A form that was received: its text fields by their names, and its file."""
 
     fields: dict[str, str]
     file: Received
 
     def json_object(self, name: str) -> dict[str, Any] | None:
-        """The field as a JSON object, or None when it was not sent. It is read by the parser
-        that Kinto reads its bodies with.
+        """Return a text field as a JSON object, or None if the client did not send the field.
 
-        :raises FieldRefused: it is not one.
+        The parser is the one that Kinto uses for bodies.
+
+        :raises FieldRefused: if the field is not a JSON object, is nested too deeply, or contains a
+            null character.
         """
         if name not in self.fields:
             return None
@@ -80,17 +100,18 @@ class Form:
         if not isinstance(value, dict):
             raise FieldRefused(f"{name} is not a JSON object", name)
         if _is_deeper_than(MAX_DEPTH, value):
-            raise FieldRefused(f"{name} is nested too deeply", name)
-        if has_null_character(value):  # which PostgreSQL cannot store
-            raise FieldRefused(f"{name} contains a null character", name)
+            raise FieldRefused(f"{name} is nested too deeply: over {MAX_DEPTH} levels", name)
+        if has_null_character(value):  # PostgreSQL cannot store these
+            raise FieldRefused(f"{name} contains a null character: remove it", name)
         return value
 
 
 def read_boundary(content_type: str) -> str:
-    """The boundary in a ``Content-Type`` header.
+    """Return the boundary in a ``Content-Type`` header.
 
-    :raises NotMultipart: it is another type.
-    :raises MalformedForm: it has no boundary, or one that is no text.
+    :raises NotMultipart: if the type is not ``multipart/form-data``.
+    :raises MalformedForm: if there is no boundary, or if it is longer than 200 characters or has
+        other characters than printable ASCII.
 
     >>> read_boundary('multipart/form-data; boundary="abc"')
     'abc'
@@ -105,13 +126,14 @@ def read_boundary(content_type: str) -> str:
 
 
 class FormReader:
-    """Reads one form.
+    """The reader of one form.
 
     :param spool: makes the file to receive into, see ``IStorage.spool``.
-    :param text_fields: names of the text fields that may come along with the file.
-    :param file_field: the name of the file's.
-    :param max_size: largest file in bytes, 0 for any.
-    :param check_filename: raises for names that are not wanted, before their bytes come.
+    :param text_fields: the names of the text fields that the form may have.
+    :param file_field: the name of the field with the file.
+    :param max_size: the largest accepted file in bytes; 0 for no limit.
+    :param check_filename: raises :class:`~kinto_attachment.errors.FilenameRefused` if a filename is
+        not acceptable. It is called before the bytes of the file are read.
     """
 
     def __init__(
@@ -133,10 +155,17 @@ class FormReader:
         self._unknown: str | None = None
 
     def read(self, body: RequestBody, boundary: str) -> Form:
-        """All of the body.
+        """Read the whole body, and return the form. No file stays open after an error.
 
-        :raises Refused: one of its kinds, for each way a form can be wrong; nothing stays open.
-        :raises StorageUnavailable: the spool takes no more.
+        :param body: the body of the request.
+        :param boundary: what :func:`read_boundary` returned.
+        :raises MalformedForm: if the form is broken, cut short, or too large besides its file.
+        :raises AttachmentMissing: if it has no file.
+        :raises FieldRefused: if a field is unknown, sent twice, sent as a file, too large, or not
+            text; or if there is a second file.
+        :raises FilenameRefused: if the filename is missing or not acceptable.
+        :raises TooLarge: if the file is over ``max_size``.
+        :raises StorageUnavailable: if the spool cannot be written.
         """
         try:
             self._read_parts(body, boundary)
@@ -147,8 +176,8 @@ class FormReader:
             raise
 
     def _read_parts(self, body: RequestBody, boundary: str) -> None:
-        # Not strict: that refuses the line break after the last boundary, when it comes in a
-        # chunk of its own.
+        # The parser is not strict. A strict one refuses the line break after the last boundary if
+        # that arrives in a chunk of its own.
         limits = {"max_header_size": MAX_HEADER_BYTES, "max_segment_count": 64}
         parser = PushMultipartParser(boundary, **limits)
         received = 0
@@ -166,23 +195,24 @@ class FormReader:
                     if received - size > MAX_OVERHEAD_BYTES:
                         self._refuse_unknown()
                         limit = MAX_OVERHEAD_BYTES
-                        raise MalformedForm(f"More than {limit} bytes beside the file.")
+                        raise MalformedForm(f"The form has over {limit} bytes besides its file.")
         except MultipartError as error:
             raise MalformedForm(f"Invalid multipart form: {error}") from error
 
     def _start(self, part: MultipartSegment) -> Callable[[bytes], None]:
-        """What to do with the bytes of the part that begins."""
+        """Begin a part, and return the function that takes its bytes."""
         if part.name == self._file_field:
             return self._start_file(part)
         if part.name not in self._text_fields:
+            # Refused only after the rest was read, because a missing file is reported first.
             self._unknown = self._unknown or part.name or ""
-            return len
+            return len  # ignores the bytes
         if part.filename is not None:
             raise FieldRefused(
                 f"{part.name!r} field should be passed as form data, not files", part.name
             )
         if part.name in self._texts:
-            raise FieldRefused(f"{part.name!r} is there twice", part.name)
+            raise FieldRefused(f"{part.name!r} is sent twice: send it once", part.name)
         text = bytearray()
         self._texts[part.name] = (text, part.charset or "utf-8")
         return lambda chunk: _append(text, chunk, part.name)
@@ -201,7 +231,8 @@ class FormReader:
     def _write_file(self, chunk: bytes) -> None:
         file = self._file
         if self._max_size and file.digest.size + len(chunk) > self._max_size:
-            # Counted on, so that the refusal can name the size.
+            # Count the remaining bytes without storing them, so that the error can state the size
+            # of the file unless it is far too large.
             file.digest.size += len(chunk)
             if file.digest.size > self._max_size + MAX_OVERHEAD_BYTES:
                 raise TooLarge(file.digest.size, self._max_size)
@@ -226,6 +257,7 @@ class FormReader:
 
 
 def _is_deeper_than(depth: int, value: Any) -> bool:
+    """Return whether JSON has more than ``depth`` levels, without recursion."""
     level = [value]
     for _ in range(depth):
         level = [
@@ -240,33 +272,46 @@ def _is_deeper_than(depth: int, value: Any) -> bool:
 def _append(text: bytearray, chunk: bytes, name: str) -> None:
     text += chunk
     if len(text) > MAX_FIELD_BYTES:
-        raise FieldRefused(f"{name!r} is over {MAX_FIELD_BYTES} bytes", name)
+        raise FieldRefused(f"{name!r} is over {MAX_FIELD_BYTES} bytes, the limit of a field", name)
 
 
 def _decode(name: str, text: bytearray, charset: str) -> str:
     try:
-        return text.decode(charset)
+        return text.decode(_codec(charset, CHARSETS))
     except LookupError as error:
-        raise FieldRefused(f"{name!r} has an unknown charset ({charset})", name) from error
+        reason = f"{name!r} has an unknown charset ({charset[:100]}): use UTF-8"
+        raise FieldRefused(reason, name) from error
     except (UnicodeError, ValueError) as error:
         raise FieldRefused(f"{name!r} is not {charset} text", name) from error
 
 
-def _filename(part: MultipartSegment) -> str | None:
-    """The filename, from ``filename*`` when the client sent that (RFC 5987).
+def _codec(charset: str, known: frozenset[str]) -> str:
+    """Return the codec for a charset.
 
-    RFC 7578 forbids it in forms; urllib3 before 2 sends it all the same.
+    :raises LookupError: if it is not a known one.
+    """
+    codec = codecs.lookup(charset).name
+    if codec not in known:
+        raise LookupError(f"unknown charset: {charset[:100]}")
+    return codec
+
+
+def _filename(part: MultipartSegment) -> str | None:
+    """Return the filename of a part, from ``filename*`` if the client sent that (RFC 5987).
+
+    RFC 7578 forbids ``filename*`` in forms, but urllib3 before version 2 sends it.
+
+    :raises FilenameRefused: if ``filename*`` cannot be decoded.
     """
     header = dict(part.headerlist)["Content-Disposition"]
-    if "filename*" not in header.lower():
-        return part.filename
-    message = Message()
-    message["Content-Disposition"] = header
-    try:
-        for name, value in message.get_params(header="content-disposition"):
-            if name.lower() == "filename" and isinstance(value, tuple):
-                charset, _, encoded = value
-                return encoded.encode("latin-1").decode(charset or "utf-8")
-    except (LookupError, UnicodeError, HeaderParseError, ValueError) as error:
-        raise FilenameRefused(f"Filename cannot be decoded ({error}).") from error
+    for name, value in _PARAMETER.findall(header):
+        if name.lower() != "filename*":
+            continue
+        charset, _, encoded = value.strip(' \t"').partition("'")
+        encoded = encoded.partition("'")[2]
+        try:
+            codec = _codec(charset or "utf-8", FILENAME_CHARSETS)
+            return unquote_to_bytes(encoded.encode("latin-1")).decode(codec)
+        except (LookupError, UnicodeError, ValueError) as error:
+            raise FilenameRefused(f"Filename cannot be decoded ({error}).") from error
     return part.filename

@@ -1,7 +1,8 @@
-"""Whether files can be stored: by storing one."""
+"""The heartbeat of the file storage: it works if a file can be stored."""
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
 from uuid import uuid4
 
@@ -16,36 +17,41 @@ from ..storage import IStorage
 logger = logging.getLogger(__name__)
 
 CONTENT = b"kinto-attachment is alive\n"
+"""The bytes that are stored."""
 
 
 def heartbeat(storage: IStorage) -> Callable[[Request], bool]:
-    """A check for Kinto's ``registry.heartbeats``: an object of its own is written, read back,
-    compared and deleted. A server that is ``readonly`` only looks for one.
+    """Return a check for Kinto's ``registry.heartbeats``. It returns whether the storage works.
+
+    The check writes an object, reads it back, compares it, and deletes it. On a server that is
+    ``readonly``, it only asks the storage for an object that does not exist.
     """
 
     def check(request: Request) -> bool:
         key = f"{HEARTBEAT}/{uuid4().hex}.txt"
         try:
             if asbool(request.registry.settings.get("readonly")):
-                return _is_reachable(storage, key)
+                _reach(storage, key)
+                return True
             _put(storage, key)
             try:
                 return b"".join(storage.open(key)) == CONTENT
             finally:
                 storage.delete([key])
         except StorageError:
-            logger.exception("The attachments storage does not work.")
+            logger.exception("The file storage failed the heartbeat check.")
             return False
 
     return check
 
 
-def _is_reachable(storage: IStorage, key: str) -> bool:
-    try:
+def _reach(storage: IStorage, key: str) -> None:
+    """Ask the storage for a key that does not exist.
+
+    :raises StorageUnavailable: if the storage does not respond.
+    """
+    with suppress(BlobNotFound):
         storage.stat(key)
-    except BlobNotFound:
-        return True
-    return True
 
 
 def _put(storage: IStorage, key: str) -> None:

@@ -1,6 +1,5 @@
-"""The body of a request, straight from the WSGI server."""
+"""What the doors read from a request: its body, its owner, flags, and accepted image formats."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
@@ -11,22 +10,22 @@ from pyramid.request import Request
 
 from ..errors import (
     BodyTooLarge,
+    ClientTooSlow,
     EmptyBody,
     FieldRefused,
+    JSONTooLarge,
     MalformedForm,
     StorageUnavailable,
 )
 from ..files.blob import CHUNK, Digest
 
-DRAIN_BYTES = 8 * 1024 * 1024
-DRAIN_SECONDS = 5.0
-
 
 class RequestBody:
-    """The bytes of a request, read once and never past their end.
+    """The body of a request, taken directly from the WSGI server and read only once.
 
-    :param environ: the WSGI environment. A missing ``CONTENT_LENGTH`` means a chunked body,
-        which the server ends; ``Transfer-Encoding`` or ``wsgi.input_terminated`` says so.
+    :param environ: the WSGI environment. Without ``CONTENT_LENGTH``, the body is chunked if there
+        is a ``Transfer-Encoding`` or ``wsgi.input_terminated``, and empty otherwise. The server
+        marks the end of a chunked body.
 
     >>> body = RequestBody({"wsgi.input": BytesIO(b"abcdef"), "CONTENT_LENGTH": "3"})
     >>> body.length, body.read(), body.read()
@@ -39,47 +38,60 @@ class RequestBody:
         declared = environ.get("CONTENT_LENGTH") or ""
         chunked = "HTTP_TRANSFER_ENCODING" in environ or environ.get("wsgi.input_terminated")
         self.length: int | None = int(declared) if declared.isdigit() else None if chunked else 0
-        """Bytes declared; None for a chunked body."""
+        """The size that the client declared, in bytes; None for a chunked body."""
         if self.length is None and "uwsgi.version" in environ:
             self._read = _read_chunk_of_uwsgi
-        self._left = self.length
+        self._remaining = self.length
         self._closed = False
 
     def read(self) -> bytes:
-        """The next bytes, :data:`CHUNK` of them or fewer (uWSGI gives what the client made a
-        chunk, up to its ``chunked-input-limit``); empty at the end.
+        """Return the next bytes, at most :data:`CHUNK` of them, or no bytes at the end.
 
-        :raises MalformedForm: the client went away.
+        If the body is chunked, uWSGI returns one chunk as the client sent it instead, of up to
+        ``chunked-input-limit`` bytes.
+
+        :raises MalformedForm: if the body cannot be read, usually because the client has closed the
+            connection.
         """
-        size = CHUNK if self._left is None else min(CHUNK, self._left)
+        size = CHUNK if self._remaining is None else min(CHUNK, self._remaining)
         if not size:
             return b""
         try:
             chunk = self._read(size)
+        except ClientTooSlow:
+            raise
         except Exception as error:
-            # Servers each have their own: OSError, gunicorn's NoMoreData, uWSGI's IOError...
+            # Each server raises errors of its own, such as OSError or gunicorn's NoMoreData.
             raise MalformedForm(f"The request body could not be read ({error}).") from error
-        if self._left is not None:
-            self._left -= len(chunk)
+        if self._remaining is not None:
+            self._remaining -= len(chunk)
         return chunk
 
-    def close(self) -> None:
-        """Leave nothing to read to the code that comes after.
+    def read_all(self, limit: int) -> bytes:
+        """Return the whole body.
 
-        What the client is still sending is read and dropped, a bounded amount of it for a
-        bounded time: many clients only read the answer after they have sent everything.
-        Again does nothing.
+        :param limit: the largest accepted size, in bytes.
+        :raises JSONTooLarge: if the body is larger, before it is read where its size is declared.
+        :raises MalformedForm: if the body cannot be read.
+        """
+        content = bytearray()
+        size = self.length or 0
+        while size <= limit and (chunk := self.read()):
+            content += chunk
+            size = max(size, len(content))
+        if size > limit:
+            raise JSONTooLarge(size, limit)
+        return bytes(content)
+
+    def close(self) -> None:
+        """Leave an empty body to the code that comes after. Idempotent.
+
+        What the client is still sending is dropped once the response has been sent, see
+        :mod:`kinto_attachment.http.slow_clients`.
         """
         if self._closed:
             return
         self._closed = True
-        deadline = time.monotonic() + DRAIN_SECONDS
-        dropped = 0
-        try:
-            while dropped < DRAIN_BYTES and time.monotonic() < deadline and (chunk := self.read()):
-                dropped += len(chunk)
-        except MalformedForm:
-            self._left = 0  # nobody is there to answer
         self._environ["wsgi.input"] = BytesIO()
         self._environ["CONTENT_LENGTH"] = "0"
 
@@ -87,15 +99,16 @@ class RequestBody:
 def receive(
     body: RequestBody, spool: Callable[[], BinaryIO], max_size: int, hashed: bool = True
 ) -> tuple[BinaryIO, Digest]:
-    """The whole body in a new file, for the caller to close, and what is known of it.
+    """Receive the whole body in a new file. Return the file, which the caller closes, and the size
+    and hash of the body.
 
     :param spool: makes the file, see ``IStorage.spool``.
-    :param max_size: bytes; 0 for any.
-    :param hashed: whether to hash it on the way.
-    :raises BodyTooLarge: as soon as it is known.
-    :raises EmptyBody: there is none.
-    :raises MalformedForm: the client went away, or sent less than it had announced.
-    :raises StorageUnavailable: the spool takes no more.
+    :param max_size: the largest accepted body in bytes; 0 for no limit.
+    :param hashed: whether to hash the bytes while they are received.
+    :raises BodyTooLarge: if the body is over the limit, as soon as that is certain.
+    :raises EmptyBody: if the body has no bytes.
+    :raises MalformedForm: if the body cannot be read, or is shorter than the client declared.
+    :raises StorageUnavailable: if the file cannot be written.
     """
     if max_size and (body.length or 0) > max_size:
         raise BodyTooLarge(body.length, max_size)
@@ -108,13 +121,15 @@ def receive(
             with spooling():
                 file.write(chunk)
         if digest.size < (body.length or 0):
-            raise MalformedForm(f"{digest.size} bytes came, of {body.length}.", "body")
+            raise MalformedForm(
+                f"The body ended after {digest.size} of {body.length} bytes.", "body"
+            )
         if not digest.size:
             raise EmptyBody()
         with spooling():
             file.flush()
     except BaseException:
-        with suppress(OSError):  # bytes that a full disk did not take
+        with suppress(OSError):  # closing flushes, which fails again if the disk is full
             file.close()
         raise
     return file, digest
@@ -122,6 +137,10 @@ def receive(
 
 @contextmanager
 def spooling() -> Iterator[None]:
+    """Run a block that writes to a spool.
+
+    :raises StorageUnavailable: in place of an ``OSError``, such as that of a full disk.
+    """
     try:
         yield
     except OSError as error:
@@ -129,43 +148,48 @@ def spooling() -> Iterator[None]:
 
 
 def _read_chunk_of_uwsgi(size: int) -> bytes:
-    """uWSGI has chunked bodies in a place of its own, and nothing in ``wsgi.input``
-    (https://uwsgi-docs.readthedocs.io/en/latest/Chunked.html)."""
-    import uwsgi  # which is only there inside of uWSGI
+    """Return the next chunk of a chunked body. uWSGI offers these through a function, not through
+    ``wsgi.input`` (https://uwsgi-docs.readthedocs.io/en/latest/Chunked.html)."""
+    import uwsgi  # exists only inside uWSGI
 
     return uwsgi.chunked_read()
 
 
 def owner_of(request: Request) -> str:
-    """The principal whose entries and uploads are meant; nobody in particular is somebody too. Not
-    known before the request is authenticated."""
+    """Return the principal that owns what this request stores. Anonymous requests share
+    ``system.Everyone``. Call this only after the request was authenticated."""
     return request.prefixed_userid or Everyone
 
 
 FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+"""The accepted values of a flag, in lower case."""
 
 
 def flag(request: Request, name: str, default: bool) -> bool:
-    """What the query says.
+    """Return the flag of that name in the query string, or the default if there is none.
 
-    :raises FieldRefused: neither yes nor no.
+    :raises FieldRefused: if its value is not one of :data:`FLAGS`.
     """
     value = request.GET.get(name)
     return default if value is None else read_flag(value, name, "querystring")
 
 
 def read_flag(value: str, name: str, location: str) -> bool:
-    """
-    :raises FieldRefused: neither yes nor no.
+    """Return whether the value of a flag means yes.
+
+    :param name: the field that has the value.
+    :param location: where the field is; see :class:`~kinto_attachment.errors.Refused`.
+    :raises FieldRefused: if the value is not one of :data:`FLAGS`, in upper or lower case.
     """
     try:
         return FLAGS[value.lower()]
     except KeyError:
-        reason = f"{value[:100]!r} is none of {', '.join(FLAGS)}"
+        reason = f"{value[:100]!r} is not one of {', '.join(FLAGS)}"
         raise FieldRefused(reason, name, location) from None
 
 
 def preferred_formats(request: Request) -> frozenset[str]:
-    """Which newer formats of images the client says it knows. All accept ``*/*``, and few AVIF."""
+    """Return which of ``avif`` and ``webp`` the client names in ``Accept``. ``*/*`` does not count,
+    because clients send it even if they cannot show these formats."""
     named = {str(each[0]).lower() for each in request.accept.parsed or () if each[1]}
     return frozenset(format for format in ("avif", "webp") if f"image/{format}" in named)

@@ -1,8 +1,9 @@
-"""Files that everybody may see, and that never change, remembered by a process for some seconds.
+"""A cache for public files that never change, kept by each server process for a few seconds.
 
-A shared cache (RFC 9111, section 3) within the server: what it answers is what any cache between
-it and the client may answer, for as long as ``Cache-Control`` says; here it is a few seconds. Only
-where a file is and what is told of it is remembered, not its bytes.
+It is a shared cache (RFC 9111, section 3) within the server. Any cache between the server and the
+client may give the same responses for as long as ``Cache-Control`` allows; this one gives them for
+a few seconds only. It holds what is needed to serve a file, such as its key and its type, but not
+the bytes of the file.
 """
 
 import time
@@ -19,16 +20,17 @@ from .downloads import Download, serve
 from .requests import preferred_formats
 
 MAX_RESPONSES = 10_000
-"""Answers that are remembered."""
+"""Responses that a process remembers."""
 
 MAX_URL = 300
-"""Characters of a URL that is."""
+"""Characters of a path with its query. Responses to longer ones are not remembered."""
 
 
 class ResponseCache:
-    """
-    :param seconds: how long something is remembered; 0 for not at all.
-    :param varies: headers that answers depend on.
+    """The cache of one process.
+
+    :param seconds: how long a response is remembered; 0 to remember none.
+    :param varies: the request headers that responses depend on, for ``Vary``.
     """
 
     def __init__(self, seconds: float, varies: tuple[str, ...]):
@@ -37,19 +39,21 @@ class ResponseCache:
         self._known: OrderedDict[tuple, tuple[float, Download]] = OrderedDict()
 
     def put(self, request: Request, download: Download) -> None:
-        """Remember it, if it is public and immutable."""
+        """Remember what the request downloads, if it is public and immutable and the request is
+        anonymous."""
         if not self._seconds:
             return
-        kept = download.cache_control
-        is_everybodys = "public" in kept and "immutable" in kept and _is_anybodys(request)
-        if is_everybodys and len(request.path_qs) <= MAX_URL:
+        control = download.cache_control
+        is_public = "public" in control and "immutable" in control and _is_anonymous(request)
+        if is_public and sum(map(len, _url(request))) <= MAX_URL:
             self._known[self._key(request)] = (time.monotonic() + self._seconds, download)
             while len(self._known) > MAX_RESPONSES:
                 self._known.popitem(last=False)
 
     def answer(self, request: Request) -> Response | None:
-        """The answer, if it is remembered. Everything unusual is left to the usual way."""
-        key = self._key(request) if _is_anybodys(request) else None
+        """Return the response to the request if it is remembered, or None. Requests that fail, on a
+        precondition for example, are left to the view."""
+        key = self._key(request) if _is_anonymous(request) else None
         until, download = self._known.get(key, (0.0, None))
         if download is None or time.monotonic() > until:
             return None
@@ -57,24 +61,41 @@ class ResponseCache:
             response = serve(request, download)
             self._known.move_to_end(key)
         except (AttachmentError, HTTPException, KeyError):
-            return None  # KeyError: another thread has just made room
+            return None  # KeyError: another thread has just dropped the response
         response.vary = self._varies
         return response
 
     def _key(self, request: Request) -> tuple:
-        return request.path_qs, preferred_formats(request) if "Accept" in self._varies else None
+        return _url(request), preferred_formats(request) if "Accept" in self._varies else None
 
 
 def execution_policy(environ: dict[str, Any], router: Any) -> Response:
-    """Before everything that Kinto does for a request, its log and metrics too
-    (``pyramid.interfaces.IExecutionPolicy``)."""
+    """Respond from the cache, or else as Pyramid does by default
+    (``pyramid.interfaces.IExecutionPolicy``).
+
+    This comes before everything that Kinto does for a request. Kinto neither logs nor counts the
+    requests that the cache responds to.
+    """
     request = router.request_factory(environ)
     request.registry = router.registry
     answer = router.registry.attachment_cache.answer(request)
     return answer or default_execution_policy(environ, router)
 
 
-def _is_anybodys(request: Request) -> bool:
-    """Whether nothing in the request says who it is from. Other origins want headers of CORS."""
-    says = ("Authorization", "Cookie", "Origin")
-    return request.method in ("GET", "HEAD") and not any(name in request.headers for name in says)
+def _url(request: Request) -> tuple[str, str]:
+    """Return the path and the query of a URL. The path is not decoded, because it may not be
+    UTF-8."""
+    environ = request.environ
+    return environ.get("SCRIPT_NAME", "") + environ["PATH_INFO"], environ.get("QUERY_STRING", "")
+
+
+def _is_anonymous(request: Request) -> bool:
+    """Return whether this is a ``GET`` or ``HEAD`` whose response is the same for all clients. With
+    ``Origin`` it is not, because Kinto adds CORS headers to the response. A request that announces
+    a body is left to the tween that knows what to do with it."""
+    personal = ("Authorization", "Cookie", "Origin")
+    is_personal = any(name in request.headers for name in personal)
+    has_body = request.headers.get("Content-Length", "0") != "0" or (
+        "Transfer-Encoding" in request.headers
+    )
+    return request.method in ("GET", "HEAD") and not is_personal and not has_body

@@ -1,16 +1,23 @@
-"""From errors to HTTP: the one table."""
+"""The one table from errors to HTTP responses, and responses that views share."""
 
 from kinto.core.errors import ERRORS, http_error
+from kinto.core.storage.exceptions import BackendError
 from kinto.core.utils import reapply_cors
+from kinto.core.views.errors import error as kinto_error_view
 from pyramid import httpexceptions
+from pyramid.events import NewResponse
 from pyramid.request import Request
 from pyramid.response import Response
 
 from .. import errors
 
+NO_STORE = {"Cache-Control": "no-store"}
+"""The header that forbids caching. Errors, redirects and imports carry it."""
+
 INVALID, POSTED = ERRORS.INVALID_PARAMETERS, ERRORS.INVALID_POSTED_DATA
 
-# error: (HTTP, errno, how the message is worded; clients and consoles match on it)
+# error: (HTTP status, errno of Kinto, message). Clients and consoles match on the messages. An
+# error that is not listed is treated as its nearest base class.
 TABLE: dict[type[errors.AttachmentError], tuple] = {
     errors.NotMultipart: (httpexceptions.HTTPBadRequest, INVALID, "{reason}"),
     errors.AttachmentMissing: (httpexceptions.HTTPBadRequest, POSTED, "{reason}"),
@@ -25,38 +32,40 @@ TABLE: dict[type[errors.AttachmentError], tuple] = {
         ERRORS.REQUEST_TOO_LARGE,
         "{reason}",
     ),
+    errors.ClientTooSlow: (httpexceptions.HTTPRequestTimeout, POSTED, "{reason}"),
     errors.FieldRefused: (httpexceptions.HTTPBadRequest, POSTED, "{location}: {reason}"),
     errors.Refused: (httpexceptions.HTTPBadRequest, INVALID, "{location}: {reason}"),
     errors.ImagingMissing: (
         httpexceptions.HTTPNotImplemented,
         ERRORS.UNDEFINED,
-        "This server does not resize images: pip install 'kinto-attachment[images]'",
+        "This server cannot resize images. Its operator can install kinto-attachment[images].",
     ),
     errors.ResizeError: (
         httpexceptions.HTTPServiceUnavailable,
         ERRORS.BACKEND,
-        "The image cannot be made now, please retry later.",
+        "The image cannot be resized now, please retry later.",
     ),
     errors.RemoteNotFound: (
         httpexceptions.HTTPNotFound,
         ERRORS.MISSING_RESOURCE,
-        "There is no such photo.",
+        "The other server does not have this photo.",
     ),
     errors.RemoteLimited: (
         httpexceptions.HTTPTooManyRequests,
         ERRORS.BACKEND,
-        "The other server was asked too often, please retry later.",
+        "The other server has received too many requests, please retry later.",
     ),
     errors.RemoteTimeout: (
         httpexceptions.HTTPGatewayTimeout,
         ERRORS.BACKEND,
-        "The other server does not answer in time.",
+        "The other server did not respond in time, please retry later.",
     ),
     errors.RemoteFailed: (httpexceptions.HTTPBadGateway, ERRORS.BACKEND, "{reason}"),
     errors.KeyRefused: (
         httpexceptions.HTTPBadRequest,
         INVALID,
-        "The file cannot be stored under the name that its record, or itself, would give it.",
+        "The file cannot be stored under the name that follows from its record and its filename."
+        " Choose another filename or another id.",
     ),
     errors.BlobNotFound: (
         httpexceptions.HTTPNotFound,
@@ -77,14 +86,15 @@ TABLE: dict[type[errors.AttachmentError], tuple] = {
 
 
 def error_view(error: errors.AttachmentError, request: Request) -> Response:
-    """The answer to an error of ours, in Kinto's format, with the field in ``details``."""
+    """Return the response to an error of this package, in Kinto's format. The ``details`` name the
+    field that is wrong."""
     kind = next(kind for kind in type(error).__mro__ if kind in TABLE)
     status, errno, wording = TABLE[kind]
     message, details, title = wording, None, None
     if isinstance(error, errors.Refused):
         message = wording.format(reason=error.reason, location=error.location)
         details = [{"location": error.location, "name": error.field, "description": error.reason}]
-        # Kinto's title for a refused field.
+        # The title that Kinto itself gives to an invalid field.
         title = "Invalid parameters" if errno is INVALID and error.location == "body" else None
     elif isinstance(error, errors.RemoteError):
         message = wording.format(reason=error)
@@ -95,8 +105,26 @@ def error_view(error: errors.AttachmentError, request: Request) -> Response:
     return reapply_cors(request, response)
 
 
+def database_error_view(error: Exception, request: Request) -> Response:
+    """Return what Kinto responds when its database fails. Kinto translates the errors of its own
+    statements; this is for those of a commit.
+
+    :param error: of SQLAlchemy.
+    """
+    return kinto_error_view(BackendError(original=error), request)
+
+
+def forbid_caching(event: NewResponse) -> None:
+    """Tell caches not to keep an error. They may keep some errors, such as a 404, even if no header
+    allows it (RFC 9110, section 15.1), and would then give them to other clients as the file."""
+    if event.response.status_code >= 400:
+        for name, value in NO_STORE.items():
+            event.response.headers.setdefault(name, value)
+
+
 class NoContent(Response):
-    """A 204 that a batch can take: there, an empty body that is not JSON fails all of it."""
+    """A response with status 204 that works in a batch. A batch reads each response as JSON, and an
+    empty body would make the whole batch fail."""
 
     json = None
 

@@ -1,4 +1,4 @@
-"""One at a time on this host, whichever process it is in."""
+"""A lock that all processes of this host share."""
 
 import fcntl
 import logging
@@ -15,22 +15,27 @@ from ..errors import ResizeBusy
 logger = logging.getLogger(__name__)
 
 LOCK_FILES = 1024
-"""Files by which processes tell each other what they are at."""
+"""Number of lock files. Names that happen to share a file wait for each other without harm."""
 
 
 @contextmanager
 def only_one(name: str, seconds: float) -> Iterator[None]:
-    """One thread of all processes of this host makes what has that name, for others to find. It
-    only saves work: on another host the same may be made.
+    """Hold a lock during the block, so that only one thread on this host makes an image. Other
+    threads and processes wait, and find the image afterwards.
 
-    :raises ResizeBusy: somebody has been at it for so long.
+    The lock only saves work. Another host may make the same image at the same time, and so may this
+    host if a lock file cannot be opened.
+
+    :param name: identifies the image.
+    :param seconds: how long to wait for the lock.
+    :raises ResizeBusy: if another thread or process holds the lock for longer than that.
     """
     digest = sha256(name.encode()).digest()
     deadline = time.monotonic() + seconds
     try:
         file = (_lock_folder() / str(int.from_bytes(digest[:4], "big") % LOCK_FILES)).open("ab")
     except OSError as error:
-        logger.warning("Nothing can be locked on this host: %s", error)
+        logger.warning("Cannot lock on this host, so the same image may be made twice: %s", error)
         yield
         return
     with file:
@@ -40,15 +45,19 @@ def only_one(name: str, seconds: float) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise ResizeBusy("The same image is being made.") from None
+                    raise ResizeBusy("The same image is still being made.") from None
                 time.sleep(0.02)
         yield
 
 
 def _lock_folder() -> Path:
-    """That of this user: who else may write there could keep all images from being made."""
+    """Return a folder that only this user can write to. Any other user with access to the lock
+    files could hold the locks and stop all images from being made.
+
+    :raises OSError: if there is no such folder.
+    """
     folder = Path(tempfile.gettempdir()) / f"kinto-attachment-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} is somebody else's")
+        raise PermissionError(f"{folder} belongs to another user")
     return folder

@@ -16,8 +16,9 @@ from ..files.ref import MediaRef
 from ..rows import Rows
 from ..rows.variants import Variant
 from ..settings import VARIANTS, Settings
-from ..storage import IStorage
 from ..transactions.files import FileTransaction
+from ..transactions.ownership import OwnedStorage
+from .admission import Applicant
 from .formats.header import ImageHeader
 from .formats.limits import Limits
 from .host_lock import only_one
@@ -36,13 +37,14 @@ original."""
 
 
 class ImageService:
-    """Finds variants of images, or makes them.
+    """The service that finds variants of images, or makes them.
 
-    :param is_readonly: make nothing, as it could not be kept.
+    :param is_readonly: whether Kinto refuses all writes. No variants are made then, because they
+        could not be kept.
     """
 
     def __init__(
-        self, settings: Settings, storage: IStorage, rows: Rows, is_readonly: bool = False
+        self, settings: Settings, storage: OwnedStorage, rows: Rows, is_readonly: bool = False
     ):
         self._settings = settings
         self._storage = storage
@@ -59,7 +61,8 @@ class ImageService:
 
     @property
     def varies(self) -> tuple[str, ...]:
-        """The value of ``Vary``. Kinto adds CORS headers for other origins."""
+        """The request headers that a response depends on, for ``Vary``. ``Origin`` is always among
+        them, because Kinto adds CORS headers for other origins."""
         return ("Accept", "Origin") if self.negotiates else ("Origin",)
 
     @property
@@ -76,7 +79,10 @@ class ImageService:
         if not (sizes or step) or (size.width, size.height) in {(0, 0), *sizes}:
             return
         if not step or size.width % step or size.height % step:
-            raise SizeRefused("This server does not make images of that size.")
+            raise SizeRefused(
+                f"This server does not make images of {size.width}x{size.height} pixels. Ask for"
+                " another size, or for the full size with 0x0."
+            )
 
     def plan(self, header: ImageHeader, size: Size, trim: Trim | None) -> Plan:
         """Return how to make that size of an image.
@@ -87,7 +93,7 @@ class ImageService:
         return plan(header.width, header.height, size, self._settings["images.max_side"], trim)
 
     def output(self, format: str) -> Output:
-        """Return a format with the quality that the settings say.
+        """Return a format with the quality that the settings define for it.
 
         :param format: one of those that can be written.
         """
@@ -107,9 +113,12 @@ class ImageService:
         header: ImageHeader,
         wanted: Plan,
         output: Output,
+        client: str,
     ) -> Variant:
         """Make the variant and keep it, unless another process is making it; then wait for that.
         Call this outside of any transaction.
+
+        :param client: identifies the client, so that none of them takes the places of all others.
 
         :raises ImageRefused: if the image is broken, or larger than the limits.
         :raises ResizeBusy: if too many images are being made.
@@ -119,14 +128,16 @@ class ImageService:
         if self._is_readonly:
             raise ResizeBusy("This server is read-only, and that size was not made before.")
         name = _name(blob, wanted, output)
+        applicant = Applicant(blob.key, client)
         # The process that makes it waits that long for a worker, and then that long for the image.
-        with only_one(f"{blob.key} {name}", 2 * self._settings["images.timeout"]):
+        seconds = 2 * self._settings["images.timeout"]
+        with self._workers.admit(applicant), only_one(f"{blob.key} {name}", seconds):
             with transaction_manager:
                 others = self._rows.variants.of([blob.key])
             for found in others:
                 if found.name == name:
                     return found
-            with self._workers.borrow() as worker, self._storage.spool() as spool:
+            with self._workers.borrow(applicant) as worker, self._storage.spool() as spool:
                 direct = self._resize(worker, blob, header, wanted, output, others, spool)
                 source = _source(spool, output)
                 variant = Variant(
@@ -175,7 +186,7 @@ class ImageService:
             try:
                 self._resize_from(worker, *_from_variant(variant, header, wanted), output, into)
             except (BlobNotFound, ImageRefused) as error:
-                logger.info("Not made from %s: %s", variant.key, error)
+                logger.info("Cannot resize the variant %s, trying another: %s", variant.key, error)
             else:
                 return False
         self._resize_from(worker, blob, header, wanted, output, into)
@@ -198,10 +209,16 @@ class ImageService:
 
     @contextmanager
     def _open(self, blob: Blob) -> Iterator[BinaryIO]:
-        """Give all of the blob as a file."""
+        """Yield an open file with all bytes of the blob.
+
+        :raises ImageRefused: if the blob is over the limit of the settings.
+        """
         if blob.size > self._settings["images.max_bytes"]:
             limit = self._settings["images.max_bytes"]
-            raise ImageRefused(f"The file has {blob.size} bytes, {limit} are resized at most.")
+            raise ImageRefused(
+                f"The file of the image has {blob.size} bytes, but only {limit} are allowed. Upload"
+                " a smaller one."
+            )
         with closing(self._storage.open(blob.key)) as chunks:
             file = getattr(chunks, "file", None)
             if file is not None:
@@ -222,8 +239,8 @@ class ImageService:
         source: Source,
         others: list[Variant],
     ) -> Variant | None:
-        """Store the variant, in the place of the oldest if there are too many; return None if
-        another server has made the same one."""
+        """Store the variant, and drop the oldest ones if there are too many. Return None if another
+        server has made the same variant."""
         files = FileTransaction(self._storage, self._rows, transaction_manager)
         surplus = max(0, len(others) + 1 - self._settings["images.max_variants"])
         outdated = sorted(others, key=lambda other: other.modified)[:surplus]
@@ -241,7 +258,7 @@ class ImageService:
 
 
 class _MadeElsewhere(Exception):
-    """Another server has made the same variant."""
+    """Another server has made the same variant, so this transaction is to be aborted."""
 
 
 def _limits(settings: Settings) -> Limits:

@@ -1,9 +1,9 @@
 """Adopting the files of the existing plugin: its rows become links.
 
-That plugin kept one object for each file in Kinto's storage, and none for a copy of a record. They
-lie below the parent ``__attachments__``, with an empty ``resource_name`` (8.0.0) or
-``attachments`` (later), and hold ``location`` (the key), ``bucket_uri``, ``collection_uri`` and
-``record_uri``.
+That plugin, kinto-attachment up to version 8, kept one row for each file in Kinto's storage, and
+none for the file of a copied record. The rows are below the parent ``__attachments__``, with an
+empty ``resource_name`` (8.0.0) or ``attachments`` (later). They contain ``location`` (the key),
+``bucket_uri``, ``collection_uri`` and ``record_uri``.
 
 Adoption changes rows only; files and records stay as they are. It runs in this order:
 
@@ -25,9 +25,8 @@ from typing import Any
 from kinto.core.storage import Filter
 from kinto.core.utils import COMPARISON
 
-from ..errors import KeyRefused
 from ..files.blob import Attachment
-from ..files.key import check_key, key_suffixes
+from ..files.key import is_key, key_suffixes
 from ..files.ref import RecordRef
 from ..finding import Finding
 from ..rows import Rows
@@ -53,9 +52,9 @@ _ATTACHED = Filter("attachment.location", True, COMPARISON.HAS)
 class LegacyRows:
     """The rows of the existing plugin.
 
-    :param base_url: what locations begin with today. It finds the files that have no row: copies
-        whose original is gone.
-    :param kept: old files that stay.
+    :param base_url: the current ``base_url``. It finds files that have no row, such as those of
+        copied records whose original is gone.
+    :param kept: the old files that are kept.
     """
 
     def __init__(self, rows: Rows, base_url: str, kept: KeptFiles):
@@ -66,24 +65,28 @@ class LegacyRows:
         self._is_announced = False
 
     def remain(self) -> bool:
-        """Return whether there are any rows left. Once the answer is no, it is not asked again."""
+        """Return whether there are any rows left. Once there are none, the database is
+        not asked again."""
         if self._may_exist:
             self._may_exist = self.exist()
             if self._may_exist and not self._is_announced:
                 self._is_announced = True
-                logger.warning("There are files of the existing plugin: kinto-attachment import")
+                logger.warning(
+                    "There are files of the existing plugin. Adopt them: kinto-attachment import"
+                )
         return self._may_exist
 
     def exist(self) -> bool:
-        """Return whether there are any rows: one look at the index."""
+        """Return whether there are any rows. This costs only lookups in an index."""
         list_all = self._rows.storage.list_all
         return any(list_all(name, PARENT, limit=1) for name in RESOURCE_NAMES)
 
     def key_of(self, ref: RecordRef, location: str) -> str:
-        """Return the key of the file of that record, as its own row has it, or an empty string."""
+        """Return the key of the file of a record, according to its row; an empty string if there is
+        no such row."""
         own = Filter("record_uri", ref.uri, COMPARISON.EQ)
-        keys = {row.get("location") for row in _all_rows(self._rows.storage.list_all, own)}
-        return next((key for key in key_suffixes(location) if key in keys and _is_key(key)), "")
+        keys = {_location(row) for row in _all_rows(self._rows.storage.list_all, own)}
+        return next((key for key in key_suffixes(location) if key in keys and is_key(key)), "")
 
     def adopt(
         self,
@@ -97,17 +100,17 @@ class LegacyRows:
         """Give links to the files of all records, or of one bucket, collection or record, then
         delete the rows of the existing plugin.
 
-        Rows of collections that keep their old files are deleted with all others only: as long as
-        they exist, the kept files are not taken for orphans. A file that several records have
-        gets shared links, so that only ``gc`` deletes it. Idempotent: an interrupted run is
-        finished by the next one. It may run while the server does.
+        Rows of collections that keep their old files are deleted only in a run for all records. As
+        long as they exist, ``gc`` refuses to run, and ``fsck`` reports the kept files as orphans
+        whose remedy is ``import``. A file that
+        several records have gets shared links, so that only ``gc`` deletes it. It can run while the
+        server does. Idempotent: the next run finishes an interrupted one.
 
         :param transaction_manager: each ``with`` is one transaction, for one page. Without it,
             everything runs within the caller's transaction.
         :param dry_run: change nothing.
-        :returns: ``adopted`` for every new link; ``kept`` for every old file that stays; ``left
-            behind`` for every other row whose record is gone or has another attachment, and whose
-            file no other record has: that file is an orphan now.
+        :returns: ``adopted`` for every new link; ``kept`` for every old file that is kept; ``left
+            behind`` for every other row whose file is in no record. That file is an orphan now.
         """
         page = transaction_manager or nullcontext()
         which = {"bucket": bucket, "collection": collection, "record": record}
@@ -125,7 +128,7 @@ class LegacyRows:
 class _Adoption:
     """One run.
 
-    :param page: each ``with`` is one transaction.
+    :param page: each ``with`` is one transaction, for one page of rows.
     :param planned: the keys that a dry run would have linked; empty otherwise.
     """
 
@@ -157,7 +160,7 @@ class _Adoption:
         """Delete the rows of the existing plugin, and report those whose file is in no record."""
         for name in RESOURCE_NAMES:
             list_all = partial(self._list_all_in_page, name, PARENT)
-            for rows in keyset(list_all, *_of(**which)):
+            for rows in keyset(list_all, *_filters(**which)):
                 with self._page:
                     findings = self._settle(name, rows, which["bucket"] is not None)
                 yield from findings
@@ -187,36 +190,39 @@ class _Adoption:
             return self._storage.list_all(*args, **options)
 
     def _settle(self, name: str, rows: list[Row], only_some: bool) -> list[Finding]:
-        """Delete the rows; links know most of their files already."""
-        linked = self.linked([key for row in rows if isinstance(key := row.get("location"), str)])
-        lost = [row for row in rows if row.get("location") not in linked]
+        """Delete the rows, and return the findings. Most of their files have links by now.
+
+        :param name: the resource name of the rows.
+        :param only_some: whether the run is limited to a bucket, collection or record.
+        """
+        linked = self.linked([key for row in rows if (key := _location(row))])
+        lost = [row for row in rows if _location(row) not in linked]
         refs = {row["id"]: RecordRef.from_uri(str(row.get("record_uri"))) for row in lost}
         now = self._attachments(ref for ref in refs.values() if ref)
         # Attached by the existing plugin while this run was reading the records.
         late = {
             ref: now[ref]
             for row in lost
-            if (ref := refs[row["id"]]) in now
-            and Link(ref, str(row.get("location")), "").is_of(now[ref])
+            if (ref := refs[row["id"]]) in now and Link(ref, _location(row), "").is_of(now[ref])
         }
         findings = self._link(late)
         linked = {finding.key for finding in findings}
         done = [row for row in rows if not (only_some and self._keeps(row))]
         for row in done:
-            if row["id"] in refs and row.get("location") not in linked:
+            if row["id"] in refs and _location(row) not in linked:
                 findings += self._lose(row, refs[row["id"]], now)
         if done and not self._dry_run:
-            among = Filter("id", [row["id"] for row in done], COMPARISON.IN)
-            delete_rows(self._storage, name, PARENT, among, most=len(done))
+            ids = Filter("id", [row["id"] for row in done], COMPARISON.IN)
+            delete_rows(self._storage, name, PARENT, ids, most=len(done))
         return findings
 
     def _lose(self, row: Row, ref: RecordRef | None, now: Attachments) -> list[Finding]:
-        """Report a row whose file is in no record: it is kept, or left behind."""
+        """Report a row whose file is in no record: the file is kept or left behind."""
         key, uri = str(row.get("location") or ""), str(row.get("record_uri") or "")
         if not self._keeps(row):
             return [Finding(LEFT_BEHIND, key, uri, _why(ref, now))]
-        if self._kept.may_be_kept(key) or not _is_key(key):
-            return []  # KeptFiles has found it in the storage, or it is not there
+        if self._kept.may_be_kept(key) or not is_key(key):
+            return []  # KeptFiles has found the file in the storage, or there is none
         if not self._dry_run:
             self._kept.keep([key])
         return [Finding(KEPT, key, uri, _why(ref, now))]
@@ -239,8 +245,8 @@ class _Adoption:
         self._share(shared)
         for link in links:
             self._rows.links.add(link)
-        # The rows are locked now. A request that replaces such a file waits for us from here on;
-        # one that has just done so has already written its record.
+        # The links are locked now. A request that replaces such a file waits from here on; one that
+        # has just replaced it has already written its record.
         now = self._attachments(link.ref for link in links)
         findings = []
         for link in links:
@@ -259,7 +265,7 @@ class _Adoption:
                     self._rows.links.add(replace(link, shared=True))
 
     def _keys(self, attachments: Attachments) -> dict[RecordRef, str]:
-        """Return the keys of these files, where they can be told."""
+        """Return the keys of these files, as far as they can be determined."""
         found: dict[RecordRef, str] = {}
         suffixes: dict[RecordRef, list[str]] = {}
         for ref, value in attachments.items():
@@ -270,22 +276,22 @@ class _Adoption:
             if RecordRef.attached_at(location):
                 continue  # a private file, which the existing plugin did not know
             key = location.removeprefix(self._base_url)
-            if "://" not in key and _is_key(key):
+            if "://" not in key and is_key(key):
                 found[ref] = key
             else:
                 suffixes[ref] = key_suffixes(location)
-        # Below another base_url: the longest suffix that a row has.
+        # These are below another base_url: take the longest suffix that is the key of a row.
         known = self._locations(set(chain.from_iterable(suffixes.values())))
         for ref, keys in suffixes.items():
             found[ref] = next((key for key in keys if key in known), "")
-        return {ref: key for ref, key in found.items() if _is_key(key)}
+        return {ref: key for ref, key in found.items() if is_key(key)}
 
     def _locations(self, keys: set[str]) -> set[str]:
         """Return those of the keys that a row of the existing plugin has."""
         found: set[str] = set()
         for page in pages(keys):
-            among = Filter("location", page, COMPARISON.IN)
-            found |= {row["location"] for row in _all_rows(self._storage.list_all, among)}
+            with_keys = Filter("location", page, COMPARISON.IN)
+            found |= {_location(row) for row in _all_rows(self._storage.list_all, with_keys)}
         return found
 
     def _shared(self, keys: dict[RecordRef, str], locations: set[str]) -> set[str]:
@@ -295,16 +301,16 @@ class _Adoption:
             return set()
         linked = self.linked(held)
         twice = {key for key, count in held.items() if count > 1 or key in linked}
-        # A look at all records of the server: nothing else knows about copies.
+        # All records of the server are searched, because only they tell which are copies.
         everywhere = ("record", "/buckets/*")
-        among = [Filter("attachment.location", list(locations), COMPARISON.IN)]
-        count = self._storage.count_all(*everywhere, filters=among)
+        at_locations = [Filter("attachment.location", list(locations), COMPARISON.IN)]
+        count = self._storage.count_all(*everywhere, filters=at_locations)
         if count == len(locations):
             return twice
-        rows = self._storage.list_all(*everywhere, filters=among, limit=count)
+        rows = self._storage.list_all(*everywhere, filters=at_locations, limit=count)
         if len(rows) < count:
             return set(held)  # more copies than Kinto returns at once
-        times = Counter(row["attachment"]["location"] for row in rows)
+        times = Counter(str(row["attachment"]["location"]) for row in rows)
         copied = [location for location, times in times.items() if times > 1]
         suffixes = {suffix for location in copied for suffix in key_suffixes(location)}
         return twice | (suffixes & set(held))
@@ -315,10 +321,10 @@ class _Adoption:
         return {ref: row.get("attachment") for ref, row in rows.items()}
 
 
-def _all_rows(list_all: ListAll, among: Filter) -> Iterator[Row]:
+def _all_rows(list_all: ListAll, condition: Filter) -> Iterator[Row]:
     """Yield the rows of the existing plugin, of either name, that pass the filter."""
     for name in RESOURCE_NAMES:
-        for rows in keyset(partial(list_all, name, PARENT), among):
+        for rows in keyset(partial(list_all, name, PARENT), condition):
             yield from rows
 
 
@@ -326,7 +332,7 @@ def _adopted(link: Link) -> Finding:
     return Finding(ADOPTED, link.key, link.ref.uri, "shared" if link.shared else "")
 
 
-def _of(bucket: str | None, collection: str | None, record: str | None) -> list[Filter]:
+def _filters(bucket: str | None, collection: str | None, record: str | None) -> list[Filter]:
     """Return the filter for the rows of a bucket, collection or record."""
     if bucket is None:
         return []
@@ -338,11 +344,10 @@ def _of(bucket: str | None, collection: str | None, record: str | None) -> list[
     return [Filter("bucket_uri", f"/buckets/{bucket}", COMPARISON.EQ)]
 
 
-def _is_key(key: str) -> bool:
-    try:
-        return bool(check_key(key))
-    except KeyRefused:
-        return False
+def _location(row: Row) -> str:
+    """Return the key in a row of the existing plugin; empty if it is none."""
+    location = row.get("location")
+    return location if is_key(location) else ""
 
 
 def _why(ref: RecordRef | None, now: Attachments) -> str:

@@ -7,6 +7,7 @@ a collection that keeps old files.
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
+from ..files.key import is_key
 from ..files.ref import RecordRef
 from ..finding import Finding
 from ..rows import Rows
@@ -19,9 +20,9 @@ KEPT = "kept"
 
 
 class KeptFiles:
-    """Old files that stay.
+    """Old files that the existing plugin kept, and that are kept still.
 
-    :param storage: where the files are.
+    :param storage: the storage that has the files.
     """
 
     def __init__(self, settings: Settings, storage: IStorage, rows: Rows):
@@ -35,6 +36,8 @@ class KeptFiles:
 
     def may_be_kept(self, key: str) -> bool:
         """Return whether the key fits a collection that keeps old files."""
+        if not is_key(key):
+            return False
         policies = self._settings.matching_policies(key)
         is_reserved = any(policy in self._settings.reserved_policies for policy in policies)
         return not is_reserved and any(policy.keep_old_files for policy in policies)
@@ -45,8 +48,8 @@ class KeptFiles:
         linked: Callable[[list[str]], set[str]],
         dry_run: bool = False,
     ) -> Iterator[Finding]:
-        """Write down all objects that look like kept files and that no record has. The storage is
-        listed once, and only if a collection keeps old files.
+        """Write down all objects that look like kept files and that no record has, and yield
+        ``kept`` for each. The storage is listed once, and only if a collection keeps old files.
 
         :param page: each ``with`` is one transaction.
         :param linked: returns those of the keys that a record has.

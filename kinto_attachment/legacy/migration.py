@@ -13,8 +13,8 @@ logger = logging.getLogger(__name__)
 
 
 class AttachmentMigration(PostgreSQLPluginMigration):
-    """Kinto runs it once, because it stores the version; ``kinto-attachment import`` does the same
-    at any time.
+    """The migration that adopts the files of the existing plugin. It stores its version, so Kinto
+    runs it once. The command ``kinto-attachment import`` does the same at any time.
 
     ::
 
@@ -22,7 +22,7 @@ class AttachmentMigration(PostgreSQLPluginMigration):
     """
 
     name = "attachment"
-    # Kinto takes a plugin that it has never seen for version 1, and would not migrate that.
+    # Kinto assumes version 1 for an unknown plugin, and would not migrate it to version 1.
     schema_version = 2
 
     def __init__(self, rows: LegacyRows):
@@ -45,6 +45,6 @@ class AttachmentMigration(PostgreSQLPluginMigration):
         logger.info("Files of the existing plugin: %s.", dict(counts) or "none")
         query = "INSERT INTO metadata (name, value) VALUES (:name, :version)"
         row = {"name": f"{self.name}_schema_version", "version": str(self.schema_version)}
-        # There is no request here whose end would commit.
+        # There is no request here that commits at its end.
         with self.client.connect(force_commit=True) as connection:
             connection.execute(sqlalchemy.text(query), row)

@@ -1,4 +1,4 @@
-"""Door 3: media that editors describe."""
+"""Door 3: the media library, whose files editors describe."""
 
 from pyramid.config import Configurator
 
@@ -8,7 +8,7 @@ def includeme(config: Configurator) -> None:
 
     :raises SettingError: if the settings of the library or of Unsplash are wrong.
     """
-    # Services read the CORS settings when they are imported: not before Kinto is set up.
+    # Services read the CORS settings when they are imported, so not before Kinto is set up.
     from . import image_views, views
     from .collection import open_library
     from .rules import LibraryRules
@@ -26,7 +26,7 @@ def includeme(config: Configurator) -> None:
         config.add_cornice_service(service)
     config.add_api_capability(
         "media_library",
-        description="Describe files, and have images at any size",
+        description="Describe files, and get images at any size",
         url="https://github.com/Kinto/kinto-attachment/",
         bucket=library.bucket,
         collection=library.collection,

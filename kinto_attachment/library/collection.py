@@ -1,4 +1,4 @@
-"""The collection that is the media library, as the settings name it."""
+"""The collection that the settings choose as the media library."""
 
 from dataclasses import dataclass, field
 
@@ -12,7 +12,9 @@ from ..settings import PREFIX, Settings
 class Library:
     """The collection whose records are ``_media`` objects: ``registry.attachment_library``.
 
-    :param unsplash: imports photos; None if no access key is configured.
+    :param bucket: the id of its bucket.
+    :param collection: its id.
+    :param unsplash: the client that imports photos; None if no access key is configured.
 
     >>> Library("site", "media").holds(RecordRef("site", "media", "38e4e0f8"))
     True
@@ -28,7 +30,7 @@ class Library:
         return self.ref("").collection_uri
 
     def ref(self, object_id: str) -> RecordRef:
-        """Return the record that is the object of that id."""
+        """Return the reference to the record that is the object of this id."""
         return RecordRef(self.bucket, self.collection, object_id)
 
     def holds(self, ref: Ref) -> bool:
@@ -37,13 +39,15 @@ class Library:
 
 
 def open_library(settings: Settings) -> Library | None:
-    """Return the library that the settings name, or None if they name none.
+    """Return the library that the settings choose, or None if ``library.bucket`` is empty.
 
-    :raises SettingError: if they name a bucket and no collection, or if those of Unsplash are
-        wrong.
+    :raises SettingError: if ``library.collection`` is empty although there is a bucket, or if a
+        setting of Unsplash is wrong.
     """
     unsplash = open_unsplash(settings)
     bucket, collection = settings["library.bucket"], settings["library.collection"]
     if bucket and not collection:
-        raise SettingError(f"{PREFIX}library.collection", "a library needs a collection")
+        raise SettingError(
+            f"{PREFIX}library.collection", "a library needs a collection: set its id"
+        )
     return Library(bucket, collection, unsplash) if bucket else None

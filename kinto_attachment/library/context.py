@@ -1,4 +1,4 @@
-"""Permissions in the media library: those of Kinto in its collection."""
+"""Permissions in the media library: those on its collection and its records in Kinto."""
 
 from kinto.authorization import RouteFactory
 from kinto.core.errors import ERRORS, http_error
@@ -11,9 +11,10 @@ from .collection import Library
 
 
 class UploadContext(RouteFactory):
-    """A file for the library: its sender needs the permission to create records there.
+    """An upload to the library. The client needs the permission to create records there.
 
-    :raises HTTPNotFound: if the collection does not exist yet.
+    :ivar body: the body of the request. It is closed when the request is finished.
+    :raises HTTPNotFound: if the collection of the library does not exist.
     """
 
     def __init__(self, request: Request):
@@ -28,10 +29,11 @@ class UploadContext(RouteFactory):
 
 
 class ObjectContext(RecordContext):
-    """One object of the library. The URL names its id before the name of a file, or as that name.
-    The extension is added to ``matchdict``.
+    """One object of the library, whose URL ends with ``{id}.{ext}`` or ``{id}/{name}.{ext}``.
 
-    :raises HTTPNotFound: if there is no extension.
+    The id and the extension are added to ``matchdict``.
+
+    :raises HTTPNotFound: if the URL has no extension.
     """
 
     def __init__(self, request: Request):
@@ -46,15 +48,32 @@ class ObjectContext(RecordContext):
         super().__init__(request)
 
 
+class DescriptionContext(RecordContext):
+    """A change of an object's description. Kinto checks the permission again when it writes the
+    record; this check comes before a byte of the body is read.
+
+    :raises HTTPNotFound: if the collection of the library does not exist.
+    """
+
+    writing_methods = ("PUT", "PATCH")
+
+    def __init__(self, request: Request):
+        library = library_of(request)
+        check_library(request, library)
+        ids = {"bucket_id": library.bucket, "collection_id": library.collection}
+        request.matchdict.update(ids)
+        super().__init__(request)
+
+
 def library_of(request: Request) -> Library:
-    """Return the library of the server that received the request."""
+    """Return the library of this server. Call this only where there is one."""
     return request.registry.attachment_library
 
 
 def check_library(request: Request, library: Library) -> None:
-    """Refuse a request as long as the collection was not created.
+    """Check that the collection of the library exists.
 
-    :raises HTTPNotFound: if it does not exist.
+    :raises HTTPNotFound: if the operator has not created it yet.
     """
     try:
         read_collection(request, library.bucket, library.collection)
@@ -62,6 +81,7 @@ def check_library(request: Request, library: Library) -> None:
         raise http_error(
             httpexceptions.HTTPNotFound(),
             errno=ERRORS.MISSING_RESOURCE,
-            message="There is no media library yet: kinto-attachment library init",
+            message="The media library was not created yet: the operator has to run "
+            "kinto-attachment library init.",
             details={"id": library.collection, "resource_name": "collection"},
         ) from None

@@ -16,20 +16,24 @@ _LIBRARY: dict[str, Any] = {**IMAGE, "tags": ["Media library"]}
 
 
 def _service(name: str, path: str, description: str) -> Service:
-    # One placeholder for the name and its extension: OpenAPI has no way to separate them.
+    # ``{file}`` is the name with its extension: OpenAPI cannot describe ``{name}.{extension}``.
     factory, headers = ObjectContext, (*EXPOSED_HEADERS, "Vary")
     return Service(
         name=name, path=path, description=description, factory=factory, cors_headers=headers
     )
 
 
-original = _service("original", "/original/{file}", "A file as it was uploaded")
-image = _service("image", "/image/{size}/{file}", "An image at another size")
-named_image = _service("named-image", "/image/{size}/{id}/{file}", "The same, with any name")
+original = _service(
+    "original", "/original/{file}", "A file of the media library as it was uploaded"
+)
+image = _service("image", "/image/{size}/{file}", "An image of the library at another size")
+named_image = _service(
+    "named-image", "/image/{size}/{id}/{file}", "The same image, with a filename of any choice"
+)
 image_variant = _service(
     "image-variant",
     "/image/{size}/{id}/{file}/variant/{variant}",
-    "A named part of an image",
+    "A named part of an image at another size",
 )
 SERVICES = (original, image, named_image, image_variant)
 
@@ -38,32 +42,40 @@ SERVICES = (original, image, named_image, image_variant)
 def get_original(request: Request) -> Response:
     """Serve a file of the library as it was uploaded."""
     if "format" in request.GET:
-        raise FieldRefused("an original keeps its own format", "format", "querystring")
+        reason = "an original is served in its own format only, use /image/... for another one"
+        raise FieldRefused(reason, "format", "querystring")
     return serve_image(request, lambda record: Cut(None, _cache_control(request)))
 
 
 @image.get(operation_id="get_image", **_LIBRARY)
 @named_image.get(operation_id="get_named_image", **_LIBRARY)
 def get_image(request: Request) -> Response:
-    """Serve a file of the library; an image at any size."""
+    """Serve an image of the library at the requested size, or any file at the size ``0x0``."""
     return serve_image(request, lambda record: Cut(None, _cache_control(request)))
 
 
 @image_variant.get(operation_id="get_image_variant", **_LIBRARY)
 def get_variant(request: Request) -> Response:
-    """Serve a part of an image that an editor has named."""
+    """Serve a named part of an image at the requested size."""
 
     def cut_of(record: dict[str, Any]) -> Cut:
         trim = trim_of(record, request.matchdict["variant"])
         if trim is None:
             raise request.context.not_found()
-        return Cut(trim, _cache_control(request, immutable=False))  # an editor may cut it anew
+        # An editor may give the name to another part of the image.
+        return Cut(trim, _cache_control(request, immutable=False))
 
     return serve_image(request, cut_of)
 
 
 def _cache_control(request: Request, immutable: bool = True) -> str:
-    """Return the header. An object keeps its file for life, but its readers may change."""
+    """Return the ``Cache-Control`` of an image.
+
+    What an anonymous client gets may stay in public caches. What a user gets is revalidated before
+    each use, because the user may lose the permission to read it.
+
+    :param immutable: whether this URL has the same bytes for as long as its object exists.
+    """
     if request.prefixed_userid is not None:
         return "private, no-cache"
     return "public, max-age=31536000, immutable" if immutable else "public, no-cache"

@@ -1,7 +1,8 @@
 """The rules of the media library: an object always describes its file.
 
-The server alone writes what an object says about its file. An object is made from an upload and
-describes that file for as long as it lives; what a write leaves out is completed.
+An object is made from an upload, and describes the file of that upload for as long as it exists.
+Only the server determines what an object says about its file. A client may send these attributes if
+they are right, or leave them out; the server then fills them in.
 """
 
 import time
@@ -30,7 +31,7 @@ from .schema import FACTS, REQUIRED, check_object, facts_of
 
 
 class LibraryRules(CollectionRules):
-    """The rules of the collection that is the media library.
+    """The rules of the media library's collection.
 
     :param library: the collection.
     """
@@ -39,15 +40,17 @@ class LibraryRules(CollectionRules):
         self._library = library
 
     def applies_to(self, ref: RecordRef) -> bool:
+        """Return whether the record is an object of the library."""
         return self._library.holds(ref)
 
     def declared_type(self, received: Received) -> str | None:
-        """Return the type of the image that the bytes are, whatever the client calls it."""
+        """Return the media type that the bytes of an image have, whatever the client says."""
         header = read_header(received.file)
         return header.mimetype if header else received.declared_type
 
     def accept(self, source: Source, received: Received) -> Source:
-        """Take the type from a file that is called an image and does not begin like one."""
+        """Return the source. If it is declared as an image but its bytes contradict that, its media
+        type becomes the default one."""
         if source.mimetype.startswith("image/") and read_header(received.file) is None:
             source.file.seek(0)
             if contradicts(source.mimetype, source.file.read(SNIFF_BYTES)):
@@ -55,25 +58,34 @@ class LibraryRules(CollectionRules):
         return source
 
     def facts(self, ref: RecordRef, source: Source, received: Received) -> dict[str, Any]:
+        """Return what the object says about its file; see :func:`facts_of`."""
         header = read_header(received.file)
         return facts_of(ref.record, source.filename, source.mimetype, source.size, header)
 
     def check_removable(self, ref: RecordRef) -> None:
-        raise FieldRefused("stays as long as its object: make another object", ATTRIBUTE)
+        """Refuse, because an object keeps its file for as long as it exists.
+
+        :raises FieldRefused: always.
+        """
+        reason = f"{ATTRIBUTE} cannot be replaced or removed: create another object"
+        raise FieldRefused(reason, ATTRIBUTE)
 
     def before_write(
         self, request: Request, ref: RecordRef, new: dict[str, Any], old: dict[str, Any] | None
     ) -> Unclaimed | None:
-        """Check an object and complete what it leaves out.
+        """Check an object, and fill in what it leaves out about its file.
 
-        :returns: the upload that a new object is made from.
-        :raises FieldRefused: if it says something untrue about its file, or if there is no file.
+        :returns: the upload that a new object is made from; None if the object exists already, or
+            if the server writes it together with its file.
+        :raises FieldRefused: if the object says something wrong about its file, or if there is no
+            upload for it.
+        :raises MetadataForged: if the object has another attachment than the upload.
         """
         upload = None
         if old:
             _complete(new, old)
         elif file_transaction(request).expects(ref, new.get(ATTRIBUTE)):
-            _check_id(request, ref)  # the server writes it together with its file
+            _check_id(request, ref)  # the server writes the object together with its file
         else:
             upload = _find(request, ref)
             _complete_from(new, upload)
@@ -85,61 +97,78 @@ class LibraryRules(CollectionRules):
     ) -> None:
         """Give the file of the upload to the object.
 
-        :raises FieldRefused: if another request has just taken the upload. Nothing is written by
-            then; in a batch it would stay.
+        This must happen before Kinto stores the object: if it failed afterwards, a batch would
+        still commit the object, without its file.
+
+        :raises FieldRefused: if another request has just taken the upload.
         """
         rows, files = plugin_of(request).rows, file_transaction(request)
         undo_by_hand(request, Write(ref, old=read_record(request, ref), new=dict(new)))
         before = rows.links.of(prepared.ref)
         if not (before and rows.unclaimed.take(prepared)):
-            raise FieldRefused("another request has just claimed it", "id")
+            raise FieldRefused("another request has just claimed this upload", "id")
         files.undo(lambda: rows.unclaimed.add(prepared))
         files.move(before[0], replace(before[0], ref=ref))
 
 
 def _complete(new: dict[str, Any], old: dict[str, Any]) -> None:
+    """Fill in what a changed object leaves out about its file.
+
+    :raises FieldRefused: if it says anything else about its file than before.
+    """
     for name in (*FACTS, ATTRIBUTE):
         if name in old:
             new.setdefault(name, old[name])
         if name is not ATTRIBUTE and not is_same(new.get(name), old.get(name)):
-            raise FieldRefused("describes the file itself and cannot be changed", name)
+            raise FieldRefused(f"{name} describes the file itself and cannot be changed", name)
     if new.get(ATTRIBUTE) is None and old.get(ATTRIBUTE) is not None:
-        raise FieldRefused("stays as long as its object: delete that", ATTRIBUTE)
+        raise FieldRefused(f"{ATTRIBUTE} cannot be removed: delete the object", ATTRIBUTE)
 
 
 def _check_id(request: Request, ref: RecordRef) -> None:
-    """Refuse an id that was used before: caches may keep what had it for ever.
+    """Refuse an id that was used before, because caches may keep the file of that id for ever.
 
-    :raises FieldRefused: if another object had it, or an upload waits to become one.
+    :raises FieldRefused: if an object has or had the id, or if an unclaimed upload has it.
     """
     only = [Filter("id", ref.record, COMPARISON.EQ)]
-    had = request.registry.storage.list_all(
+    used = request.registry.storage.list_all(
         "record", ref.collection_uri, filters=only, include_deleted=True
     )
-    if had or plugin_of(request).rows.unclaimed.get(ref.record):
-        raise FieldRefused("another file had it, or waits for it", "id")
+    if used or plugin_of(request).rows.unclaimed.get(ref.record):
+        raise FieldRefused("this id is, or was, that of another file: choose another one", "id")
 
 
 def _complete_from(new: dict[str, Any], upload: Unclaimed) -> None:
+    """Fill in what a new object leaves out about its file.
+
+    :raises FieldRefused: if it says something else about its file than the upload.
+    :raises MetadataForged: if it has another attachment than the upload.
+    """
     for name in FACTS:
         if name in new and not is_same(new[name], upload.facts[name]):
-            reason = f"of this upload it is {upload.facts[name]!r}, not {str(new[name])[:100]!r}"
+            given = str(new[name])[:100]
+            reason = f"{name} of this upload is {upload.facts[name]!r}, not {given!r}"
             raise FieldRefused(reason, name)
     if not is_same(new.get(ATTRIBUTE, upload.attachment), upload.attachment):
         raise MetadataForged()
-    # The client has to send what is required.
+    # Required attributes are not filled in: the client has to send them.
     optional = {name: upload.facts[name] for name in FACTS if name not in REQUIRED}
     for name, value in {**upload.defaults, **optional, ATTRIBUTE: upload.attachment}.items():
         new.setdefault(name, value)
 
 
 def _find(request: Request, ref: RecordRef) -> Unclaimed:
+    """Return the upload that the client wants to make an object of.
+
+    :raises FieldRefused: if the client has no unclaimed upload of this id.
+    """
     plugin = plugin_of(request)
     upload = plugin.rows.unclaimed.get(ref.record)
     links = plugin.rows.links.of(upload.ref) if upload else []
     if not links or upload.owner != owner_of(request) or _has_expired(request, upload):
-        raise FieldRefused("no upload of yours has it, or it was claimed, or has expired", "id")
-    # The URLs of files may have changed since.
+        reason = "you have no unclaimed upload of this id, or it has expired: upload the file first"
+        raise FieldRefused(reason, "id")
+    # The settings that determine the location may have changed since the upload.
     policy = plugin.settings.policy(ref.bucket, ref.collection)
     location = location_of(request, ref, links[0].key, policy)
     return replace(upload, attachment={**upload.attachment, "location": location})

@@ -1,8 +1,8 @@
-"""What a ``_media`` object is.
+"""The attributes of ``_media`` objects.
 
-A library is a Kinto collection whose records have an attachment and describe it. One table,
-:data:`PROPERTIES`, declares their attributes. The content type definition, the schema of the
-collection and what Kinto Admin shows of it are made from that table.
+The media library is a Kinto collection whose records have an attachment and describe it. The table
+:data:`PROPERTIES` declares their attributes. The content type definition, the schema of the
+collection and the form in Kinto Admin are generated from that table.
 """
 
 from collections.abc import Mapping
@@ -27,9 +27,12 @@ DISK, UNSPLASH = "disk", "unsplash"
 class Property(NamedTuple):
     """An attribute of a ``_media`` object.
 
+    :param name: the name of the attribute.
     :param schema: the JSON Schema of its value.
-    :param input: the kind of form field in which an editor enters it.
-    :param is_fact: whether it describes the file: then only the server writes it.
+    :param title: its label in forms.
+    :param input: the kind of form field for it.
+    :param is_fact: whether it describes the file itself; the server alone determines its value.
+    :param is_required: whether a client must send it to create an object.
     """
 
     name: str
@@ -59,13 +62,13 @@ _VARIANT = {
 
 PROPERTIES = (
     Property("fileName", _TEXT, "File name"),
-    Property("mimeType", _TEXT, "Type of the bytes"),
-    Property("size", _NUMBER, "Bytes", "number"),
+    Property("mimeType", _TEXT, "Media type"),
+    Property("size", _NUMBER, "Size in bytes", "number"),
     Property("width", _NUMBER, "Width", "number", is_required=False),
     Property("height", _NUMBER, "Height", "number", is_required=False),
-    Property("url", _TEXT, "Where it is"),
-    Property("externalId", _TEXT, "Id where it comes from", is_required=False),
-    Property("source", {"type": "string", "enum": [DISK, UNSPLASH]}, "Comes from", "select"),
+    Property("url", _TEXT, "URL"),
+    Property("externalId", _TEXT, "Id at the source", is_required=False),
+    Property("source", {"type": "string", "enum": [DISK, UNSPLASH]}, "Source", "select"),
     Property("extension", _TEXT, "Extension"),
     Property("type", {"type": "string", "enum": [FILE, IMAGE]}, "Type", "select"),
     Property("alt", _TEXT, "Alternative text", "textarea", False, False),
@@ -74,7 +77,7 @@ PROPERTIES = (
     Property(
         "variants",
         {"type": "array", "items": _VARIANT, "maxItems": 100},
-        "Cuttings, in pixels",
+        "Named parts, in pixels",
         "object",
         False,
         False,
@@ -82,7 +85,7 @@ PROPERTIES = (
 )
 
 FACTS = tuple(each.name for each in PROPERTIES if each.is_fact)
-"""Attributes that only the server writes."""
+"""Attributes whose values only the server determines."""
 
 REQUIRED = [each.name for each in PROPERTIES if each.is_required]
 _SCHEMAS = {each.name: {**each.schema, "title": each.title} for each in PROPERTIES}
@@ -99,9 +102,13 @@ def facts_of(
     source: str = DISK,
     external_id: str = "",
 ) -> dict[str, Any]:
-    """Return what an object says about its file, its id included.
+    """Return what an object says about its file, together with its id.
 
+    :param mimetype: the media type of the file.
+    :param size: the size of the file in bytes.
     :param header: the header of the image; None if the file is not an image.
+    :param source: where the file comes from: :data:`DISK` or :data:`UNSPLASH`.
+    :param external_id: the id of the file there, if it has one.
 
     >>> facts_of("38e4e0f8", "a.doc", "application/msword", 9, None)["url"]
     'original/38e4e0f8.doc'
@@ -123,49 +130,56 @@ def facts_of(
 
 
 def check_object(data: Mapping[str, Any]) -> None:
-    """Check an object, whether or not Kinto compares records with the schema.
+    """Check an object. This does not depend on Kinto's own setting for schema validation.
 
-    :raises FieldRefused: if it is not a ``_media`` object.
+    :raises FieldRefused: if the object lacks a required property, has an unknown one, or has a
+        malformed one.
     """
     for name in REQUIRED:
         if name not in data:
-            raise FieldRefused("is required", name)
+            raise FieldRefused(f"{name} is required", name)
     for name in data:
         if name not in _SCHEMAS and name not in _KINTOS_OWN:
-            raise FieldRefused(f"a {NAME} object has no such property", name[:200])
+            raise FieldRefused(f"{name[:200]!r} is not a property of {NAME} objects", name[:200])
     error = next(_VALIDATOR.iter_errors(data), None)
     if error:
         raise FieldRefused(error.message[:200], ".".join(map(str, error.absolute_path)))
     seen = set()
     for number, variant in enumerate(data.get("variants", ())):
         if variant["name"] in seen:
-            raise FieldRefused(f"{variant['name']!r} is there twice", f"variants.{number}.name")
+            reason = f"two variants have the name {variant['name']!r}: a name must be unique"
+            raise FieldRefused(reason, f"variants.{number}.name")
         seen.add(variant["name"])
         _check_trim(data, variant["trim"], f"variants.{number}.trim")
 
 
 def _check_trim(data: Mapping[str, Any], trim: Mapping[str, int], field: str) -> None:
+    """Check one part of an image.
+
+    :raises FieldRefused: if the object is not an image, or if the part is not inside the image.
+    """
     if data["type"] != IMAGE:
-        raise FieldRefused("only images have variants", field)
+        raise FieldRefused("only images have variants, and this file is not an image", field)
     inside = (
-        all(type(side) is int for side in trim.values())  # to JSON Schema, 60.0 is an integer
+        all(type(side) is int for side in trim.values())  # for JSON Schema, 60.0 is an integer
         and trim["width"] > 0
         and trim["height"] > 0
         and trim["left"] + trim["width"] <= data.get("width", 0)
         and trim["top"] + trim["height"] <= data.get("height", 0)
     )
     if not inside:
-        raise FieldRefused("is not within the image", field)
+        reason = "a trim must be inside the image, and its four numbers must be whole pixels"
+        raise FieldRefused(reason, field)
 
 
 def trim_of(data: Mapping[str, Any], name: str) -> Trim | None:
-    """Return the part of the image that has that name; None if there is none."""
+    """Return the part of the image that has this name, or None if there is none."""
     found = (each["trim"] for each in data.get("variants") or () if each["name"] == name)
     return next((Trim(**trim) for trim in found), None)
 
 
 def definition() -> dict[str, Any]:
-    """Return the content type definition, as editors and site generators read it."""
+    """Return the content type definition of ``_media`` objects, for editors and site generators."""
     return {
         "name": NAME,
         "label": LABEL,
@@ -200,10 +214,11 @@ def _input(each: Property) -> dict[str, Any]:
 
 
 def metadata() -> dict[str, Any]:
-    """Return the attributes of the collection by which Kinto Admin shows and edits it.
+    """Return the attributes that the collection needs for Kinto Admin.
 
-    The schema neither requires nor forbids a property: the form would ask an editor for what only
-    the server knows, and refuse the ``id`` of a record. :func:`check_object` does both.
+    The schema requires no property, or the form would ask editors for what only the server knows.
+    It also forbids none, or the form would refuse the ``id`` of a record. :func:`check_object` does
+    both.
     """
     read_only = {each.name: {"ui:readonly": True} for each in PROPERTIES if each.is_fact}
     return {

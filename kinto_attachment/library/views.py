@@ -1,7 +1,10 @@
-"""``POST /media`` of a form, ``/unsplash/{id}``, ``/content/_media`` and its definition.
+"""``POST /media`` with a form, ``/unsplash/{id}``, ``/content/_media`` and its definition.
 
-A file is uploaded or imported first and gets an id; an object that describes it is created next.
-The objects are the records of one collection: ``/content/_media`` is an alias of those.
+First a client uploads or imports a file, which gets an id. Then the client creates an object with
+this id, which describes the file. The objects are the records of one collection, and
+``/content/_media`` is an alias of its URL.
+
+How uploads and imports are repeated after a conflict is explained in ``attachments/views.py``.
 """
 
 import json
@@ -10,8 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
+from kinto.authorization import RouteFactory
 from kinto.core import Service
 from kinto.core.authorization import DYNAMIC
+from kinto.core.errors import ERRORS as ERRNO
+from kinto.core.errors import http_error
 from kinto.core.utils import build_request
 from pyramid import httpexceptions
 from pyramid.request import Request
@@ -19,12 +25,14 @@ from pyramid.response import Response
 from pyramid.security import NO_PERMISSION_REQUIRED
 
 from ..attachments import records
+from ..attachments.context import storable_id
 from ..attachments.upload import Stored, receive_form, store
 from ..errors import BodyTooLarge, FieldRefused, NotInBatch, RemoteFailed, TooLarge
 from ..files.ref import RecordRef
 from ..http.forms import Form, Received
 from ..http.openapi import ERRORS, EXPOSED_HEADERS, RefusedSchema, UploadedSchema
 from ..http.requests import flag, owner_of, read_flag
+from ..http.responses import NO_STORE
 from ..images.formats.header import read_header
 from ..plugin import plugin_of
 from ..rows.uploads import Unclaimed
@@ -32,19 +40,22 @@ from ..settings.policy import Policy
 from ..transactions.request import file_transaction, is_in_batch, release_connection
 from ..transactions.retry import allow_retry
 from . import schema
-from .context import UploadContext, check_library, library_of
+from .context import DescriptionContext, UploadContext, check_library, library_of
 from .schema import FILE, IMAGE, UNSPLASH
 
 STORED = "attachment.uploaded"
-"""In ``bound_data``: what became of the body, for when the request is repeated."""
+"""The key in ``bound_data`` of the :class:`Upload` for a repeated request."""
+
+BODY = "attachment.description"
+"""In ``bound_data``: the JSON body, for when the request is repeated."""
 
 PHOTO = ".jpg"
-"""The extension of every photo."""
+"""The extension of every photo from Unsplash."""
 
 unsplash = Service(
     name="unsplash",
     path="/unsplash/{id}",
-    description="A photo of Unsplash for the media library",
+    description="Import of a photo from Unsplash",
     factory=UploadContext,
     cors_headers=EXPOSED_HEADERS,
 )
@@ -53,10 +64,10 @@ _IMPORT: dict[str, Any] = {
     "permission": DYNAMIC,
     "tags": ["Media library"],
     "response_schemas": {
-        "201": UploadedSchema(description="It is there, and waits for a description."),
-        "429": RefusedSchema(description="Unsplash was asked too often."),
-        "502": RefusedSchema(description="Unsplash does not answer as it should."),
-        "504": RefusedSchema(description="Unsplash does not answer in time."),
+        "201": UploadedSchema(description="The photo was imported."),
+        "429": RefusedSchema(description="Unsplash has received too many requests."),
+        "502": RefusedSchema(description="The response of Unsplash is an error or invalid."),
+        "504": RefusedSchema(description="Unsplash did not respond in time."),
         **ERRORS,
     },
 }
@@ -64,10 +75,11 @@ _IMPORT: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Upload:
-    """A file that is stored, and what is to become of it.
+    """A file that is stored, and what to do with it.
 
-    :param save: whether to make an object of it at once.
-    :param defaults: attributes of the object, unless the client gives its own.
+    :param stored: the file.
+    :param save: whether to create its object at once.
+    :param defaults: further attributes of the object, which the client may override.
     """
 
     stored: Stored
@@ -76,7 +88,8 @@ class Upload:
 
 
 def upload(request: Request) -> dict[str, Any]:
-    """Take ``POST /media`` with a form: the field ``file``, optionally ``type`` and ``save``."""
+    """Store the file of a form, and return what its object will say about it. The file is the field
+    ``file``; the fields ``type`` and ``save`` are optional."""
     if is_in_batch(request):
         raise NotInBatch()
     return _keep(request, request.bound_data.get(STORED) or _receive(request))
@@ -85,15 +98,18 @@ def upload(request: Request) -> dict[str, Any]:
 @unsplash.get(operation_id="import_photo", **_IMPORT)
 @unsplash.post(operation_id="import_photo_by_post", **_IMPORT)
 def import_photo(request: Request) -> dict[str, Any]:
-    """Copy a photo of Unsplash to the library, with the name of its author."""
+    """Copy a photo from Unsplash to the library. Its title names the author."""
     if is_in_batch(request):
         raise NotInBatch()
     if request.method == "HEAD":
         raise httpexceptions.HTTPMethodNotAllowed()
+    _check_site(request)
+    request.response.headers.update(NO_STORE)
     return _keep(request, request.bound_data.get(STORED) or _import(request))
 
 
 def _receive(request: Request) -> Upload:
+    """Read the form and store its file."""
     policy = _policy(request)
     fields = {"text_fields": ("type", "save"), "file_field": "file"}
     try:
@@ -107,7 +123,26 @@ def _receive(request: Request) -> Upload:
     return _remember(request, Upload(stored, save))
 
 
+def _check_site(request: Request) -> None:
+    """Refuse a ``GET`` by a page of another site. The page needs no more than an ``<img>`` to have
+    a browser send one, with the credentials of its user
+    (https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header).
+
+    :raises HTTPForbidden: if it is one.
+    """
+    site = request.headers.get("Sec-Fetch-Site", "").strip().lower()
+    if request.method == "GET" and site == "cross-site":
+        reason = "a page of another site cannot import a photo with GET: use POST"
+        raise http_error(
+            httpexceptions.HTTPForbidden(),
+            errno=ERRNO.FORBIDDEN,
+            message=f"Sec-Fetch-Site: {reason}.",
+            details=[{"location": "header", "name": "Sec-Fetch-Site", "description": reason}],
+        )
+
+
 def _import(request: Request) -> Upload:
+    """Fetch the photo and store it."""
     client, save = library_of(request).unsplash, flag(request, "save", False)
     policy = _policy(request)
     policy.check_extension(PHOTO)
@@ -123,28 +158,30 @@ def _import(request: Request) -> Upload:
             raise BodyTooLarge(fetched.digest.size, policy.max_size)
         received = Received(file, f"{photo.id}{PHOTO}", fetched.mimetype, fetched.digest)
         if read_header(received.file) is None:
-            raise RemoteFailed("what Unsplash sent is not an image")
+            raise RemoteFailed("the file that Unsplash sent is not an image")
         stored = store(request, _new_ref(request), received, policy)
     origin = {"source": UNSPLASH, "externalId": photo.id}
     stored = replace(stored, facts={**stored.facts, **origin})
     defaults = {"title": f"Photo by {photo.author} on Unsplash", "alt": photo.alt}
-    named = {name: text for name, text in defaults.items() if text}
-    return _remember(request, Upload(stored, save, named))
+    given = {name: text for name, text in defaults.items() if text}
+    return _remember(request, Upload(stored, save, given))
 
 
 def _check_type(form: Form) -> None:
-    """Compare the ``type`` of the form with the bytes of its file.
+    """Compare the field ``type`` of the form with the bytes of its file.
 
-    :raises FieldRefused: if they differ.
+    :raises FieldRefused: if the field is neither ``image`` nor ``file``, or if the bytes contradict
+        it.
     """
-    said = form.fields.get("type")
-    if said not in (None, IMAGE, FILE):
-        raise FieldRefused(f"{said[:100]!r} is neither {IMAGE!r} nor {FILE!r}", "type")
+    kind = form.fields.get("type")
+    if kind not in (None, IMAGE, FILE):
+        raise FieldRefused(f"type must be {IMAGE!r} or {FILE!r}, not {kind[:100]!r}", "type")
     header = read_header(form.file.file)
-    if said == IMAGE and header is None:
-        raise FieldRefused("the file is not an image", "type")
-    if said == FILE and header:
-        raise FieldRefused(f"the file is an image, of type {header.mimetype}", "type")
+    if kind == IMAGE and header is None:
+        raise FieldRefused(f"type is {IMAGE!r}, but the file is not an image", "type")
+    if kind == FILE and header:
+        reason = f"type is {FILE!r}, but the file is an image of type {header.mimetype}"
+        raise FieldRefused(reason, "type")
 
 
 def _policy(request: Request) -> Policy:
@@ -153,19 +190,21 @@ def _policy(request: Request) -> Policy:
 
 
 def _new_ref(request: Request) -> RecordRef:
-    """Return a record with an id of its own."""
+    """Return a reference to a new record of the library, with an id that Kinto generates."""
     generators = request.registry.id_generators
     return library_of(request).ref(generators.get("record", generators[""])())
 
 
 def _remember(request: Request, uploaded: Upload) -> Upload:
+    """Keep the upload for a repeated request, and allow the request to be repeated."""
     request.bound_data[STORED] = uploaded
     allow_retry(request)
     return uploaded
 
 
 def _keep(request: Request, uploaded: Upload) -> dict[str, Any]:
-    """Make an object of the upload at once, or keep it until the client describes it."""
+    """Create the object of the upload at once, or keep the upload until the client creates it.
+    Return what the object says, or will say, about the file."""
     stored, defaults = uploaded.stored, uploaded.defaults
     ref, facts = stored.link.ref, stored.facts
     if uploaded.save:
@@ -180,41 +219,54 @@ def _keep(request: Request, uploaded: Upload) -> dict[str, Any]:
         )
         request.response.headers["Location"] = request.route_url("content-object", id=ref.record)
     else:
-        waiting = Unclaimed(
+        unclaimed = Unclaimed(
             ref.record, owner_of(request), facts, stored.attachment.to_json(), defaults
         )
         uploads, files = plugin_of(request).rows.unclaimed, file_transaction(request)
-        uploads.add(waiting)
-        files.undo(lambda: uploads.take(waiting))
-        files.link(replace(stored.link, ref=waiting.ref), keep_old=False)
+        uploads.add(unclaimed)
+        files.undo(lambda: uploads.take(unclaimed))
+        files.link(replace(stored.link, ref=unclaimed.ref), keep_old=False)
     request.response.status = 201
     return facts
 
 
+def _context(request: Request) -> RouteFactory:
+    """For a request with a body, return the context that checks its permission. For all others,
+    Kinto checks the permission later."""
+    if request.method == "POST":
+        return UploadContext(request)
+    if request.method in ("PUT", "PATCH"):
+        return DescriptionContext(request)
+    return RouteFactory(request)
+
+
 _ALIAS: dict[str, Any] = {
-    # Kinto checks the permissions where the records are.
+    # Kinto checks the permissions when the request is passed on to the records.
     "permission": NO_PERMISSION_REQUIRED,
     "tags": ["Media library"],
     "response_schemas": ERRORS,
 }
+_WRITE = {**_ALIAS, "permission": DYNAMIC}
 _HEADERS = (*EXPOSED_HEADERS, "Next-Page", "Total-Count", "Total-Objects", "Total-Records")
 
 content = Service(
     name="content",
     path=f"/content/{schema.NAME}",
     description="Objects of the media library",
+    factory=_context,
     cors_headers=_HEADERS,
 )
 content_object = Service(
     name="content-object",
     path=f"/content/{schema.NAME}/{{id}}",
-    description="One of them",
+    description="One object of the media library",
+    factory=_context,
     cors_headers=_HEADERS,
 )
 content_type = Service(
     name="content-type",
     path=f"/internal/contenttype/{schema.NAME}",
-    description="What they are",
+    description="Definition of the objects of the media library",
     cors_headers=_HEADERS,
 )
 SERVICES = (content, content_object, content_type)
@@ -240,16 +292,17 @@ def get_list(request: Request) -> Response:
     return response
 
 
-@content.post(operation_id="create_media_object", **_ALIAS)
+@content.post(operation_id="create_media_object", **_WRITE)
 def create(request: Request) -> Response:
-    """Make an object of an upload: send the response to the upload, with a description added."""
+    """Create the object of an upload. The body is the response to the upload, to which a client may
+    add ``alt``, ``title``, ``tags`` and ``variants``."""
     body = _enveloped(request)
     if isinstance(body, dict) and not isinstance(body.get("data", {}), dict):
-        raise FieldRefused("is not a JSON object", "data")
+        raise FieldRefused("data is not a JSON object", "data")
     allow_retry(request)
     response = _as_records(request, body=body)
     if response.status_code != 201:
-        raise FieldRefused("it was claimed already", "id")
+        raise FieldRefused("this upload was claimed already: its object exists", "id")
     location = request.route_url("content-object", id=response.json["data"]["id"])
     response.headers["Location"] = location
     return response
@@ -258,36 +311,49 @@ def create(request: Request) -> Response:
 @content_object.get(operation_id="get_media_object", **_ALIAS)
 @content_object.delete(operation_id="delete_media_object", **_ALIAS)
 def get_or_delete(request: Request) -> Response:
-    """Read an object, or delete it together with its file."""
+    """Return an object, or delete it together with its file."""
     return _as_records(request, request.matchdict["id"])
 
 
-@content_object.put(operation_id="replace_media_object", **_ALIAS)
-@content_object.patch(operation_id="update_media_object", **_ALIAS)
+@content_object.put(operation_id="replace_media_object", **_WRITE)
+@content_object.patch(operation_id="update_media_object", **_WRITE)
 def describe(request: Request) -> Response:
     """Change the description of an object. The facts about its file cannot be changed."""
     return _as_records(request, request.matchdict["id"], body=_enveloped(request))
 
 
 def _enveloped(request: Request) -> Any:
-    """Return the body as Kinto expects it: bare attributes become the ``data`` of an object.
+    """Return the JSON body as Kinto expects it. If the body consists of the attributes alone, they
+    are put below ``data``.
 
-    :raises FieldRefused: if it is not JSON.
+    :raises JSONTooLarge: if the body is larger than ``client.max_json``.
+    :raises FieldRefused: if the body is not valid JSON.
     """
+    content = request.bound_data.get(BODY)
+    if content is None:
+        content = request.context.body.read_all(plugin_of(request).settings["client.max_json"])
+        if not is_in_batch(request):  # where the other operations share bound_data
+            request.bound_data[BODY] = content
     try:
-        body = json.loads(request.body or b"{}")
+        body = json.loads(content or b"{}")
     except (ValueError, RecursionError) as error:
-        raise FieldRefused(f"not valid JSON ({error})", "body") from error
+        raise FieldRefused(f"the body is not valid JSON ({error})", "body") from error
     if isinstance(body, dict) and body and not body.keys() & {"data", "permissions"}:
         return {"data": body}
     return body
 
 
 def _as_records(request: Request, object_id: str = "", body: Any = None) -> Response:
-    """Return Kinto's response at the URL of the records."""
+    """Pass the request on to the records of the library, and return Kinto's response.
+
+    :param object_id: the id of one record; empty for the list.
+    :param body: the JSON body to send, if any.
+    :raises HTTPException: if Kinto refuses the request.
+    """
     library = library_of(request)
     check_library(request, library)
-    path = f"{library.uri}/records" + (f"/{quote(object_id, safe='')}" if object_id else "")
+    known = quote(storable_id(object_id), safe="")
+    path = f"{library.uri}/records" + (f"/{known}" if object_id else "")
     query = f"?{request.query_string}" if request.query_string else ""
     spec: dict[str, Any] = {"method": request.method, "path": path + query}
     if body is not None:

@@ -1,18 +1,25 @@
-"""Checking that records, links and objects agree: what is wrong, where, and what would mend it."""
+"""Checking that records, links and stored objects agree.
+
+A finding says what is wrong, where, and how to repair it.
+"""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from ..errors import BlobNotFound, StorageUnavailable
 from ..files.blob import ATTRIBUTE, Attachment, Digest
+from ..files.key import MARKER, is_key, marked_folder
 from ..files.ref import RecordRef, Ref, UploadRef
 from ..finding import Finding
 from ..rows.key_index import KeyIndex
 from ..rows.links import Link
 from ..rows.paging import Row, find_records, pages, records_of
+from ..rows.variants import Variant
+from ..transactions.ownership import ADOPT_STORAGE
 from .server import Server
 
 RESTORE = "restore it from a backup, or DELETE {record}/attachment"
@@ -20,13 +27,16 @@ DELETE = "restore it from a backup, or DELETE /media/{hash}"
 GC = "kinto-attachment gc"
 IMPORT = "kinto-attachment import"
 REBASE = "kinto-attachment rebase"
+DELETE_ROW = "delete it from Kinto's database, if no backup tells what it was"
+DELETE_VARIANT = "delete the object: the image is resized again"
 MOVE = "move it elsewhere, if no application needs it here"
 
 PAUSE_SECONDS = 5
-"""The longest time between storing a file and writing its record."""
+"""How long ``fsck`` waits before it looks again at an unknown object: most uploads write their
+record within this time."""
 
 MAX_FAILURES = 10
-"""Consecutive unreadable objects after which we give up: the storage is at fault, not the
+"""Consecutive unreadable objects after which ``fsck`` gives up: the storage is at fault, not the
 objects."""
 
 
@@ -39,10 +49,9 @@ def fsck(
     """Check that every link has its bytes, that every record with an attachment has a link, and
     that every object has a row.
 
-    It may run while the server does: whatever looks wrong is looked at again before it is
-    reported.
+    It can run while the server does: whatever looks wrong is checked again before it is reported.
 
-    :param deep: read all bytes, and compare their hashes.
+    :param deep: also read all bytes and check their hashes.
     :param on_bytes: is told how many bytes were read.
     :raises StorageUnavailable: if the storage cannot be reached.
     """
@@ -55,6 +64,22 @@ def fsck(
         yield from checker.check()
         if deep:
             yield from checker.check_bytes(on_bytes)
+
+
+@dataclass(frozen=True)
+class _Hashed:
+    """Bytes whose hash a row tells.
+
+    :param record: the URI of their owner; empty if they have none.
+    :param remedy: what the operator can do if they are wrong.
+    :param is_current: returns whether the row still exists.
+    """
+
+    key: str
+    digest: str
+    record: str
+    remedy: str
+    is_current: Callable[[], bool]
 
 
 class _Checker:
@@ -74,20 +99,30 @@ class _Checker:
         self._linked = linked
 
     def check(self) -> Iterator[Finding]:
-        """Compare everything but the bytes."""
+        """Check everything except the bytes."""
         server = self._server
+        claim = self._storage.claim()
+        if claim.is_foreign or claim.is_gone:
+            kind = "foreign storage" if claim.is_foreign else "missing marker"
+            yield Finding(kind, MARKER, detail=str(claim), remedy=ADOPT_STORAGE)
+        others = set()
         for page in pages(self._storage.list()):
             self._objects.add((stat.key, stat.size) for stat in page)
+            others |= {folder for stat in page if (folder := marked_folder(stat.key))}
         listed = time.monotonic()
         for page in server.read(self._rows.unlinked_keys()):
             self._known.add((known.key, 0) for known in page)
         yield from self._check_pending()
+        for broken in server.read(self._rows.links.unreadable()):
+            for key, record in broken:
+                yield Finding("unreadable row", key, record, remedy=DELETE_ROW)
         for page in server.read(self._rows.links.all()):
             self._known.add((link.key, 0) for link in page)
             yield from self._check_links(page)
         for records in records_of(server.list_all):
             yield from self._check_records(records)
-        yield from self._check_objects(listed)
+        if not claim.is_foreign:
+            yield from self._check_objects(listed, tuple(others))
 
     def _check_pending(self) -> Iterator[Finding]:
         for page in self._server.read(self._rows.pending.all()):
@@ -109,7 +144,7 @@ class _Checker:
                 yield Finding("missing object", link.key, link.ref.uri, remedy=RESTORE)
             size = there.get(link.key, link.size)
             if not isinstance(link.ref, RecordRef):
-                # Such a key never holds other bytes.
+                # The bytes of such a key never change.
                 if size != link.size:
                     yield _wrong_size(link, size, link.size)
                 is_upload = isinstance(link.ref, UploadRef)
@@ -160,17 +195,22 @@ class _Checker:
         """Return the attribute of the record as it is now."""
         return find_records(self._server.list_all, [ref]).get(ref, {}).get(ATTRIBUTE)
 
-    def _check_objects(self, listed: float) -> Iterator[Finding]:
+    def _check_objects(self, listed: float, others: tuple[str, ...]) -> Iterator[Finding]:
+        """Report objects that no row names.
+
+        :param listed: when the objects were listed (``time.monotonic()``).
+        :param others: folders that belong to other databases; their objects are not reported.
+        """
         settings = self._server.plugin.settings
         old_files = self._server.run(self._server.plugin.legacy.exist)
         for page in pages(self._objects):
-            unknown = self._unknown([key for key, _ in page])
-            # Its record may be about to be written.
+            unknown = self._unknown([key for key, _ in page if not key.startswith(others)])
+            # The upload that stored an unknown key may be about to write its record.
             wait = PAUSE_SECONDS - (time.monotonic() - listed)
             if unknown and wait > 0:
                 time.sleep(wait)
             for key in self._unknown(unknown):
-                if not self._is_stored(key):
+                if is_key(key) and not self._is_stored(key):
                     continue
                 if old_files:
                     yield Finding("orphan object", key, remedy=IMPORT)
@@ -180,34 +220,48 @@ class _Checker:
                     yield Finding("unknown object", key, remedy=MOVE)
 
     def _unknown(self, keys: list[str]) -> list[str]:
-        """Return those of a page of keys that no row named when we looked, and none names now."""
+        """Return those of a page of keys that no row named at the start, and that have no link
+        now."""
         named = self._known.find(keys) if keys else {}
         keys = [key for key in keys if key not in named]
         linked = self._server.run(lambda: self._rows.links.linked(keys)) if keys else set()
         return [key for key in keys if key not in linked]
 
     def check_bytes(self, on_bytes: Callable[[int], None]) -> Iterator[Finding]:
-        """Read all bytes that are linked, and compare their hashes."""
+        """Read all bytes that are linked, and those of resized images, and check their hashes."""
         failures = 0
-        for page in self._server.read(self._rows.links.all()):
-            for link in page:
-                try:
-                    yield from self._check_bytes(link, on_bytes)
-                    failures = 0
-                except StorageUnavailable as error:
-                    failures += 1
-                    if failures == MAX_FAILURES:
-                        raise
-                    yield Finding("unreadable object", link.key, link.ref.uri, str(error), RESTORE)
+        for blob in self._blobs():
+            try:
+                found = Digest.of(self._storage.open(blob.key), on_bytes).hexdigest()
+                failures = 0
+            except BlobNotFound:
+                continue  # already reported, or deleted since; a resized image is made again
+            except StorageUnavailable as error:
+                failures += 1
+                if failures == MAX_FAILURES:
+                    raise
+                finding = ("unreadable object", blob.key, blob.record, str(error))
+                yield Finding(*finding, blob.remedy)
+                continue
+            if found != blob.digest and blob.is_current():
+                detail = f"SHA-256 is {found}, not {blob.digest}"
+                yield Finding("wrong bytes", blob.key, blob.record, detail, blob.remedy)
 
-    def _check_bytes(self, link: Link, on_bytes: Callable[[int], None]) -> Iterator[Finding]:
-        try:
-            found = Digest.of(self._storage.open(link.key), on_bytes).hexdigest()
-        except BlobNotFound:
-            return  # already reported, or deleted since
-        if found != link.digest and self._is_link(link):
-            detail = f"SHA-256 is {found}, not {link.digest}"
-            yield Finding("wrong bytes", link.key, link.ref.uri, detail, RESTORE)
+    def _blobs(self) -> Iterator["_Hashed"]:
+        """Yield all bytes whose hash a row tells."""
+        for links in self._server.read(self._rows.links.all()):
+            for link in links:
+                is_current = partial(self._is_link, link)
+                yield _Hashed(link.key, link.digest, link.ref.uri, RESTORE, is_current)
+        for variants in self._server.read(self._rows.variants.all()):
+            for variant in variants:
+                is_current = partial(self._is_variant, variant)
+                yield _Hashed(variant.key, variant.digest, "", DELETE_VARIANT, is_current)
+
+    def _is_variant(self, variant: Variant) -> bool:
+        """Return whether the resized image exists now."""
+        rows = self._rows.variants
+        return variant == self._server.run(lambda: rows.find(variant.original, variant.name))
 
     def _is_link(self, link: Link) -> bool:
         """Return whether the link exists now."""
@@ -217,7 +271,7 @@ class _Checker:
         return self._size_of(key) is not None
 
     def _size_of(self, key: str) -> int | None:
-        """Return the bytes of an object now; None if there is none."""
+        """Return the current size of an object in bytes; None if there is no object."""
         try:
             return self._storage.stat(key).size
         except BlobNotFound:
@@ -225,9 +279,10 @@ class _Checker:
 
 
 def _contradictions(link: Link, value: Any, size: int | None) -> Iterator[Finding]:
-    """Report where a record says something untrue about its file.
+    """Report where the attachment of a record contradicts its file.
 
-    :param size: bytes of the object; None if there is none.
+    :param value: the attribute of the record.
+    :param size: bytes of the object; None if there is no object.
     """
     try:
         attachment = Attachment.from_json(value)

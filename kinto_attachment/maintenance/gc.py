@@ -1,8 +1,7 @@
-"""Finishing what was begun: bytes that no owner has any more are deleted.
+"""Deleting bytes that have no owner any more.
 
-Nothing is deleted because it looks unused. What ``gc`` deletes was written down as released, or has
-a key that this server makes and has been in the storage, without an owner, for longer than any
-upload takes.
+``gc`` deletes an object only if a row says that it was released, or if its key is one that this
+server makes and it has been in the storage, without an owner, for longer than any upload takes.
 """
 
 import time
@@ -13,8 +12,8 @@ from functools import partial
 from typing import Any
 
 from ..errors import BlobNotFound, NotImported, SweepRefused
-from ..files.blob import ATTRIBUTE
-from ..files.key import HEARTBEAT, key_suffixes
+from ..files.blob import ATTRIBUTE, MAX_UPLOAD_TIME
+from ..files.key import HEARTBEAT, is_key, key_suffixes, marked_folder
 from ..files.ref import RecordRef, UploadRef
 from ..finding import Finding
 from ..rows.deletion import Release, Rule
@@ -27,10 +26,12 @@ from ..storage.staged import discard_unfinished
 from .server import Server
 
 FEW_ORPHANS = 10
-"""Up to this many orphans may outnumber the linked files, as on a new server."""
+"""This many orphans are accepted even if fewer files are linked: a new server has few files."""
 
-RESERVATION_TIME = timedelta(hours=1)
-"""How long a reservation is believed at least: longer than any upload waits for its storage."""
+MIN_AGE = MAX_UPLOAD_TIME
+"""What is younger is spared whatever the operator asks, unless no server is running."""
+
+BELONG_TOGETHER = "Check that storage and database belong together, or use --force."
 
 
 def collect(
@@ -42,18 +43,22 @@ def collect(
     offline: bool = False,
 ) -> Iterator[Finding]:
     """Delete what has no owner. Yields ``deleted`` for each object that is, or would be, deleted,
-    and ``released`` for each link whose owner is gone.
+    ``released`` for each link whose owner is gone, ``expired`` for each upload that was never
+    described, and ``unknown object`` for each object that may belong to another application.
 
-    :param older_than: spare what is younger, because an upload may be under way.
+    :param older_than: spare what is younger, because an upload may be in progress. Less than
+        :data:`MIN_AGE` counts as that.
     :param dry_run: change nothing.
-    :param force: also where storage and database do not seem to belong together.
-    :param offline: no server is running, so no upload is under way.
+    :param force: delete even if storage and database do not seem to belong together.
+    :param offline: no server is running, so no upload is in progress; ``older_than`` is ignored.
     :raises NotImported: if there are files that only rows of the existing plugin know.
+    :raises ForeignStorage: if the storage belongs to another database.
     :raises SweepRefused: if storage and database do not seem to belong together. Released files
         are deleted by then.
     """
-    before = datetime.now(timezone.utc) - older_than
-    reserved_before = datetime.now(timezone.utc) - max(older_than, RESERVATION_TIME)
+    server.plugin.storage.check_is_ours(dry_run)
+    before = datetime.now(timezone.utc) - max(older_than, MIN_AGE)
+    reserved_before = datetime.now(timezone.utc) - max(older_than, MAX_UPLOAD_TIME)
     if offline:
         before = reserved_before = datetime.now(timezone.utc) + timedelta(seconds=1)
     collector = _Collector(server, before, reserved_before, dry_run)
@@ -89,8 +94,8 @@ class _Collector:
         self._dry_run = dry_run
 
     def release_links(self) -> Iterator[Finding]:
-        """Release links whose record is gone or has another attachment. The server itself leaves
-        none behind."""
+        """Release links whose record is gone or has another attachment. The server itself never
+        leaves such links; records that were changed by other means do."""
         old = int(self._before.timestamp() * 1000)
         for page in self._server.read(self._rows.links.all()):
             for link in self._without_owner([link for link in page if link.modified <= old]):
@@ -118,8 +123,8 @@ class _Collector:
         def release() -> None:
             self._rows.links.remove_links([link])
             self._rows.releases.add([link.key], Rule.of(link.shared, keep))
-            # An upload that writes the record locks the row of the link too. If there was one, it
-            # has committed by now.
+            # An upload that writes the record also locks the row of the link. If there was such an
+            # upload, it has committed by now.
             rows = find_records(self._server.records.list_all, [ref])
             is_upload = isinstance(ref, UploadRef) and self._rows.unclaimed.get(ref.id)
             if is_upload or self._is_of(link, rows.get(ref, {}).get(ATTRIBUTE)):
@@ -146,7 +151,9 @@ class _Collector:
         for page in self._server.read(self._rows.unclaimed.all()):
             for upload in page:
                 if upload.modified < old and (self._dry_run or self._expire(upload)):
-                    yield Finding("expired", "", upload.ref.uri, upload.facts["fileName"])
+                    yield Finding(
+                        "expired", "", upload.ref.uri, str(upload.facts.get("fileName", ""))
+                    )
 
     def _expire(self, upload: Unclaimed) -> bool:
         """Release an upload, unless a request is claiming it at this moment."""
@@ -186,7 +193,8 @@ class _Collector:
             self._server.run(lambda: self._rows.variants.drop(variants))
 
     def finish_releases(self) -> Iterator[Finding]:
-        """Delete what a transaction has released and a process did not live to delete."""
+        """Carry out the releases that are left: those of processes that died, and those that only
+        ``gc`` may carry out."""
         old = int(self._before.timestamp() * 1000)
         for page in self._server.read(self._rows.releases.all()):
             for release in page:
@@ -205,29 +213,37 @@ class _Collector:
             self._server.run(lambda: self._rows.releases.drop(release.id))
 
     def discard_unfinished(self) -> Iterator[Finding]:
-        """Delete what interrupted calls have left in the storage."""
+        """Delete what interrupted writes have left in the storage."""
         names = discard_unfinished(self._storage, self._before, self._is_ours, self._dry_run)
         for name in names:
             yield Finding("deleted", name, detail="unfinished")
 
     def sweep(self, force: bool) -> Iterator[Finding]:
-        """Delete what no row names: a process died between storing a file and writing its
-        record."""
-        with closing(KeyIndex()) as orphans, closing(KeyIndex()) as known:
+        """Delete objects that no row names: a process died after it had stored a file and before it
+        wrote the record."""
+        with (
+            closing(KeyIndex()) as orphans,
+            closing(KeyIndex()) as unknown,
+            closing(KeyIndex()) as known,
+        ):
             for page in self._server.read(self._rows.unlinked_keys()):
                 known.add((each.key, 0) for each in page)
             for records in records_of(self._server.list_all):
                 known.add((key, 0) for record in records.values() for key in _keys_of(record))
-            linked = yield from self._find_orphans(orphans, known)
+            linked = self._find_orphans(orphans, unknown, known)
+            for key, _ in unknown:
+                detail = "this server does not make such keys"
+                yield Finding("unknown object", key, detail=detail)
             if len(orphans) and not force:
                 self._check_it_is_ours(linked, len(orphans))
             for page in pages(orphans):
                 for key in self._delete_condemned([key for key, _ in page])[0]:
                     yield Finding("deleted", key, detail="in no record")
 
-    def _find_orphans(self, orphans: KeyIndex, known: KeyIndex) -> Iterator[Finding]:
-        """Fill ``orphans``; return how many objects are linked."""
-        linked = 0
+    def _find_orphans(self, orphans: KeyIndex, unknown: KeyIndex, known: KeyIndex) -> int:
+        """Fill ``orphans``, and ``unknown`` with objects that this server does not make; return how
+        many objects are linked. The folders of other databases are left out."""
+        linked, others = 0, set()
         for page in pages(self._storage.list()):
             keys = [stat.key for stat in page]
             has_owner = self._server.run(partial(self._rows.links.linked, keys))
@@ -236,10 +252,14 @@ class _Collector:
             for stat in page:
                 if stat.key in has_owner or stat.key in has_row or stat.modified > self._before:
                     continue
-                if self._is_ours(stat.key):
-                    orphans.add([(stat.key, stat.size)])
+                if folder := marked_folder(stat.key):
+                    others.add(folder)
                 else:
-                    yield Finding("unknown object", stat.key, detail="no name of this server's")
+                    index = orphans if self._is_ours(stat.key) else unknown
+                    index.add([(stat.key, stat.size)])
+        for folder in others:
+            orphans.remove_below(folder)
+            unknown.remove_below(folder)
         return linked
 
     def _check_it_is_ours(self, linked: int, orphans: int) -> None:
@@ -248,15 +268,21 @@ class _Collector:
         :raises SweepRefused: if they do not.
         """
         if not hasattr(self._server.records, "client"):
-            raise SweepRefused("Kinto's storage is in memory: it knows nothing of what was before.")
+            raise SweepRefused(f"Kinto's storage is in memory and starts empty. {BELONG_TOGETHER}")
         pages_of_links = self._server.read(self._rows.links.one_of_each_key())
         links = sum(len(page) for page in pages_of_links)
         if not links:
-            raise SweepRefused("No record has a file, but the storage has.")
+            raise SweepRefused(
+                f"No record has a file, but the storage contains files. {BELONG_TOGETHER}"
+            )
         if linked * 2 < links:
-            raise SweepRefused(f"Of {links} files of records, {linked} are in this storage.")
+            raise SweepRefused(
+                f"Of {links} files of records, {linked} are in this storage. {BELONG_TOGETHER}"
+            )
         if orphans > max(linked, FEW_ORPHANS):
-            raise SweepRefused(f"{orphans} files are in no record, and only {linked} are in one.")
+            raise SweepRefused(
+                f"{orphans} files are in no record, and only {linked} are in one. {BELONG_TOGETHER}"
+            )
 
     def _delete_unlinked(self, keys: list[str]) -> tuple[list[str], bool]:
         """Delete those of these keys, which one record had, that have no owner. Return the deleted
@@ -269,8 +295,8 @@ class _Collector:
         return gone, gone == unlinked
 
     def _is_from_before(self, key: str) -> bool:
-        """Return whether the object is old enough. Its name may be free again, and an upload that
-        uses it may be under way."""
+        """Return whether the object is old enough to be deleted. A later upload may be using the
+        same key again."""
         if self._settings.makes_once(key):
             return True
         try:
@@ -284,12 +310,13 @@ class _Collector:
         stay, because the upload that stores them writes down what becomes of them."""
         server, reservations = self._server, self._rows.reservations
         mark = None if self._dry_run else server.run(lambda: reservations.condemn(keys))
-        # In this order, and in transactions of their own: a reservation ends when its link exists.
+        # In this order, each in its own transaction: a reservation ends when its link exists.
         reserved = server.run(lambda: reservations.reserved(keys, self._reserved_since))
         linked = server.run(lambda: self._rows.links.linked(keys))
         gone = [key for key in keys if key not in reserved and key not in linked]
         if mark:
-            # A deletion that fails may still be carried out: the keys stay condemned for a while.
+            # If the deletion fails, the storage may still carry it out later. The mark then stays,
+            # so no upload stores these keys until it has expired.
             self._delete(gone)
             server.run(lambda: reservations.pardon(mark))
         return gone, True
@@ -303,7 +330,7 @@ class _Collector:
         self._server.run(lambda: self._rows.links.forget(before))
 
     def _is_ours(self, key: str) -> bool:
-        return self._settings.makes(key) or key.startswith(f"{HEARTBEAT}/")
+        return is_key(key) and (self._settings.makes(key) or key.startswith(f"{HEARTBEAT}/"))
 
 
 def _keys_of(record: Row) -> list[str]:

@@ -1,6 +1,7 @@
-"""Creating the collection of the media library, with what Kinto Admin needs to show it."""
+"""Creating the collection of the media library, with the metadata that Kinto Admin needs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from kinto.core.storage import Filter
@@ -13,6 +14,8 @@ from ..library.collection import Library
 from ..library.schema import metadata
 from .server import Server
 
+TAKE_OVER = "kinto-attachment library init --take-over"
+
 
 def init_library(
     server: Server,
@@ -22,21 +25,47 @@ def init_library(
     editors: list[str],
     authors: list[str],
     readers: list[str],
+    take_over: bool = False,
     dry_run: bool = False,
 ) -> Iterator[Finding]:
     """Create the bucket and the collection that the settings name, or bring them up to date.
-    Yields ``created``, ``updated`` or ``allowed`` for each change.
+    Yields ``created``, ``updated``, ``allowed`` or ``removed`` for each change, and ``foreign
+    principal`` for each permission that stops the command.
 
-    :param permission: ``registry.permission``.
+    :param library: the library that the settings configure; None if they configure none.
+    :param permission: Kinto's permission backend (``registry.permission``).
     :param editors: principals that may write everything in it, and the collection itself.
-    :param authors: principals that may make objects, and write their own.
-    :param readers: principals that may see everything in it.
-    :raises SettingError: if no library is configured, or if its collection has other records.
+    :param authors: principals that may create objects, and write their own.
+    :param readers: principals that may read everything in it.
+    :param take_over: whether to take permissions away from principals that no operator has named.
+    :param dry_run: change nothing.
+    :raises SettingError: if no library is configured, if its collection contains records that are
+        not media, or if other principals may write or create there: a stranger may have made it.
     """
     if library is None:
-        raise SettingError("kinto.attachment.library.bucket", "is not set: there is no library")
+        raise SettingError("kinto.attachment.library.bucket", "set it to have a media library")
     bucket_uri = f"/buckets/{library.bucket}"
     _check_records(server, library)
+    known_editors, known_authors = server.run(lambda: server.plugin.rows.grants.of(library.uri))
+    trusted = known_editors | set(editors), known_authors | set(authors)
+    foreign = list(_foreign(server, permission, (bucket_uri, library.uri), *trusted))
+    for uri, name, principal in foreign:
+        ace = f"{name} {principal}"
+        if not take_over:
+            yield Finding("foreign principal", record=uri, detail=ace, remedy=TAKE_OVER)
+            continue
+        if not dry_run:
+            server.run(partial(permission.remove_principal_from_ace, uri, name, principal))
+        yield Finding("removed", record=uri, detail=ace)
+    if foreign and not take_over:
+        raise SettingError(
+            "kinto.attachment.library.bucket",
+            f"others may write or create in {bucket_uri}: a stranger may have made it. Choose "
+            "another bucket, name the principals that may in --editors or --authors, or remove "
+            "the others with --take-over",
+        )
+    if not dry_run:
+        server.run(lambda: server.plugin.rows.grants.save(library.uri, *trusted))
     for name, parent, folder, object_id, data in (
         ("bucket", "", "/buckets", library.bucket, {}),
         ("collection", bucket_uri, f"{bucket_uri}/collections", library.collection, metadata()),
@@ -51,8 +80,28 @@ def init_library(
                 yield Finding("allowed", record=library.uri, detail=f"{name} {principal}")
 
 
+def _foreign(
+    server: Server,
+    permission: Any,
+    uris: Iterable[str],
+    editors: set[str],
+    authors: set[str],
+) -> Iterator[tuple[str, str, str]]:
+    """Yield what principals may write that are no editors, or create that are no authors either,
+    as a URI, a permission and a principal."""
+    for uri in uris:
+        (allowed,) = server.run(partial(permission.get_objects_permissions, [uri]))
+        for name, principals in sorted(allowed.items()):
+            if name == "write" or name.endswith(":create"):
+                trusted = editors if name == "write" else editors | authors
+                yield from ((uri, name, each) for each in sorted(set(principals) - trusted))
+
+
 def _allow(server: Server, permission: Any, allow: tuple[str, str, str], dry_run: bool) -> bool:
-    """Give a permission; return False if the principal had it already."""
+    """Grant a permission; return False if the principal already has it.
+
+    :param allow: a URI, a permission, and a principal.
+    """
     uri, name, principal = allow
     (allowed,) = server.run(lambda: permission.get_objects_permissions([uri]))
     if principal in allowed.get(name, ()):
@@ -63,11 +112,12 @@ def _allow(server: Server, permission: Any, allow: tuple[str, str, str], dry_run
 
 
 def _check_records(server: Server, library: Library) -> None:
+    """Refuse a collection that contains records without a file: they are not media."""
     others = [Filter("fileName", False, COMPARISON.HAS)]
     if server.list_all("record", library.uri, filters=others, limit=1):
         raise SettingError(
             "kinto.attachment.library.collection",
-            f"{library.uri} has records that are no media: choose another one",
+            f"{library.uri} has records that are not media; choose another collection",
         )
 
 

@@ -1,8 +1,9 @@
 """Copying the files to another storage while the server runs.
 
-The server may already use the other storage. Nothing is deleted there, therefore: ``gc`` finds what
-loses its record while it is copied. A file that is there stays, unless it was stored before its key
-was given to the file that is to be copied: then an earlier run has left it.
+The server may already use the other storage, so nothing that a server may have stored there is
+deleted or overwritten. Only an object that is older than the link of the file is replaced: it is
+the copy of an earlier file, left by an earlier run. A file that loses its record while it is copied
+becomes an orphan in the other storage, and ``gc`` deletes it later.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +28,7 @@ from ..rows.paging import Row, find_records, records_of
 from ..settings import Settings
 from ..settings.policy import Policy
 from ..storage import IStorage, Stat
+from ..transactions.ownership import OwnedStorage
 from .fsck import RESTORE
 from .server import Server
 
@@ -45,29 +47,35 @@ def copy(
     dry_run: bool = False,
     on_bytes: Callable[[int], None] = lambda count: None,
 ) -> Iterator[Finding]:
-    """Copy every file that has an owner or is kept, under the same key. Each copy is read back and
-    its hash compared.
+    """Copy every file that has an owner or is kept, under the same key. Each copy is read back, and
+    its hash is checked.
 
-    What is there already is not copied again, so a run can be interrupted, and repeated for what
-    came meanwhile. Where a key never holds other bytes, the size tells whether the copy is there;
-    ``fsck --deep`` reads them all.
+    Files that are already in the other storage are not copied again. So an interrupted run can be
+    repeated, and another run copies what was uploaded in the meantime. If the bytes of a key never
+    change, an object of the right size counts as a copy; only ``fsck --deep`` reads all bytes.
 
-    :param target: the other storage. An object is written there as a test, and deleted.
+    Yields ``copied`` for each file that is, or would be, copied; with a remedy ``missing object``,
+    ``wrong bytes``, ``conflict`` and ``record without link``.
+
+    :param target: the other storage. A test object is written there, and deleted.
+    :param dry_run: copy nothing.
     :param on_bytes: is told how many bytes were copied.
     :raises NotImported: if there are files that only rows of the existing plugin know.
-    :raises SettingError: if both storages are the same place.
+    :raises SettingError: if both storages are the same.
+    :raises ForeignStorage: if the other storage belongs to another database.
     """
     if server.run(server.plugin.legacy.exist):
         raise NotImported()
+    OwnedStorage.of(target, server.plugin.rows.identities).check_is_ours(dry_run)
     if _is_same(server.plugin.storage, target):
-        raise SettingError("--to", "is the storage that the files are in")
+        raise SettingError("--to", "this is the storage that has the files already")
     copier = _Copier(server, target, dry_run, on_bytes)
     with closing(KeyIndex()) as linked:
         last = ""
         for page in server.read(server.plugin.rows.links.all()):
             linked.add((link.ref.uri, 0) for link in page)
             for link in page:
-                if link.key != last:  # in the order of the keys
+                if link.key != last:  # links are read in the order of their keys
                     yield from copier.copy_linked(link)
                 last = link.key
         for key in _other_keys(server):
@@ -76,8 +84,8 @@ def copy(
 
 
 def _is_same(storage: IStorage, target: IStorage) -> bool:
-    """Return whether an object that is put into the one is in the other. Only this recognises all
-    names of a place."""
+    """Return whether an object that is put into one storage is in the other one, too. The settings
+    do not tell: one storage may have several URLs or paths."""
     key, content = f"{HEARTBEAT}/{uuid4().hex}.txt", b"kinto-attachment migrate\n"
     digest = Digest.of([content]).hexdigest()
     with target.spool() as file:
@@ -95,7 +103,8 @@ def _is_same(storage: IStorage, target: IStorage) -> bool:
 
 
 def _other_keys(server: Server) -> Iterator[str]:
-    """Yield the keys of unchecked uploads and of kept files. Variants are made again."""
+    """Yield the keys of unverified uploads and of kept files. Variants are not copied, because the
+    server makes them again."""
     for page in server.read(server.plugin.rows.unlinked_keys()):
         for known in page:
             if known.kind is KeyKind.PENDING or known.rule is Rule.KEEP:
@@ -103,7 +112,7 @@ def _other_keys(server: Server) -> Iterator[str]:
 
 
 def _without_link(server: Server, linked: KeyIndex) -> Iterator[Finding]:
-    """Report records whose files were not copied, because they have no link.
+    """Report records with an attachment and without a link: their files were not copied.
 
     :param linked: URIs of the records that had a link.
     """
@@ -113,7 +122,7 @@ def _without_link(server: Server, linked: KeyIndex) -> Iterator[Finding]:
         for ref in refs:
             if ref.uri in known:
                 continue
-            # The file may have been detached since, or replaced.
+            # The file may have been removed or replaced since.
             row = find_records(server.list_all, [ref]).get(ref, {})
             links = server.run(partial(server.plugin.rows.links.of, ref))
             if _location(row) and not links:
@@ -129,10 +138,15 @@ def _location(row: Row) -> str:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """A blob to copy, and what its object will say about itself.
+    """A file to copy, and the metadata of its copy.
 
-    :param digest: SHA-256; empty if it is unknown.
-    :param size: bytes; None if it is unknown.
+    :param digest: SHA-256; empty if unknown.
+    :param size: bytes; None if unknown.
+    :param filename: the name for downloads; empty to use the one in the key.
+    :param mimetype: the media type; empty to guess it from the name.
+    :param immutable: whether the bytes of the key never change.
+    :param private: whether clients may read the file through Kinto only.
+    :param record: the URI of its owner, for findings; empty if it has none.
     """
 
     key: str
@@ -146,6 +160,7 @@ class _Wanted:
 
     @classmethod
     def linked(cls, settings: Settings, link: Link) -> "_Wanted":
+        """Return what to copy for a link."""
         policy = settings.policy_of(link.ref)
         return cls(
             key=link.key,
@@ -160,13 +175,14 @@ class _Wanted:
 
     @classmethod
     def other(cls, settings: Settings, key: str) -> "_Wanted":
-        """Return what to copy under a key that has no owner any more. It is private if it may have
-        been."""
+        """Return what to copy for a key without an owner. The copy is private if any collection
+        that may have had the file is."""
         matching_policies = settings.matching_policies(key)
         private = any(policy.private for policy in matching_policies or settings.policies)
         return cls(key, immutable=_is_immutable(key, matching_policies), private=private)
 
     def source(self, file: Any, size: int, digest: str) -> Source:
+        """Return the spooled bytes with this metadata."""
         name = self.filename or self.key.rpartition("/")[2]
         mimetype = self.mimetype or guess_type(name)[0] or DEFAULT_MIMETYPE
         return Source(file, name, mimetype, size, digest, self.immutable, self.private)
@@ -178,6 +194,8 @@ def _is_immutable(key: str, policies: Iterable[Policy]) -> bool:
 
 
 class _Copier:
+    """One run."""
+
     def __init__(
         self, server: Server, target: IStorage, dry_run: bool, on_bytes: Callable[[int], None]
     ):
@@ -187,8 +205,12 @@ class _Copier:
         self._on_bytes = on_bytes
 
     def copy_linked(self, link: Link) -> Iterator[Finding]:
-        """Copy the file of a link. A problem may only mean that the key is free by now, or that
-        another file has it."""
+        """Copy the file of a link, and report it.
+
+        The key may lose its link, or get the link of another file, while it is copied. Therefore a
+        problem is reported only if the key still belongs to the same file; another file is copied
+        instead.
+        """
         for _ in range(ATTEMPTS):
             finding = self._copy(_Wanted.linked(self._server.plugin.settings, link))
             if finding is None or not finding.is_problem:
@@ -203,7 +225,7 @@ class _Copier:
             yield finding
 
     def copy_other(self, key: str) -> Iterator[Finding]:
-        """Copy a file that no record has. If it is gone, no record misses it."""
+        """Copy a file that no record has. It is not a problem if that file is gone."""
         finding = self._copy(_Wanted.other(self._server.plugin.settings, key))
         if finding and finding.kind != "missing object":
             yield finding
@@ -224,7 +246,7 @@ class _Copier:
             return Finding("missing object", wanted.key, wanted.record, remedy=RESTORE)
 
     def _is_there(self, wanted: _Wanted) -> bool:
-        """Return whether the copy is there.
+        """Return whether the target has the copy.
 
         :raises BlobNotFound: if the file is in neither storage.
         """
@@ -258,25 +280,25 @@ class _Copier:
                 return Finding("wrong bytes", wanted.key, wanted.record, detail, RESTORE)
             spool.flush()
             if not self._put(wanted, wanted.source(spool, digest.size, found)):
-                detail = "another file has this key there"
+                detail = "the other storage has another file under this key"
                 return Finding("conflict", wanted.key, wanted.record, detail, MOVE_AWAY)
         arrived = _hash(self._target, wanted.key)
         if arrived != found:
             if self._server.plugin.settings.makes_once(wanted.key):
-                self._target.delete([wanted.key])  # no upload stores this key
+                self._target.delete([wanted.key])  # no upload can be storing this key
             detail = f"the copy has the SHA-256 {arrived}, not {found}"
             return Finding("wrong bytes", wanted.key, wanted.record, detail, COPY_AGAIN)
         return Finding("copied", wanted.key, wanted.record)
 
     def _put(self, wanted: _Wanted, source: Source) -> bool:
-        """Store the copy; return False if another file, which may be needed, has its place."""
+        """Store the copy; return False if another file, which may be needed, has its key."""
         try:
             there = self._target.stat(wanted.key)
         except BlobNotFound:
             pass
         else:
             if _hash(self._target, wanted.key) == source.digest:
-                return True  # an upload has stored it since
+                return True  # an upload has stored the same bytes since
             if not self._is_outdated(wanted, there):
                 return False
             self._target.delete([wanted.key])
@@ -287,8 +309,8 @@ class _Copier:
         return True
 
     def _is_outdated(self, wanted: _Wanted, there: Stat) -> bool:
-        """Return whether the object was stored before its key was given to the wanted file. An
-        upload that is under way stores its file after that."""
+        """Return whether an object was stored before its key was given to the wanted file. An
+        upload that is still in progress stores its file after that."""
         links = self._linked(wanted.key)
         since = min((link.modified for link in links), default=0) / 1000
         is_wanted = bool(links) and all(link.digest == wanted.digest for link in links)

@@ -12,19 +12,22 @@ from .server import Server
 
 
 def rebase(server: Server, old: str, new: str, *, dry_run: bool = False) -> Iterator[Finding]:
-    """Replace ``old`` by ``new`` in every location that is ``old`` followed by a key. The records
-    get a new timestamp, so that clients fetch them; there are no events and no history entries.
+    """Replace ``old`` by ``new`` in every location that is ``old`` followed by a key. Yields
+    ``rewritten`` for each record that is, or would be, changed.
 
-    It may run while the server does, and more than once.
+    The records get a new timestamp, so that clients fetch them again. There are no events and no
+    history entries. It can run while the server does. Idempotent.
 
-    :param old: a base URL, as in an ini file; empty for relative locations.
-    :param new: likewise.
+    :param old: the old ``base_url`` as in an ini file; empty for relative locations.
+    :param new: the new one.
+    :param dry_run: change nothing.
+    :raises ValueError: if one of them is not a URL.
     """
     old, new = parse_url(old), parse_url(new)
     found = True
     while found:
-        # Kinto writes the whole record that it has read before: a request that changed another
-        # attribute meanwhile has brought the old location back.
+        # Kinto writes a whole record, which it has read before. A request that changed another
+        # attribute may therefore have restored an old location, so repeat until none is left.
         found = False
         for finding in _pass(server, old, new, dry_run):
             found = not dry_run
@@ -52,31 +55,16 @@ def _rebased(record: dict[str, Any] | None, key: str, old: str, new: str) -> dic
 
 
 def _rewrite(server: Server, link: Link, old: str, new: str) -> bool:
-    """Rewrite the record of a link; return False if that was done already."""
+    """Rewrite the record of a link; return False if its location has changed since."""
     uri, record_id = link.ref.collection_uri, link.ref.record
 
     def rewrite() -> bool:
-        _lock(server, uri, record_id)
-        rows = find_records(server.records.list_all, [link.ref])
-        changed = _rebased(rows.get(link.ref), link.key, old, new)
-        if changed is None:
-            return False
-        server.records.update("record", uri, record_id, changed)
-        return True
+        with server.plugin.rows.locks.hold(link.ref):
+            rows = find_records(server.records.list_all, [link.ref])
+            changed = _rebased(rows.get(link.ref), link.key, old, new)
+            if changed is None:
+                return False
+            server.records.update("record", uri, record_id, changed)
+            return True
 
     return server.run(rewrite)
-
-
-def _lock(server: Server, collection_uri: str, record_id: str) -> None:
-    """Make requests that write the record wait for us. Kinto's storage has no method for it."""
-    client = getattr(server.records, "client", None)
-    if client is None:
-        return
-    import sqlalchemy  # as PostgreSQL is an extra of Kinto
-
-    query = (
-        "SELECT 1 FROM objects WHERE id = :id AND parent_id = :parent "
-        "AND resource_name = 'record' FOR UPDATE"
-    )
-    with client.connect() as connection:
-        connection.execute(sqlalchemy.text(query), {"id": record_id, "parent": collection_uri})

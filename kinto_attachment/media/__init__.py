@@ -1,4 +1,4 @@
-"""Door 2: bytes by their hash."""
+"""Door 2: the media store, which keeps bytes by their hash."""
 
 from pyramid.config import Configurator
 from pyramid.events import NewRequest
@@ -6,7 +6,7 @@ from pyramid.events import NewRequest
 
 def includeme(config: Configurator) -> None:
     """Add the routes of the media store, and the verifier of unchecked uploads."""
-    # Services read the CORS settings when they are imported: not before Kinto is set up.
+    # Services read the CORS settings when they are imported, so not before Kinto is set up.
     from . import views
     from .context import PRINCIPALS
     from .store import MediaStore

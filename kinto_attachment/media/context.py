@@ -1,4 +1,4 @@
-"""Who may do what in the media store: two settings of Kinto's kind, and one's own entries."""
+"""Permissions in the media store, and functions that read its requests."""
 
 from dataclasses import dataclass
 from json import loads
@@ -9,7 +9,7 @@ from kinto.authorization import RouteFactory
 from pyramid.authorization import Everyone
 from pyramid.request import Request
 
-from ..errors import BodyTooLarge, DigestMismatch, FieldRefused, NotADigest
+from ..errors import DigestMismatch, FieldRefused, NotADigest
 from ..files.blob import is_digest
 from ..http.requests import RequestBody, owner_of
 
@@ -17,12 +17,17 @@ PRINCIPALS = {
     "media_create_principals": "system.Authenticated",
     "media_read_principals": "system.Authenticated",
 }
-"""Settings, as Kinto's ``bucket_create_principals``, and what they are by default."""
+"""Two settings like Kinto's ``bucket_create_principals``, with their default values."""
 
 
 class MediaContext(RouteFactory):
-    """``media_create_principals`` may store, ``media_read_principals`` may read all that anybody
-    stores. Whoever is authenticated may read and delete what is his own."""
+    """The media store, and the permission that the request needs.
+
+    ``media_create_principals`` may store, and ``media_read_principals`` may read all entries of all
+    owners. Every authenticated user may read and delete their own entries.
+
+    :ivar body: the body of the request. It is closed when the request is finished.
+    """
 
     def __init__(self, request: Request):
         super().__init__(request)
@@ -37,33 +42,41 @@ class MediaContext(RouteFactory):
         request.add_finished_callback(lambda request: self.body.close())
 
     def check_permission(self, principals: list[str], bound_perms: Any) -> bool:
+        """Return whether the user may do this, at least with their own entries."""
         self._principals = principals
         is_own = self.owner != Everyone and not self._stores
         return is_own or super().check_permission(principals, None)
 
     @property
     def owner(self) -> str:
-        """Whose entries are meant; see :func:`kinto_attachment.http.requests.owner_of`."""
+        """The principal that owns what the request stores or deletes; see
+        :func:`kinto_attachment.http.requests.owner_of`."""
         return owner_of(self._request)
 
     @property
     def reads_all(self) -> bool:
-        """Whether he may read what others store."""
+        """Whether the user may read the entries of other owners."""
         return super().check_permission(self._principals, [("/media", "read")])
 
 
 MAX_STAT = 1000
-"""Hashes in one question."""
+"""Largest number of hashes in the body of ``POST /media/stat``."""
 
 MAX_QUESTION = 128 * 1024
-"""Bytes of it."""
+"""Largest size of that body in bytes."""
 
 DIGEST_HEADERS = ("Content-Digest", "Repr-Digest")
+"""The headers in which a client may send the hash of the body (RFC 9530)."""
 
 
 @dataclass(frozen=True)
 class ClaimedDigest:
-    """A hash, and where it was said."""
+    """The hash that a client says the body has.
+
+    :param digest: the SHA-256 in lowercase hex.
+    :param field: the name of the header, or ``hash`` for the URL.
+    :param location: where the client says it: ``path`` or ``header``.
+    """
 
     digest: str
     field: str
@@ -71,29 +84,33 @@ class ClaimedDigest:
 
 
 def claimed_digest(request: Request) -> ClaimedDigest | None:
-    """The hash that the body is said to have, by the URL or by a header (RFC 9530).
+    """Return the hash that the client says the body has, in the URL or a header (RFC 9530). Return
+    None if the client says nothing.
 
-    :raises NotADigest: it is none.
-    :raises DigestMismatch: they say different ones.
+    :raises NotADigest: if a hash is malformed.
+    :raises DigestMismatch: if the URL and the headers contain different hashes.
     """
-    said = []
+    claims = []
     if "hash" in request.matchdict:
         digest = request.matchdict["hash"].lower()
         if not is_digest(digest):
-            raise NotADigest("Not a SHA-256: 64 hexadecimal digits.", "hash", "path")
-        said.append(ClaimedDigest(digest, "hash", "path"))
+            raise NotADigest("hash must be a SHA-256: 64 hexadecimal digits.", "hash", "path")
+        claims.append(ClaimedDigest(digest, "hash", "path"))
     for name in DIGEST_HEADERS:
         digest = _read_digest_header(name, request.headers.get(name))
         if digest:
-            said.append(ClaimedDigest(digest, name, "header"))
-    for other in said[1:]:
-        if other.digest != said[0].digest:
-            raise DigestMismatch(other.digest, said[0].digest, other.field, other.location)
-    return said[0] if said else None
+            claims.append(ClaimedDigest(digest, name, "header"))
+    for other in claims[1:]:
+        if other.digest != claims[0].digest:
+            raise DigestMismatch(other.digest, claims[0].digest, other.field, other.location)
+    return claims[0] if claims else None
 
 
 def _read_digest_header(name: str, value: str | None) -> str | None:
-    """The SHA-256 in it, in hex, if there is one: other algorithms are the client's own affair.
+    """Return the SHA-256 in the value of a digest header, in hex. Return None if there is none; the
+    hashes of other algorithms are ignored.
+
+    :raises NotADigest: if the value is malformed.
 
     >>> _read_digest_header("Repr-Digest", "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:")
     'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'
@@ -103,25 +120,28 @@ def _read_digest_header(name: str, value: str | None) -> str | None:
     try:
         found = http_sf.parse(value.encode("latin-1"), tltype="dictionary").get("sha-256")
     except (http_sf.StructuredFieldError, UnicodeEncodeError) as error:
-        raise NotADigest(f"Not a dictionary of digests: {error}", name, "header") from error
+        reason = f"{name} must be a dictionary of digests, as in RFC 9530 ({error})."
+        raise NotADigest(reason, name, "header") from error
     if found is None:
         return None
     digest = found[0]
     if not isinstance(digest, bytes) or len(digest) != 32:
-        raise NotADigest("sha-256 is not a byte sequence of 32 bytes.", name, "header")
+        reason = f"sha-256 in {name} must be a byte sequence of 32 bytes."
+        raise NotADigest(reason, name, "header")
     return digest.hex()
 
 
 def declared_type(request: Request) -> str | None:
-    """The type that the client gives the body, if it does: it is what many clients say of
-    anything.
+    """Return the media type that the client gives the body. Return None for
+    ``application/x-www-form-urlencoded``, which clients such as curl send with any body.
 
-    :raises FieldRefused: it is a form.
+    :raises FieldRefused: if the body is a multipart form.
     """
     declared = request.headers.get("Content-Type", "")
     if declared.lower().startswith("multipart/"):
         raise FieldRefused(
-            "A form is no media: send the bytes as they are; or there is no media library here.",
+            "The media store takes no form: send the bytes of the file as the body. Forms are for "
+            "POST /media on a server with a media library.",
             "Content-Type",
             "header",
         )
@@ -129,25 +149,21 @@ def declared_type(request: Request) -> str | None:
 
 
 def read_question(body: RequestBody) -> list[str]:
-    """The hashes that are asked for, each once.
+    """Return the hashes in the body of ``POST /media/stat``, in lowercase hex and each only once.
 
-    :raises FieldRefused: it is no JSON list of at most 1000.
-    :raises NotADigest: of hashes.
+    :raises JSONTooLarge: if the body is larger than :data:`MAX_QUESTION`.
+    :raises FieldRefused: if the body is not a JSON list of at most :data:`MAX_STAT` items.
+    :raises NotADigest: if an item is not a SHA-256.
     """
-    content = b""
-    while chunk := body.read():
-        content += chunk
-        if len(content) > MAX_QUESTION:
-            raise BodyTooLarge(max(len(content), body.length or 0), MAX_QUESTION)
     try:
-        digests = loads(content)
+        digests = loads(body.read_all(MAX_QUESTION))
     except (ValueError, RecursionError) as error:
-        raise FieldRefused(f"not valid JSON ({error})", "hashes") from error
+        raise FieldRefused(f"the body is not valid JSON ({error})", "hashes") from error
     if isinstance(digests, dict):
         digests = digests.get("hashes")
     if not isinstance(digests, list) or len(digests) > MAX_STAT:
-        raise FieldRefused(f"not a list of at most {MAX_STAT} hashes", "hashes")
+        raise FieldRefused(f"hashes must be a list of at most {MAX_STAT}", "hashes")
     for digest in digests:
         if not isinstance(digest, str) or not is_digest(digest.lower()):
-            raise NotADigest(f"{str(digest)[:100]!r} is no SHA-256.", "hashes", "body")
+            raise NotADigest(f"{str(digest)[:100]!r} is not a SHA-256.", "hashes", "body")
     return list(dict.fromkeys(digest.lower() for digest in digests))

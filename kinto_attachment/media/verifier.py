@@ -1,7 +1,14 @@
-"""Verifying later what came with ``?verify=false``.
+"""Verification of uploads that came with ``?verify=false``.
 
-Any number of processes may do it, and any of them may die at any moment: a row says what is to be
-done, and a lease who is doing it (see :mod:`kinto_attachment.rows.uploads`).
+**How leases work.** Any number of processes may verify, and each may die at any moment. The row of
+a pending upload says what has to be done, and a lease says which process is doing it. Both rows are
+described in :mod:`kinto_attachment.rows.uploads`. A verifier commits its lease before it begins to
+hash, and skips every upload that another process has leased. While it hashes, it renews the lease
+several times within ``LEASE_SECONDS``. If it dies, the lease expires and another process takes
+over. If it was only slow, it notices at its next renewal that the lease is lost, and stops hashing.
+When it is done or has to stop, it gives the lease back. Leases only keep two processes from doing
+the same work. Safety does not depend on them: to confirm or discard an upload, a process has to
+take the row of the upload, and only one process can.
 """
 
 import atexit
@@ -25,35 +32,40 @@ from .store import MediaStore
 logger = logging.getLogger(__name__)
 
 BATCH = 100
-"""Rows read at once."""
+"""Number of uploads read at once."""
 
 IDLE_SECONDS = 5
-"""Between two looks of a process that does nothing else."""
+"""Seconds that a verifier waits between two passes."""
 
 IDLE_PASSES = 12
-"""Passes in which nothing was done, while others are at work, or nothing works."""
+"""Consecutive passes without success after which the thread ends, although uploads are pending:
+other processes have leased them, or they cannot be read."""
 
 MAX_FAILURES = 10
-"""Uploads in a row that cannot be read: then it is not they."""
+"""Consecutive unreadable uploads that end a pass: the storage is at fault, not the uploads."""
 
 LOOK_SECONDS = 60
-"""How often a process looks for what others left behind."""
+"""Seconds after which a process looks again for uploads that other processes have left behind."""
 
 STOP_SECONDS = 2
-"""How long a process that ends waits for it to give back its lease."""
+"""Seconds that a process, when it ends, waits for its thread to give back the lease."""
 
-RESTORE = "bring it back, or DELETE /media/{hash}"
+# Remedies in findings.
+RESTORE = "restore the object, or DELETE /media/{hash}"
 AGAIN = "kinto-attachment verify"
 
 
 class _Lost(Exception):
-    """Somebody else does it, or it is time to stop."""
+    """The upload or its lease belongs to another process by now, or the verifier has to stop."""
 
 
 class Verifier:
-    """Hashes what is pending.
+    """A verifier of pending uploads, for one thread.
 
-    :param metrics: gives Kinto's metrics service, which is not there before the server is.
+    :param media: the media store.
+    :param metrics: returns Kinto's metrics service, which does not exist before the server is set
+        up.
+    :ivar stopped: an event; once it is set, the verifier stops, even in the middle of an upload.
     """
 
     def __init__(self, media: MediaStore, metrics: Callable[[], Any]):
@@ -65,12 +77,15 @@ class Verifier:
         self.stopped = Event()
 
     def verify(self, on_bytes: Callable[[int], None] = lambda count: None) -> Iterator[Finding]:
-        """All that is pending now and that nobody else is at: a finding for each that is
-        ``verified``, or ``refused`` and removed; a problem for each that cannot be read, which
-        stays.
+        """Verify all uploads that are pending now, except those that other processes have leased.
 
-        :param on_bytes: is told how many bytes were hashed.
-        :raises StorageUnavailable: nothing can be read.
+        Yield one finding for each upload: ``verified`` if its hash is right, or ``refused`` if it
+        is wrong, and then the upload was removed. An upload that cannot be read is a problem, and
+        stays pending.
+
+        :param on_bytes: is called with the number of bytes in each chunk that was hashed.
+        :raises StorageError: if :data:`MAX_FAILURES` uploads in a row cannot be read. Uploads whose
+            bytes are missing do not count.
         """
         self._on_bytes = on_bytes
         failures = 0
@@ -90,19 +105,20 @@ class Verifier:
                     yield finding
 
     def watch(self, on_bytes: Callable[[int], None] = lambda count: None) -> Iterator[Finding]:
-        """All that is pending, and all that will be, until it is stopped."""
+        """Verify again and again until the verifier is stopped, and yield the findings. See
+        :meth:`verify`."""
         while not self.stopped.is_set():
             try:
                 yield from self.verify(on_bytes)
                 self.count()
             except Exception:
-                # Of the storage, or SQLAlchemy's own at a commit.
+                # An error of the storage, or one of SQLAlchemy's at a commit.
                 transaction.abort()
-                logger.exception("Uploads are not verified for now.")
+                logger.exception("Uploads cannot be verified now. The verifier will try again.")
             self.stopped.wait(IDLE_SECONDS)
 
     def count(self) -> int:
-        """How many are pending, whoever is at them."""
+        """Return how many uploads are pending, leased or not, and report the number as a metric."""
         count = sum(len(page) for page in self._pages())
         self._metrics().observe("attachments.media.pending", count)
         return count
@@ -113,6 +129,8 @@ class Verifier:
             yield page
 
     def _leased(self, upload: Pending) -> Finding | None:
+        """Verify one upload under a lease. Return None if the lease cannot be taken or is lost, or
+        if the verifier has to stop."""
         pending = self._pending
         if self.stopped.is_set() or not _committed(lambda: pending.lease(upload, self._holder)):
             return None
@@ -124,16 +142,20 @@ class Verifier:
             _committed(lambda: pending.give_back(upload, self._holder))
 
     def _problem(self, upload: Pending, error: StorageError) -> Finding | None:
-        """What is to be said of an upload that cannot be read or moved; nothing, if it was deleted
-        meanwhile, or verified by somebody else."""
+        """Return the finding for an upload that cannot be read or copied. Return None if the upload
+        is no longer pending: it was deleted, or another process has verified it."""
         if not _committed(lambda: self._pending.has(upload)):
             return None
         if isinstance(error, BlobNotFound):
-            # No mismatch: it may be the wrong folder, or one that is not mounted.
+            # The upload is kept: the folder may be a wrong one, or may not be mounted.
             return Finding("missing object", upload.key, upload.ref.uri, remedy=RESTORE)
         return Finding("unreadable object", upload.key, upload.ref.uri, str(error), AGAIN)
 
     def _verify(self, upload: Pending) -> Finding:
+        """Hash the bytes, and confirm or discard the upload.
+
+        :raises _Lost: if another process has done so, or if the verifier has to stop.
+        """
         found = self._hash(upload)
         is_right = found == upload.ref.digest
         settle = self._media.confirm if is_right else self._media.discard
@@ -143,13 +165,13 @@ class Verifier:
                 raise _Lost()
         if is_right:
             return Finding("verified", upload.key, upload.ref.uri)
-        logger.warning("An upload to %s is refused: SHA-256 is %s", upload.ref.uri, found)
+        logger.warning("An upload to %s was removed: its SHA-256 is %s", upload.ref.uri, found)
         return Finding("refused", upload.key, upload.ref.uri, f"SHA-256 is {found}")
 
     def _hash(self, upload: Pending) -> str:
-        """Return the hash of the stored bytes; renew the lease meanwhile.
+        """Return the SHA-256 of the stored bytes, in hex, and renew the lease meanwhile.
 
-        :raises _Lost: if the lease is lost, or if the process ends.
+        :raises _Lost: if the lease is lost, or if the verifier has to stop.
         """
         renewed = time.monotonic()
 
@@ -167,11 +189,14 @@ class Verifier:
 
 
 class Background:
-    """A thread that verifies, in each process of a server. It is there while there is something to
-    do, and is started by the request that brings it, or by any request after a while: never
-    before a server forks.
+    """A thread that verifies, one in each process of a server.
 
-    :param enabled: False to leave it to others.
+    The thread exists only while uploads are pending. It is started by a request that stores an
+    unchecked upload, and by any other request if the process has not looked for uploads for
+    :data:`LOOK_SECONDS`. A server forks before it receives requests, so a fork loses no thread.
+
+    :param make_verifier: returns the verifier of a new thread.
+    :param enabled: whether to verify at all; False leaves it to other processes.
     """
 
     def __init__(self, make_verifier: Callable[[], Verifier], enabled: bool = True):
@@ -183,13 +208,13 @@ class Background:
         self._looked: tuple[int, float] = (0, 0.0)
 
     def look(self) -> None:
-        """Look for what others left behind, if nobody did so for a while."""
+        """Wake the thread if this process has not looked for pending uploads for a while."""
         process, when = self._looked
         if process != os.getpid() or time.monotonic() - when > LOOK_SECONDS:
             self.wake()
 
     def wake(self) -> None:
-        """There is something to do."""
+        """Make the thread look for pending uploads, and start it if it is not running."""
         if not self._enabled:
             return
         with self._lock:
@@ -204,7 +229,7 @@ class Background:
             try:
                 thread.start()
             except RuntimeError:
-                logger.exception("No thread can be started: nothing is verified for now.")
+                logger.exception("The thread that verifies uploads cannot be started now.")
                 return
             self._thread = thread
 
@@ -220,16 +245,17 @@ class Background:
         idle, over = 0, False
         while not (over or verifier.stopped.is_set()):
             woken.clear()
-            done, left = self._pass(verifier)
+            done, remaining = self._pass(verifier)
             idle = 0 if done else idle + 1
-            over = self._is_over(woken, left and idle < IDLE_PASSES)
+            over = self._is_over(woken, remaining and idle < IDLE_PASSES)
             if not over:
-                # What somebody else is at may be left behind by him.
+                # Another process may die and leave behind the uploads that it has leased.
                 woken.wait(IDLE_SECONDS)
         atexit.unregister(stop)
 
     def _pass(self, verifier: Verifier) -> tuple[bool, bool]:
-        """Verify what there is; whether anything was done, and whether anything is left."""
+        """Verify all pending uploads once. Return whether any upload was confirmed or discarded,
+        and whether any is still pending."""
         done = False
         try:
             for finding in verifier.verify():
@@ -238,13 +264,15 @@ class Background:
                     logger.error("%s", finding)
             return done, verifier.count() > 0
         except Exception:
-            # Of the storage, or SQLAlchemy's own at a commit. Nobody is there to be told.
+            # An error of the storage, or one of SQLAlchemy's at a commit. A thread has no caller
+            # that could handle it.
             transaction.abort()
-            logger.exception("Uploads are not verified for now.")
+            logger.exception("Uploads cannot be verified now. The verifier will try again.")
             return False, True
 
     def _is_over(self, woken: Event, goes_on: bool) -> bool:
-        """Whether the thread is to end; whoever wakes it from now on starts another."""
+        """Return whether the thread has to end. If so, the next call of :meth:`wake` starts another
+        thread."""
         with self._lock:
             over = not goes_on and not woken.is_set()
             if over and self._woken is woken:
@@ -253,5 +281,6 @@ class Background:
 
 
 def _committed(call: Callable[[], Any]) -> Any:
+    """Return what the function returns, run in a transaction of its own."""
     with transaction.manager:
         return call()

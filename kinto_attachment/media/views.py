@@ -1,4 +1,7 @@
-"""``/media``, ``/media/{hash}`` and ``/media/stat``."""
+"""``/media``, ``/media/{hash}`` and ``/media/stat``.
+
+How uploads are repeated after a conflict is explained in ``attachments/views.py``.
+"""
 
 from contextlib import closing
 from dataclasses import dataclass
@@ -40,11 +43,12 @@ from .context import MediaContext, claimed_digest, declared_type, read_question
 from .store import MediaStore
 
 STORED = "attachment.media"
-"""In ``bound_data``: what is left of the body, for when the request is tried again."""
+"""The key in ``bound_data`` of the :class:`StoredBody` for a repeated request."""
 
 
 def _context(request: Request) -> MediaContext | UploadContext:
-    """A form is for the media library, if there is one; every other body is a medium."""
+    """Return the context of the media library for a form, if there is a library, and that of the
+    media store for all other requests."""
     is_form = request.headers.get("Content-Type", "").lower().startswith("multipart/")
     to_library = is_form and request.method == "POST" and "hash" not in request.matchdict
     if to_library and request.registry.attachment_library:
@@ -57,20 +61,22 @@ _DOOR: dict[str, Any] = {
     "cors_headers": EXPOSED_HEADERS,
 }
 
-media = Service(name="media", path="/media", description="Media by their hash", **_DOOR)
-# Before the next one, which would take it for a hash.
-media_stat = Service(name="media-stat", path="/media/stat", description="Which media are", **_DOOR)
-medium = Service(name="medium", path="/media/{hash}", description="One of them", **_DOOR)
+media = Service(name="media", path="/media", description="The media store", **_DOOR)
+# This service must come before the next one, whose path would match ``stat`` as a hash.
+media_stat = Service(
+    name="media-stat", path="/media/stat", description="Which hashes exist", **_DOOR
+)
+medium = Service(name="medium", path="/media/{hash}", description="The bytes of a hash", **_DOOR)
 SERVICES = (media, media_stat, medium)
 
 _STORE: dict[str, Any] = {
     "permission": DYNAMIC,
     "tags": ["Media store"],
     "response_schemas": {
-        "200": HashSchema(description="It is there, and was yours before."),
-        "201": HashSchema(description="It is there."),
-        "202": HashSchema(description="It is going to be verified."),
-        "413": RefusedSchema(description="It is over the limit."),
+        "200": HashSchema(description="The bytes are stored. You had this entry before."),
+        "201": HashSchema(description="The bytes are stored."),
+        "202": HashSchema(description="The bytes are stored and will be verified."),
+        "413": RefusedSchema(description="The body is larger than the limit."),
         **ERRORS,
     },
 }
@@ -78,7 +84,14 @@ _STORE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class StoredBody:
-    """A body that is read, and stored. It is either verified, or pending."""
+    """A body that was read and stored.
+
+    :param ref: the owner and the hash.
+    :param mimetype: the media type.
+    :param size: the size in bytes.
+    :param key: the key of the bytes, if the hash was verified on arrival.
+    :param pending: the upload, if the hash is to be verified later.
+    """
 
     ref: MediaRef
     mimetype: str
@@ -91,14 +104,14 @@ class StoredBody:
 @medium.post(operation_id="store_media_by_hash", **_STORE)
 @medium.put(operation_id="put_media", **_STORE)
 def store(request: Request) -> Response | dict[str, Any]:
-    """Store the body; the answer is its SHA-256. A form is for the media library, where the answer
-    is what there is to know of the file."""
+    """Store the body and return its SHA-256. A form is stored in the media library, if there is
+    one, and the response is what its object will say about the file."""
     if isinstance(request.context, UploadContext):
         return upload(request)
     if is_in_batch(request):
         raise NotInBatch()
     store: MediaStore = request.registry.attachment_media
-    # When this is tried again, the bytes are there.
+    # A repeated request finds that its bytes are stored already.
     stored = request.bound_data.get(STORED) or _receive(request, store)
     if stored.pending:
         plugin_of(request).rows.pending.add(stored.pending)
@@ -118,7 +131,7 @@ def store(request: Request) -> Response | dict[str, Any]:
     response_schemas=DOWNLOAD,
 )
 def get(request: Request) -> Response:
-    """The bytes of that hash, whole or in ranges."""
+    """Serve the bytes of this hash, whole or in ranges."""
     if is_in_batch(request):
         raise NotInBatch()
     link = _find(request)
@@ -134,10 +147,10 @@ def get(request: Request) -> Response:
     permission=DYNAMIC,
     tags=["Media store"],
     operation_id="delete_media",
-    response_schemas={"204": NothingSchema(description="It is not yours any more."), **ERRORS},
+    response_schemas={"204": NothingSchema(description="Your entry was deleted."), **ERRORS},
 )
 def delete(request: Request) -> Response:
-    """Drop one's own entry. The bytes go when nobody has one."""
+    """Delete the user's entry. ``gc`` deletes the bytes once no owner has an entry."""
     digest = request.matchdict["hash"].lower()
     store: MediaStore = request.registry.attachment_media
     allow_retry(request)
@@ -151,28 +164,30 @@ def delete(request: Request) -> Response:
     permission=DYNAMIC,
     tags=["Media store"],
     operation_id="stat_media",
-    response_schemas={"200": StatAnswerSchema(description="Which are there."), **ERRORS},
+    response_schemas={"200": StatAnswerSchema(description="Which of the hashes exist."), **ERRORS},
 )
 def stat(request: Request) -> dict[str, Any]:
-    """Which of up to 1000 hashes one may get: a JSON list of them, or ``{"hashes": [...]}``."""
+    """Return which of up to 1000 hashes the user can download. The body is a JSON list of hashes,
+    or ``{"hashes": [...]}``."""
     release_connection(request)
     digests = read_question(request.context.body)
     context, store = request.context, request.registry.attachment_media
-    there = store.stat(context.owner, digests, context.reads_all)
+    found = store.stat(context.owner, digests, context.reads_all)
     return {
-        "present": [digest for digest in digests if digest in there],
-        "missing": [digest for digest in digests if digest not in there],
+        "present": [digest for digest in digests if digest in found],
+        "missing": [digest for digest in digests if digest not in found],
     }
 
 
 def _receive(request: Request, store: MediaStore) -> StoredBody:
-    """Everything that has to do with the body of the request."""
+    """Read the body, store its bytes, and remember the result for a repeated request."""
     context = request.context
     claimed, verified = claimed_digest(request), flag(request, "verify", True)
     plugin = plugin_of(request)
     policy = plugin.settings.media if verified else plugin.settings.pending
     if claimed is None and not verified:
-        raise NotADigest("Without a hash there is nothing to verify.", "verify", "querystring")
+        reason = "verify=false needs a hash, in the URL, in Content-Digest or in Repr-Digest."
+        raise NotADigest(reason, "verify", "querystring")
     declared = declared_type(request)
     release_connection(request)
     try:
@@ -197,7 +212,7 @@ def _receive(request: Request, store: MediaStore) -> StoredBody:
 
 
 def _verify_soon(request: Request) -> None:
-    """Once the row is committed."""
+    """Wake the thread that verifies. A finished callback runs after the row is committed."""
     request.registry.attachment_media.background.wake()
 
 
@@ -223,9 +238,10 @@ def _answer(request: Request, status: int, stored: StoredBody) -> Response:
 
 
 def _find(request: Request) -> Link:
-    """The entry by which he may have it.
+    """Return an entry of this hash that the user may read: their own, or that of another owner.
 
-    :raises HTTPNotFound: there is none. Who may only read his own learns nothing of others'.
+    :raises HTTPNotFound: if there is no such entry. The response is the same whether or not there
+        are entries that the user may not read.
     """
     digest, store = request.matchdict["hash"].lower(), request.registry.attachment_media
     context = request.context
@@ -242,11 +258,12 @@ def _not_found(request: Request) -> httpexceptions.HTTPNotFound:
     return http_error(
         httpexceptions.HTTPNotFound(),
         errno=ERRNO.MISSING_RESOURCE,
-        message="There is no media of this hash, or it is not verified yet.",
+        message="There is no media with this hash, or it is not verified yet.",
         details={"id": request.matchdict["hash"][:200], "resource_name": "media"},
     )
 
 
 def _audience(request: Request) -> str:
+    """Return which caches may keep media, as in ``Cache-Control``: ``public`` or ``private``."""
     principals = request.registry.settings["media_read_principals"]
     return "public" if Everyone in principals else "private"

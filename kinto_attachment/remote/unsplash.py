@@ -1,7 +1,7 @@
-"""Photos of Unsplash, by its API (https://unsplash.com/documentation).
+"""A client of the Unsplash API (https://unsplash.com/documentation).
 
-Whoever uses a photo has to tell Unsplash (https://help.unsplash.com/en/articles/2511258), to name
-its author, and to link to both.
+An application that uses a photo must report that to Unsplash
+(https://help.unsplash.com/en/articles/2511258), name the author of the photo, and link to both.
 """
 
 import re
@@ -13,7 +13,7 @@ from ..errors import RemoteFailed, RemoteLimited, RemoteNotFound, SettingError
 from ..settings import PREFIX, Settings
 from . import Answer, Fetched, Origin, fetch, get_json, retry_after
 
-# The address of a photo's page ends in its slug: words and the id, which has 11 characters.
+# The URL of the page of a photo ends with a slug: some words, and the id of 11 characters.
 _SLUG = re.compile(r"[A-Za-z0-9_-]{1,255}-([A-Za-z0-9_-]{11})")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _KEY = re.compile(r"[!-~]+")
@@ -22,13 +22,15 @@ _MAX_SIDE = 1_000_000
 
 @dataclass(frozen=True)
 class Photo:
-    """What Unsplash knows of a photo.
+    """The metadata of a photo.
 
-    :param author: their name.
-    :param description: as the author has it; empty if not at all, as ``alt`` may be.
-    :param width: pixels, as ``height``, of the image at ``url``.
-    :param download_location: where the API wants to be told that it is used.
-    :param url: of the image, a JPEG in its full size.
+    :param author: the name of the author.
+    :param description: the description by the author; empty if there is none.
+    :param alt: the alternative text; empty if there is none.
+    :param width: width of the image in pixels.
+    :param height: height of the image in pixels.
+    :param download_location: the URL of the API at which the use of the photo is reported.
+    :param url: the URL of the image, a JPEG in full size.
     """
 
     id: str
@@ -42,8 +44,9 @@ class Photo:
 
     @classmethod
     def from_json(cls, data: Any) -> "Photo":
-        """
-        :raises RemoteFailed: something is missing, or of the wrong type.
+        """Return the photo that a response of the API describes.
+
+        :raises RemoteFailed: if a field is missing or of the wrong type.
         """
         return cls(
             id=_text(data, "id"),
@@ -58,14 +61,16 @@ class Photo:
 
 
 class Unsplash:
-    """
-    :param api_url: of the API. Its origin is asked wherever it is, every other host only on
+    """A client of the Unsplash API.
+
+    :param api_url: the URL of the API. Its origin may have any address; all other hosts must be on
         the public Internet.
-    :param key: the access key of an application. It is sent to that origin and nowhere else.
-    :param max_size: bytes of an image; 0 for any.
-    :param timeout: seconds that an image may be silent, and that an answer of the API may take.
+    :param key: the access key of the application. It is sent to that origin only.
+    :param max_size: the largest number of bytes of an image; 0 for no limit.
+    :param timeout: seconds that the server of an image may be silent, and that a response of the
+        API may take.
     :param deadline: seconds that an image may take.
-    :raises ValueError: no such URL or key can be.
+    :raises ValueError: if ``api_url`` or ``key`` is malformed.
 
     ::
 
@@ -77,11 +82,11 @@ class Unsplash:
         self, api_url: str, key: str, max_size: int, timeout: float, deadline: float = 60.0
     ) -> None:
         if not _KEY.fullmatch(key):
-            raise ValueError("the key of Unsplash is empty, or has characters that none has")
+            raise ValueError("the access key of Unsplash is empty or has invalid characters")
         try:
             self._origin = Origin.of(api_url)
         except RemoteFailed as error:
-            raise ValueError(f"the URL of the API of Unsplash is {error}") from error
+            raise ValueError(f"the URL of the Unsplash API is {error}") from error
         self._api_url = api_url.rstrip("/")
         self._headers = {"Authorization": f"Client-ID {key}", "Accept-Version": "v1"}
         self._max_size = max_size
@@ -89,25 +94,26 @@ class Unsplash:
         self._deadline = deadline
 
     def photo(self, id: str) -> Photo:
-        """What there is to know of a photo.
+        """Return the metadata of a photo.
 
-        :param id: its id, or the slug of its page.
-        :raises RemoteNotFound: there is none, or there cannot be one.
-        :raises RemoteLimited: with the seconds to wait.
-        :raises RemoteTimeout:
-        :raises RemoteFailed: the API refuses the key, or answers what it should not.
+        :param id: the id of the photo, or the slug of its page.
+        :raises RemoteNotFound: if there is no such photo, or ``id`` is malformed.
+        :raises RemoteLimited: if the rate limit is exceeded, with the seconds to wait.
+        :raises RemoteTimeout: if the API does not respond in time.
+        :raises RemoteFailed: if the API refuses the key, or its response is invalid.
         """
         id = read_id(id)
         photo = Photo.from_json(self._ask(f"{self._api_url}/photos/{id}").json())
         if photo.id != id:
-            raise RemoteFailed(f"{self._origin.host} answers with another photo")
+            raise RemoteFailed(f"{self._origin.host} answered with another photo")
         return photo
 
     def download(self, photo: Photo, into: BinaryIO) -> Fetched:
-        """Tell Unsplash that the photo is used, and write its image to a file; see
-        :func:`~kinto_attachment.remote.fetch`.
+        """Report to Unsplash that the photo is used, then write its image to a file.
 
-        :raises: as :meth:`photo` and :func:`~kinto_attachment.remote.fetch`.
+        It raises the exceptions of :meth:`photo` and :func:`~kinto_attachment.remote.fetch`.
+
+        :param into: the file, open for writing.
         """
         self._ask(photo.download_location)
         fetched = fetch(
@@ -120,12 +126,12 @@ class Unsplash:
             mimetype="image/",
         )
         if not fetched.digest.size:
-            raise RemoteFailed(f"{Origin.of(photo.url).host} sends an empty image")
+            raise RemoteFailed(f"{Origin.of(photo.url).host} sent an empty image")
         return fetched
 
     def _ask(self, url: str) -> Answer:
         if Origin.of(url) != self._origin:
-            raise RemoteFailed(f"{self._origin.host} leads to another API")
+            raise RemoteFailed(f"{self._origin.host} answered with the URL of another API")
         answer = get_json(
             url,
             self._headers,
@@ -138,19 +144,19 @@ class Unsplash:
         if _is_limited(answer):
             seconds = retry_after(answer.headers)
             raise RemoteLimited(
-                f"{answer.host} was asked too often", _next_hour() if seconds is None else seconds
+                f"{answer.host} is rate limited", _next_hour() if seconds is None else seconds
             )
         if answer.status == 401:
-            raise RemoteFailed(f"{answer.host} refuses the key")
+            raise RemoteFailed(f"{answer.host} refused the access key")
         if answer.status != 200:
-            raise RemoteFailed(f"{answer.host} answers {answer.status}")
+            raise RemoteFailed(f"{answer.host} answered with status {answer.status}")
         return answer
 
 
 def open_unsplash(settings: Settings) -> Unsplash | None:
-    """The client that the settings ask for, if they do.
+    """Return the client that the settings configure; None if there is no access key.
 
-    :raises SettingError: they are wrong.
+    :raises SettingError: if the settings are malformed.
     """
     key, seconds = settings["unsplash.access_key"], settings["unsplash.timeout"]
     if not key:
@@ -164,9 +170,9 @@ def open_unsplash(settings: Settings) -> Unsplash | None:
 
 
 def read_id(text: str) -> str:
-    """The id in what names a photo.
+    """Return the id of a photo, given the id or the slug of its page.
 
-    :raises RemoteNotFound: no photo can have it.
+    :raises RemoteNotFound: if it is neither.
 
     >>> read_id("a-dog-on-a-beach-Dwu85P9SOIk"), read_id("Dwu85P9SOIk")
     ('Dwu85P9SOIk', 'Dwu85P9SOIk')
@@ -174,20 +180,21 @@ def read_id(text: str) -> str:
     slug = _SLUG.fullmatch(text)
     if slug:
         return slug[1]
-    if not _ID.fullmatch(text) or text == "random":  # /photos/random is any of them
-        raise RemoteNotFound("not an id of a photo")
+    if not _ID.fullmatch(text) or text == "random":  # /photos/random returns any photo
+        raise RemoteNotFound("not the id of a photo")
     return text
 
 
 def _is_limited(answer: Answer) -> bool:
-    """Until some day, and in the documentation, it was a 403 with a text that is no JSON."""
-    spent = answer.headers.get("X-Ratelimit-Remaining", "").strip() == "0"
-    said = b"rate limit exceeded" in answer.body.lower()
-    return answer.status == 429 or (answer.status == 403 and (spent or said))
+    """Return whether the rate limit is exceeded. According to the documentation, the status is 403
+    and the body is plain text; the API itself also answers 429."""
+    is_spent = answer.headers.get("X-Ratelimit-Remaining", "").strip() == "0"
+    is_named = b"rate limit exceeded" in answer.body.lower()
+    return answer.status == 429 or (answer.status == 403 and (is_spent or is_named))
 
 
 def _next_hour() -> int:
-    """Seconds until Unsplash counts from zero."""
+    """Return the seconds until Unsplash resets its rate limit, at the next full hour."""
     return 3600 - int(time.time()) % 3600
 
 
@@ -201,9 +208,9 @@ def _text(data: Any, *path: str, optional: bool = False) -> str:
     value = _at(data, path)
     if value is None and optional:
         return ""
-    # What JSON can hold and neither UTF-8 nor PostgreSQL: half a surrogate pair, and NUL.
+    # JSON may contain lone surrogates and NUL; UTF-8 or PostgreSQL cannot store them.
     if not isinstance(value, str) or re.search("[\0\ud800-\udfff]", value):
-        raise RemoteFailed(f"the photo has no {'.'.join(path)}")
+        raise RemoteFailed(f"the photo has no valid {'.'.join(path)}")
     return value
 
 
@@ -219,5 +226,5 @@ def _url(data: Any, *path: str) -> str:
 def _pixels(data: Any, *path: str) -> int:
     value = _at(data, path)
     if type(value) is not int or not 0 < value <= _MAX_SIDE:
-        raise RemoteFailed(f"the photo has no {'.'.join(path)}")
+        raise RemoteFailed(f"the photo has no valid {'.'.join(path)}")
     return value

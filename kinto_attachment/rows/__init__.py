@@ -23,6 +23,10 @@ attachment-variant    /attachment-variants/           key of the          ``key`
                       {name}-{8 digits}               original            ``size``, ``mimetype``,
                                                                           ``width``, ``height``,
                                                                           ``name``, ``direct``
+attachment-identity   /attachment-identity            hash of the         ``owner``, ``folders``
+                                                      database's name
+attachment-grant      /attachment-grants              ``library``         ``editors``,
+                      {URI of the collection}                             ``authors``
 ====================  ==============================  ==================  =======================
 
 Two rules shape them:
@@ -39,7 +43,10 @@ from enum import Enum
 from typing import Any
 
 from .deletion import Releases, Reservations, Rule
+from .grants import Grants
+from .identity import Identities
 from .links import Link, Links
+from .record_lock import RecordLocks
 from .uploads import PendingUploads, UnclaimedUploads
 from .variants import Variants
 
@@ -83,6 +90,9 @@ class Rows:
         self.pending = PendingUploads(storage)
         self.unclaimed = UnclaimedUploads(storage)
         self.variants = Variants(storage)
+        self.grants = Grants(storage)
+        self.identities = Identities(storage)
+        self.locks = RecordLocks(storage)
 
     @property
     def rolls_back(self) -> bool:
@@ -92,8 +102,8 @@ class Rows:
         return client is not None and not client.commit_manually
 
     def known_keys(self) -> Iterator[KnownKey]:
-        """Yield every key that a row names, read a page at a time. A key that several rows name
-        may come several times; of the links of one key, one comes."""
+        """Yield every key that a row names, read a page at a time. A key that rows of several kinds
+        name is yielded several times, but only once for all its links."""
         for link in self.links.one_of_each_key():
             yield KnownKey(link.key, KeyKind.LINK, Rule.of(link.shared, keep_old=False), link)
         yield from self.unlinked_keys()

@@ -36,7 +36,8 @@ from uuid import uuid4
 from kinto.core.storage import Filter, exceptions
 from kinto.core.utils import COMPARISON
 
-from .paging import Row, delete_rows, find_rows, keyset, pages, scan
+from ..files.key import is_key
+from .paging import Row, delete_rows, find_rows, keyset, pages, readable, scan
 
 RELEASE_ROWS = "attachment-release"
 RELEASES_PARENT = "/attachment-releases"
@@ -108,9 +109,10 @@ class Releases:
         """Return the release, or None if it was dropped."""
         parent = f"{RELEASES_PARENT}/{release_id}"
         try:
-            return _release(self._storage.get(RELEASE_ROWS, parent, release_id))
+            row = self._storage.get(RELEASE_ROWS, parent, release_id)
         except exceptions.ObjectNotFoundError:
             return None
+        return next(readable([row], _release), None)
 
     def drop(self, release_id: str) -> None:
         """Forget a release whose keys were dealt with. Idempotent."""
@@ -119,12 +121,13 @@ class Releases:
 
     def all(self) -> Iterator[Release]:
         """Yield every release on the server, read a page at a time."""
-        for row in scan(self._storage, RELEASE_ROWS, RELEASES_PARENT):
-            yield _release(row)
+        yield from readable(scan(self._storage, RELEASE_ROWS, RELEASES_PARENT), _release)
 
 
 def _release(row: Row) -> Release:
-    return Release(row["id"], Rule(row["rule"]), tuple(row["keys"]), row["last_modified"])
+    # No storage can have the others.
+    keys = tuple(key for key in row["keys"] if is_key(key))
+    return Release(row["id"], Rule(row["rule"]), keys, row["last_modified"])
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ class Reservations:
     def drop_before(self, before: int) -> int:
         """Drop the reservations of uploads that died, and return how many there were.
 
-        :param before: those written before then, in milliseconds since 1970.
+        :param before: only older reservations are dropped; in milliseconds since 1970.
         """
         old = Filter("last_modified", before, COMPARISON.LT)
         return len(delete_rows(self._storage, RESERVATION_ROWS, f"{RESERVATIONS_PARENT}/*", old))
@@ -195,4 +198,6 @@ class Reservations:
         recent = Filter("last_modified", oldest, COMPARISON.GT)
         list_all = partial(self._storage.list_all, CONDEMNED_ROWS, CONDEMNED_PARENT)
         pages_of_marks = keyset(list_all, recent)
-        return any(reservation.key in row["keys"] for rows in pages_of_marks for row in rows)
+        return any(
+            reservation.key in row.get("keys", ()) for rows in pages_of_marks for row in rows
+        )

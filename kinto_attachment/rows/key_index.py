@@ -29,6 +29,11 @@ class KeyIndex:
         """Remove keys; those that are not there are ignored."""
         self._database.executemany("DELETE FROM keys WHERE key = ?", ((key,) for key in keys))
 
+    def remove_below(self, folder: str) -> None:
+        """Remove all keys that begin with this path, which ends with a slash."""
+        end = f"{folder[:-1]}0"  # the character after the slash
+        self._database.execute("DELETE FROM keys WHERE key >= ? AND key < ?", (folder, end))
+
     def find(self, keys: list[str]) -> dict[str, int]:
         """Return those of at most 1000 keys that are there, with their numbers."""
         marks = ",".join("?" * len(keys))

@@ -2,8 +2,8 @@
 
 * The key is the id of a link, so that ``delete_all`` returns the keys that it took, and so that the
   primary key of Kinto's table finds the owners of a key.
-* Each owner has a parent of its own. One equality finds or deletes its links, and two uploads
-  never meet on the unique timestamps of a parent.
+* Each owner has a parent of its own. One comparison with the parent finds or deletes its links, and
+uploads to different owners never collide on the unique timestamps of a parent.
 * Links leave tombstones, as records do. A tombstone says that a record had a key and lost it: a
   write that still names that key is out of date. A record without any row is one that this plugin
   knows nothing about.
@@ -21,9 +21,9 @@ from kinto.core.storage import Filter, Sort
 from kinto.core.utils import COMPARISON
 
 from ..files.blob import Attachment
-from ..files.key import key_suffixes
+from ..files.key import check_key, key_suffixes
 from ..files.ref import RecordRef, Ref, read_ref
-from .paging import ListAll, Row, delete_rows, find_rows, keyset, pages, scan
+from .paging import UNREADABLE, ListAll, Row, delete_rows, find_rows, keyset, pages, readable, scan
 
 LINK_ROWS = "attachment-link"
 LINKS_PARENT = "/attachment-links"
@@ -116,11 +116,12 @@ class Links:
 
     def of(self, ref: Ref) -> list[Link]:
         """Return the links of one owner; there is at most one when all is well."""
-        return [_link(row) for row in self._storage.list_all(LINK_ROWS, _parent(ref))]
+        return _links(self._storage.list_all(LINK_ROWS, _parent(ref)))
 
     def allows(self, ref: RecordRef, attachment: dict[str, Any]) -> bool:
-        """Return whether the record may have that attachment: it is linked to it, or nothing is
-        known of either. The cost does not grow with the files that the record had before."""
+        """Return whether the record may have that attachment: it is linked to it, or it has no link
+        and no tombstone says that it lost this
+        one. The cost does not grow with the files that the record had before."""
         linked = self.of(ref)
         if linked:
             return any(link.is_now(attachment) for link in linked)
@@ -147,7 +148,7 @@ class Links:
     def having(self, key: str) -> list[Link]:
         """Return the links of all owners of the key."""
         ids = Filter("id", [_link_id(key, shared) for shared in (False, True)], COMPARISON.IN)
-        return [_link(row) for rows in self._pages(LINKS_PARENT, ids) for row in rows]
+        return _links(row for rows in self._pages(LINKS_PARENT, ids) for row in rows)
 
     def first(self, like: Ref, keys: list[str]) -> Link | None:
         """Return the oldest link of one of these keys, among those of the bucket or the media
@@ -160,7 +161,7 @@ class Links:
             sorting=[Sort("last_modified", 1)],
             limit=1,
         )
-        return _link(rows[0]) if rows else None
+        return next(iter(_links(rows)), None)
 
     def linked(self, keys: Iterable[str], like: Ref | None = None) -> set[str]:
         """Return those of the keys (any number) that have an owner, or one in the bucket or the
@@ -172,7 +173,7 @@ class Links:
         list_all = self._reader(_parent(like, 1) if like else LINKS_PARENT)
         ids = (_link_id(key, shared) for key in keys for shared in (False, True))
         found = find_rows(list_all, ids)
-        return {_split(link_id)[0]: row["hash"] for link_id, row in found.items()}
+        return {_split(link_id)[0]: row.get("hash", "") for link_id, row in found.items()}
 
     def remove(self, ref: Ref) -> list[tuple[str, bool]]:
         """Delete the links of one owner; return the ``(key, shared)`` that it had."""
@@ -192,7 +193,7 @@ class Links:
             others = [_of_owners(ref for ref, key in page if not key)]
             for filters in (exact, others):
                 if filters[-1].value:
-                    found += (_link(row) for rows in self._pages(parent, *filters) for row in rows)
+                    found += _links(row for rows in self._pages(parent, *filters) for row in rows)
         return found
 
     def below(self, bucket: str, collection: str | None = None) -> Iterator[list[Link]]:
@@ -200,7 +201,7 @@ class Links:
         deleted before the next one is read."""
         parent = _parent(RecordRef(bucket, collection or "", ""), 2 if collection else 1)
         for rows in self._pages(parent):
-            yield [_link(row) for row in rows]
+            yield _links(rows)
 
     def remove_links(self, links: Iterable[Link]) -> list[tuple[str, bool]]:
         """Delete these links, all of one bucket; return the ``(key, shared)`` that they had."""
@@ -216,13 +217,22 @@ class Links:
 
     def one_of_each_key(self) -> Iterator[Link]:
         """Yield one link of every key on the server, read a page at a time."""
-        for row in scan(self._storage, LINK_ROWS, LINKS_PARENT):
-            yield _link(row)
+        yield from readable(scan(self._storage, LINK_ROWS, LINKS_PARENT), _link)
 
     def all(self) -> Iterator[Link]:
         """Yield every link on the server in the order of the keys, read a page at a time."""
         for rows in self._pages(LINKS_PARENT):
-            yield from map(_link, rows)
+            yield from readable(rows, _link)
+
+    def unreadable(self) -> Iterator[tuple[str, str]]:
+        """Yield the key and the owner in every row that cannot be read, as far as they are
+        known."""
+        for rows in self._pages(LINKS_PARENT):
+            for row in rows:
+                try:
+                    _link(row)
+                except UNREADABLE:
+                    yield _split(row["id"])[0], str(row.get("record", ""))
 
     def forget(self, before: int) -> None:
         """Delete the tombstones from before then (milliseconds since 1970)."""
@@ -261,11 +271,18 @@ def _split(link_id: str) -> tuple[str, bool]:
     return key, kind == "shared"
 
 
+def _links(rows: Iterable[Row]) -> list[Link]:
+    return list(readable(rows, _link))
+
+
 def _link(row: Row) -> Link:
     key, shared = _split(row["id"])
+    texts = row["hash"], row.get("filename", ""), row.get("mimetype", "")
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("hash, filename or mimetype is not text")
     return Link(
         read_ref(row["record"]),
-        key,
+        check_key(key),
         row["hash"],
         shared,
         filename=row.get("filename", ""),

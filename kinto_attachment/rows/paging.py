@@ -5,16 +5,20 @@ is given a limit. Every function here therefore repeats a call until nothing is 
 takes a short answer for a complete one.
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
-from kinto.core.storage import Filter, Sort
+from kinto.core.storage import MISSING, Filter, Sort
 from kinto.core.utils import COMPARISON
 
+from ..errors import KeyRefused
 from ..files.ref import RecordRef, Ref
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Row = dict[str, Any]
@@ -22,8 +26,11 @@ Row = dict[str, Any]
 ListAll = Callable[..., list[Row]]
 """Kinto's own ``list_all``, or one that runs each call in a transaction of its own."""
 
+UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, KeyRefused)
+"""What reading a row raises if it is not as this plugin writes it."""
+
 PAGE = 1000
-"""Keys in one row or one filter."""
+"""The most keys in a row or a filter, and the most rows in a page."""
 
 
 def pages(items: Iterable[Item]) -> Iterator[list[Item]]:
@@ -59,11 +66,24 @@ def keyset(
         start = [Filter(by[0], last[by[0]], COMPARISON.MIN)]
         rules = [
             [
-                *(Filter(name, last[name], COMPARISON.EQ) for name in by[:depth]),
-                Filter(by[depth], last[by[depth]], COMPARISON.GT),
+                *(Filter(name, last.get(name, MISSING), COMPARISON.EQ) for name in by[:depth]),
+                Filter(by[depth], last.get(by[depth], MISSING), COMPARISON.GT),
             ]
             for depth in reversed(range(len(by)))
         ]
+
+
+def readable(rows: Iterable[Row], read: Callable[[Row], Item]) -> Iterator[Item]:
+    """Yield what the rows say. A row that cannot be read, because another program has written or
+    changed it, is logged and left out.
+
+    :param read: returns what a row says, or raises one of :data:`UNREADABLE`.
+    """
+    for row in rows:
+        try:
+            yield read(row)
+        except UNREADABLE as error:
+            logger.warning("A row is ignored, because it cannot be read: %r: %s", row, error)
 
 
 def scan(storage: Any, resource_name: str, parent: str) -> Iterator[Row]:
@@ -107,7 +127,8 @@ def delete_rows(
     """Delete all rows below a parent that pass the filters, and return them.
 
     :param with_deleted: leave tombstones.
-    :param most: how many such rows there can be.
+    :param most: how many such rows there are at most: no further call is made once as many are
+        deleted.
     """
     gone: list[Row] = []
     while len(gone) < most and (

@@ -20,8 +20,9 @@ from kinto.core.storage import Filter
 from kinto.core.storage.exceptions import ObjectNotFoundError, UnicityError
 from kinto.core.utils import COMPARISON
 
+from ..files.key import check_key
 from ..files.ref import MediaRef, UploadRef
-from .paging import Row, keyset, scan
+from .paging import Row, keyset, readable, scan
 
 PENDING_ROWS = "attachment-pending"
 PENDING_PARENT = "/attachment-pending"
@@ -78,14 +79,14 @@ class PendingUploads:
     def all(self) -> Iterator[Pending]:
         """Yield all of them in the order of their ids, read a page at a time."""
         for rows in self._pages():
-            yield from map(_pending, rows)
+            yield from readable(rows, _pending)
 
     def of(self, ref: MediaRef) -> list[Pending]:
         """Return the pending uploads of one entry."""
         pages = self._pages(
             Filter("owner", ref.owner, COMPARISON.EQ), Filter("hash", ref.digest, COMPARISON.EQ)
         )
-        return [_pending(row) for rows in pages for row in rows]
+        return list(readable((row for rows in pages for row in rows), _pending))
 
     def has(self, upload: Pending) -> bool:
         """Return whether the upload is still pending."""
@@ -135,7 +136,7 @@ class PendingUploads:
             row = self._storage.get(LEASE_ROWS, parent, upload.id)
         except ObjectNotFoundError:
             return False
-        if row["holder"] != holder:
+        if row.get("holder") != holder:
             return False
         self._storage.update(LEASE_ROWS, parent, upload.id, {"holder": holder})
         return True
@@ -154,7 +155,7 @@ class PendingUploads:
 
 def _pending(row: Row) -> Pending:
     ref = MediaRef(row["owner"], row["hash"])
-    return Pending(ref, row["key"], row["mimetype"], row["size"], id=row["id"])
+    return Pending(ref, check_key(row["key"]), row["mimetype"], row["size"], id=row["id"])
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ class UnclaimedUploads:
         if not upload_id:
             return None
         rows = self._storage.list_all(UNCLAIMED_ROWS, _unclaimed_parent(upload_id))
-        return _unclaimed(rows[0]) if rows else None
+        return next(readable(rows, _unclaimed), None)
 
     def take(self, upload: Unclaimed) -> bool:
         """Delete the row; return False if another request did. The row comes back if this
@@ -213,8 +214,7 @@ class UnclaimedUploads:
 
     def all(self) -> Iterator[Unclaimed]:
         """Yield all of them, read a page at a time."""
-        for row in scan(self._storage, UNCLAIMED_ROWS, UNCLAIMED_PARENT):
-            yield _unclaimed(row)
+        yield from readable(scan(self._storage, UNCLAIMED_ROWS, UNCLAIMED_PARENT), _unclaimed)
 
 
 def _unclaimed_parent(upload_id: str) -> str:
@@ -222,6 +222,8 @@ def _unclaimed_parent(upload_id: str) -> str:
 
 
 def _unclaimed(row: Row) -> Unclaimed:
+    if not all(isinstance(row[name], dict) for name in ("facts", "attachment", "defaults")):
+        raise ValueError("facts, attachment or defaults is not an object")
     return Unclaimed(
         id=row["id"],
         owner=row["owner"],

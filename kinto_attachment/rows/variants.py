@@ -17,7 +17,8 @@ from kinto.core.storage.exceptions import UnicityError
 from kinto.core.utils import COMPARISON
 
 from ..files.blob import Blob
-from .paging import Row, delete_rows, keyset, pages
+from ..files.key import check_key
+from .paging import Row, delete_rows, keyset, pages, readable
 
 VARIANT_ROWS = "attachment-variant"
 VARIANTS_PARENT = "/attachment-variants"
@@ -70,7 +71,7 @@ class Variants:
         """
         only = [Filter("id", original, COMPARISON.EQ)]
         rows = self._storage.list_all(VARIANT_ROWS, _parent(original, name), filters=only)
-        return _variant(rows[0]) if rows else None
+        return next(readable(rows, _variant), None)
 
     def of(self, originals: Iterable[str]) -> list[Variant]:
         """Return the variants of any number of images.
@@ -80,7 +81,7 @@ class Variants:
         found: list[Variant] = []
         for page in pages(originals):
             for rows in self._pages(Filter("id", page, COMPARISON.IN)):
-                found += map(_variant, rows)
+                found += readable(rows, _variant)
         return found
 
     def add(self, variant: Variant) -> bool:
@@ -111,7 +112,7 @@ class Variants:
     def all(self) -> Iterator[Variant]:
         """Yield every variant on the server, read a page at a time."""
         for rows in self._pages():
-            yield from map(_variant, rows)
+            yield from readable(rows, _variant)
 
     def _pages(self, *filters: Filter) -> Iterator[list[Row]]:
         list_all = partial(self._storage.list_all, VARIANT_ROWS, f"{VARIANTS_PARENT}/*")
@@ -125,4 +126,5 @@ def _parent(original: str, name: str) -> str:
 
 def _variant(row: Row) -> Variant:
     values = {name: row[name] for name in Variant.__annotations__ if name in row}
+    check_key(row["key"])
     return Variant(original=row["id"], modified=row["last_modified"], **values)

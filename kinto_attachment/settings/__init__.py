@@ -1,11 +1,10 @@
-"""The settings: parsed once, and refused at start if they are wrong.
+"""The settings: they are parsed once, and a wrong one stops the server at its start.
 
-Their prefix is ``kinto.attachment.`` in the ini file, and ``attachment.`` once Kinto has read it.
-A setting for one bucket or collection is written
+Their prefix is ``kinto.attachment.`` in the ini file, and ``attachment.`` after Kinto has read the
+file. The name of a setting for one bucket or collection is
 ``attachment.resources.{bucket}[.{collection}].{name}``.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -14,7 +13,7 @@ from typing import Any
 from pyramid.settings import aslist
 
 from ..errors import SettingError
-from ..files.key import KeyTemplate
+from ..files.key import KeyTemplate, is_reserved
 from ..files.ref import MediaRef, Ref, UploadRef
 from .policy import Policy
 from .table import SETTINGS
@@ -22,15 +21,16 @@ from .table import SETTINGS
 PREFIX = "attachment."
 
 STORAGE_OPTIONS = "storage."
-"""What follows the prefix in a setting that only a storage of another package understands."""
+"""The beginning of names, after the prefix, of settings for a storage of another package."""
 
-PUBLIC_MEDIA = KeyTemplate("_media", "{shard}/{hash}")
-PRIVATE_MEDIA = KeyTemplate("private/_media", "{shard}/{hash}")
-PENDING_MEDIA = KeyTemplate("private/_media-pending", "{uuid}")
-"""Where the media store keeps its files. No id in Kinto begins like these folders."""
+PUBLIC_MEDIA = KeyTemplate("_media", "{shard}/{hash}", is_own=True)
+PRIVATE_MEDIA = KeyTemplate("private/_media", "{shard}/{hash}", is_own=True)
+PENDING_MEDIA = KeyTemplate("private/_media-pending", "{uuid}", is_own=True)
+"""The keys of the media store. They cannot collide with the keys of records, because those never
+begin with a reserved segment."""
 
-VARIANTS = KeyTemplate("private/_variants", "{shard}/{hash}/{uuid}")
-"""Where the resized copies of an image lie: below its hash."""
+VARIANTS = KeyTemplate("private/_variants", "{shard}/{hash}/{uuid}", is_own=True)
+"""The keys of resized copies, below the hash of their image."""
 
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -39,6 +39,18 @@ _CANONICAL = {setting.alias: setting.name for setting in SETTINGS if setting.ali
 
 class Settings(Mapping[str, Any]):
     """The parsed settings, by their names in :data:`~kinto_attachment.settings.table.SETTINGS`.
+
+    :param values: the general settings.
+    :param resources: the settings of single buckets and collections, by ``(bucket,)`` or
+        ``(bucket, collection)``.
+    :param is_public: whether everyone may read the media store.
+    :param storage_options: the settings ``attachment.storage.*``, without that prefix.
+    :ivar media: the policy of the media store.
+    :ivar pending: the policy of its uploads whose hash is not checked yet.
+    :ivar variants: the policy of resized copies.
+    :ivar reserved_policies: these three.
+    :ivar storage: the name of the storage, never ``auto``.
+    :raises SettingError: if settings contradict each other, or if a needed one is missing.
 
     >>> settings = read_settings({"attachment.base_path": "/srv/files", "attachment.max_size": "9"})
     >>> settings["base_path"], settings.storage, settings.policy("blog", "articles").max_size
@@ -52,9 +64,15 @@ class Settings(Mapping[str, Any]):
         is_public: bool = False,
         storage_options: Mapping[str, str] = MappingProxyType({}),
     ):
-        self._values = values
+        self._site_url = values["base_url"]
+        below = values["prefix"]
+        self._values = {
+            **values,
+            "base_url": f"{values['base_url']}{below}",
+            "accel_path": f"{values['accel_path']}{below}",
+        }
         self.storage_options = storage_options
-        """The settings ``attachment.storage.*``, as text, for a storage of another package."""
+        """The settings ``attachment.storage.*``, unparsed, for a storage of another package."""
         self._policies = {
             ids: self._make_policy(ids, resources) for ids in ((), *sorted(resources))
         }
@@ -73,18 +91,18 @@ class Settings(Mapping[str, Any]):
         return len(self._values)
 
     def policy(self, bucket: str, collection: str) -> Policy:
-        """Return what applies to a collection: its own settings, else those of its bucket, else the
-        general ones."""
+        """Return the policy of a collection. Its own settings come before those of its bucket, and
+        these before the general ones."""
         policies = self._policies
         return policies.get((bucket, collection)) or policies.get((bucket,)) or policies[()]
 
     @property
     def policies(self) -> tuple[Policy, ...]:
-        """The policies of records: the general one, and those of single buckets and collections."""
+        """All policies of records: the general one, and those of single buckets and collections."""
         return tuple(self._policies.values())
 
     def policy_of(self, ref: Ref) -> Policy:
-        """Return what applies to the owner of a blob."""
+        """Return the policy that applies to the owner of a blob."""
         if isinstance(ref, MediaRef):
             return self.media
         if isinstance(ref, UploadRef):
@@ -92,25 +110,31 @@ class Settings(Mapping[str, Any]):
         return self.policy(ref.bucket, ref.collection)
 
     def makes(self, key: str) -> bool:
-        """Return whether this server could give that key to a file today."""
+        """Return whether a file could get this key under the present settings."""
         return bool(self.matching_policies(key))
 
     def makes_once(self, key: str) -> bool:
-        """Return whether this server gives that key to one file only, and never again."""
+        """Return whether this key can only ever belong to a single file."""
         return any(policy.template.unique for policy in self.matching_policies(key))
 
     def matching_policies(self, key: str) -> list[Policy]:
-        """Return the policies that can have given a file that key."""
+        """Return the policies under which a file can get this key."""
         policies = (*self.policies, *self.reserved_policies)
         return [policy for policy in policies if policy.template.makes(key)]
 
     @property
     def advertised_url(self) -> str | None:
-        """The base URL for clients: empty if locations are complete URLs, None if it is unknown."""
+        """The base URL for clients. Without either setting it is empty if any policy is private,
+        whose locations are complete URLs, and None otherwise."""
         private = any(policy.private for policy in self._policies.values())
-        return self["extra.base_url"] or self["base_url"] or ("" if private else None)
+        return self["extra.base_url"] or self._site_url or ("" if private else None)
 
     def _make_policy(self, ids: tuple[str, ...], resources: Mapping) -> Policy:
+        """Return the policy of a bucket or collection, or the general one.
+
+        :param ids: ``()``, ``(bucket,)`` or ``(bucket, collection)``.
+        :raises SettingError: if the folder or the pattern is wrong.
+        """
         values = {**self._values}
         for depth in range(1, len(ids) + 1):
             values.update(resources.get(ids[:depth], {}))
@@ -118,15 +142,18 @@ class Settings(Mapping[str, Any]):
         pattern = "{uuid}{extension}" if values["randomize"] else values["filename_pattern"]
         try:
             template = KeyTemplate(values["folder"], pattern)
+            first = template.text.partition("/")[0]
+            if is_reserved(first):
+                setting = "folder" if values["folder"] else "filename_pattern"
+                reason = f"is reserved for the plugin itself: use another name than {first}"
+                raise SettingError(setting, reason)
             if template.shared and values["private"]:
-                # The same bytes may also be public: as another object, with another ACL.
-                template = KeyTemplate(f"private/{values['folder'].lstrip('/')}", pattern)
+                # The same bytes may also be public. They need an object of their own then, because
+                # public and private objects have different ACLs.
+                folder = f"private/{values['folder'].lstrip('/')}"
+                template = KeyTemplate(folder, pattern, is_own=True)
         except SettingError as error:
             raise SettingError(f"{PREFIX}{where}{error.key}", error.reason) from error
-        if re.match("(private/)?_(media|variants)", template.text):
-            raise SettingError(
-                f"{PREFIX}{where}folder", "is reserved for the media store and for resized images"
-            )
         return Policy(
             template=template,
             keep_old_files=values["keep_old_files"],
@@ -138,8 +165,8 @@ class Settings(Mapping[str, Any]):
         )
 
     def _media_policies(self, is_public: bool) -> tuple[Policy, Policy]:
-        """Return the policies of the media store, and of its uploads whose hash is unchecked. They
-        take files of any extension and keep no old ones."""
+        """Return the policies of the media store and of its uploads whose hash is not checked yet.
+        Both accept every extension and keep no old files."""
         kept = replace(
             self._policies[()],
             template=PUBLIC_MEDIA if is_public else PRIVATE_MEDIA,
@@ -150,11 +177,17 @@ class Settings(Mapping[str, Any]):
         return kept, replace(kept, template=PENDING_MEDIA, private=True)
 
     def _find_storage(self) -> str:
+        """Return the name of the storage.
+
+        :raises SettingError: if none is configured, or if the settings of storages contradict each
+            other.
+        """
         needed = {"gcs": "gcloud.bucket_name", "s3": "aws.bucket_name", "local": "base_path"}
         storage = self["storage"]
         if self.storage_options and storage in ("auto", "memory", *needed):
             key = f"{PREFIX}{STORAGE_OPTIONS}{min(self.storage_options)}"
-            raise SettingError(key, "is only for a storage of another package, see storage")
+            reason = "is only for a storage of another package, which attachment.storage names"
+            raise SettingError(key, reason)
         if storage == "auto":
             storage = next((name for name, key in needed.items() if self[key]), "")
             if not storage:
@@ -164,27 +197,30 @@ class Settings(Mapping[str, Any]):
                     "gcloud.bucket_name",
                 )
         elif storage in needed and not self[needed[storage]]:
-            raise SettingError(f"{PREFIX}{needed[storage]}", f"{storage} storage needs it")
+            raise SettingError(f"{PREFIX}{needed[storage]}", f"must be set for {storage} storage")
         if self["aws.host"] and self["aws.endpoint_url"]:
             raise SettingError(
-                f"{PREFIX}aws.host", "contradicts aws.endpoint_url, set only one of them"
+                f"{PREFIX}aws.host", "contradicts aws.endpoint_url: set only one of them"
             )
         if self["aws.port"] and not self["aws.host"]:
-            raise SettingError(f"{PREFIX}aws.port", "needs aws.host")
-        # open_storage() judges the storages of other packages.
+            raise SettingError(f"{PREFIX}aws.port", "needs aws.host: set it as well")
+        # open_storage() checks whether a storage of another package can do this.
         unable = {"redirect": ("local", "memory"), "accel": ("s3", "gcs", "memory")}
         if storage in unable.get(self["download"], ()):
             raise SettingError(
-                f"{PREFIX}download", f"{self['download']!r} is not for {storage} storage"
+                f"{PREFIX}download",
+                f"{self['download']!r} is not possible with {storage} storage, use 'stream'",
             )
         return storage
 
 
 def read_settings(raw: Mapping[str, Any]) -> Settings:
-    """Read the settings of this plugin among all of Kinto's.
+    """Return the parsed settings of this plugin.
 
-    :param raw: names without the ``kinto.`` prefix, values as in the ini file.
-    :raises SettingError: if one is unknown or malformed; it names the first of them.
+    :param raw: all settings of Kinto: names without the ``kinto.`` prefix, values as in the ini
+        file.
+    :raises SettingError: if a setting is unknown or malformed, or contradicts another one. It names
+        the first of them.
     """
     values = {setting.name: setting.parse(setting.default) for setting in SETTINGS}
     options: dict[str, str] = {}
@@ -207,6 +243,12 @@ def read_settings(raw: Mapping[str, Any]) -> Settings:
 
 
 def _set(values: dict[str, Any], key: str, name: str, value: Any) -> None:
+    """Parse a setting and add it to the values.
+
+    :param key: its full name, for errors.
+    :param name: its name in the table, or an older one.
+    :raises SettingError: if it is unknown, malformed, or set to another value under another name.
+    """
     setting = _BY_NAME.get(_CANONICAL.get(name, name))
     if setting is None:
         raise SettingError(key, "is not a setting of kinto-attachment")
@@ -215,14 +257,18 @@ def _set(values: dict[str, Any], key: str, name: str, value: Any) -> None:
     except ValueError as error:
         raise SettingError(key, str(error)) from error
     if values.get(setting.name, parsed) != parsed:
-        raise SettingError(key, f"contradicts {setting.name}, another name of the same setting")
+        reason = f"contradicts {setting.name}, which is the same setting: use only this name"
+        raise SettingError(key, reason)
     values[setting.name] = parsed
 
 
 def _split_resource(key: str) -> tuple[tuple[str, ...], str]:
-    """Return the ids and the name in a key.
+    """Return the ids and the name in the key of a setting for one bucket or collection.
 
-    ``attachment.resources.blog.articles.folder`` -> ``("blog", "articles"), "folder"``
+    :raises SettingError: if the key is malformed, or if the setting cannot be set for a bucket.
+
+    >>> _split_resource("attachment.resources.blog.articles.folder")
+    (('blog', 'articles'), 'folder')
     """
     parts = key.split(".")[2:]
     if len(parts) not in (2, 3) or not all(parts):

@@ -15,15 +15,16 @@ GROUPS: dict[str, frozenset[str]] = {
         "any": "",
     }.items()
 }
-"""The groups of pyramid_storage, by whose names existing ini files choose them. ``any`` is empty,
-which accepts everything."""
+"""Extensions by the name of their group. The groups are those of pyramid_storage, because existing
+ini files use their names. The group ``any`` is empty, which means that every extension is accepted.
+"""
 GROUPS["default"] = GROUPS["documents"] | GROUPS["text"] | GROUPS["images"] | GROUPS["data"]
 
 
 def resolve_extensions(text: str) -> frozenset[str]:
-    """Return the extensions that groups and single names stand for, in lowercase without a dot.
+    """Return the extensions that a setting accepts, in lowercase and without their dots.
 
-    :param text: groups joined by ``+``; single extensions may also be separated by spaces.
+    :param text: groups and extensions joined by ``+``; spaces may also separate extensions.
 
     >>> sorted(resolve_extensions("text+mp4 .AVI"))
     ['avi', 'mp4', 'txt']

@@ -1,5 +1,8 @@
-"""From the text of an ini file to a value. Every parser raises ``ValueError`` with the reason if
-the text is wrong."""
+"""Parsers of settings: from the text in an ini file to a value.
+
+Every parser raises ``ValueError`` if the text is wrong. The message says what is wrong; the caller
+puts the name of the setting before it.
+"""
 
 import math
 import re
@@ -12,10 +15,12 @@ from .extensions import resolve_extensions
 
 
 def parse_text(value: Any) -> str:
+    """Return the text without white space at its ends."""
     return str(value).strip()
 
 
 def parse_flag(value: Any) -> bool:
+    """Return whether the text means true, such as ``yes`` or ``on``. An empty text means false."""
     text = parse_text(value).lower()
     if text in ("true", "yes", "on", "y", "t", "1"):
         return True
@@ -25,9 +30,11 @@ def parse_flag(value: Any) -> bool:
 
 
 def integer(minimum: int = 0, maximum: float = math.inf, unit: str = "") -> Callable[[Any], int]:
-    """Return a parser of whole numbers; an empty text is 0 where that is allowed.
+    """Return a parser of whole numbers. If ``minimum`` is 0, an empty text means 0.
 
-    :param unit: what is counted, in the plural, for the error message.
+    :param minimum: the smallest accepted number.
+    :param maximum: the largest accepted number.
+    :param unit: what the number counts, in the plural, for the error message.
 
     >>> integer(1, 64, "processes")("8")
     8
@@ -52,7 +59,11 @@ def integer(minimum: int = 0, maximum: float = math.inf, unit: str = "") -> Call
 
 
 def parse_sizes(value: Any) -> frozenset[tuple[int, int]]:
-    """``320x0 640x0, 100x100``"""
+    """Return pairs of width and height, in pixels.
+
+    >>> sorted(parse_sizes("640x0 320x0, 100x100"))
+    [(100, 100), (320, 0), (640, 0)]
+    """
     sizes = re.split(r"[\s,]+", parse_text(value))
     for size in filter(None, sizes):
         if not re.fullmatch(r"[0-9]{1,5}x[0-9]{1,5}", size):
@@ -61,43 +72,86 @@ def parse_sizes(value: Any) -> frozenset[tuple[int, int]]:
 
 
 def parse_id(value: Any) -> str:
-    """The id of a bucket or collection."""
+    """Return the id of a bucket or collection, or an empty text. ``default`` is not an id, but an
+    alias."""
     text = parse_text(value)
     if text == "default" or (text and not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_-]*", text)):
-        raise ValueError(f"{text!r} is no id of a bucket or collection")
+        raise ValueError(f"{text!r} is not the id of a bucket or collection")
     return text
 
 
 def parse_seconds(value: Any) -> float:
+    """Return a duration in seconds, above 0 and up to one hour."""
     text = parse_text(value)
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= 3600:
-        raise ValueError(f"{text!r} is not a number of seconds")
+        raise ValueError(f"{text!r} is not a number of seconds above 0 and up to 3600")
     return seconds
 
 
 def parse_url(value: Any) -> str:
-    """A base URL, with its trailing slash."""
+    """Return a base URL, with a slash at its end, or an empty text."""
     text = parse_text(value)
     if text and re.search(r"\s", text):
-        raise ValueError(f"{text!r} is not a URL")
+        raise ValueError(f"{text!r} is not a URL: it contains white space")
     return text if not text or text.endswith("/") else f"{text}/"
 
 
 def parse_path(value: Any) -> str:
-    """The path of a URL, with a slash at both ends."""
+    """Return the path of a URL, with a slash at both ends."""
     text = parse_text(value)
     segments = text.removesuffix("/").split("/")[1:]
     plain = all(re.fullmatch(r"[A-Za-z0-9._~-]+", segment) for segment in segments)
     if not text.startswith("/") or not segments or not plain or {".", ".."} & set(segments):
-        raise ValueError(f"{text!r} is not an absolute path of a URL, below its root")
+        raise ValueError(f"{text!r} is not the path of a URL below its root, such as /files/")
     return text if text.endswith("/") else f"{text}/"
 
 
+def parse_prefix(value: Any) -> str:
+    """Return the beginning of keys: folders, with a slash at the end of each, or an empty text.
+
+    >>> parse_prefix("/kinto/staging")
+    'kinto/staging/'
+    """
+    text = parse_text(value).strip("/")
+    if text and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*", text):
+        raise ValueError(
+            f"{text!r} is not a path such as staging/: use letters, digits, '.', '_' and '-', and "
+            "begin each folder with a letter or a digit"
+        )
+    return f"{text}/" if text else ""
+
+
+def _mode(needed: int, allowed: int, example: str) -> Callable[[Any], int | None]:
+    """Return a parser of file modes in octal, of which an empty text is None.
+
+    :param needed: the bits without which the server cannot use what it creates.
+    :param allowed: the bits that make sense.
+    """
+
+    def parse(value: Any) -> int | None:
+        text = parse_text(value)
+        if not text:
+            return None
+        mode = int(text, 8) if re.fullmatch(r"(0o)?[0-7]{3,4}", text) else 0
+        if mode & needed != needed or mode & ~allowed:
+            raise ValueError(
+                f"{text!r} is not a mode such as {example}, in octal and at least {needed:04o}"
+            )
+        return mode
+
+    return parse
+
+
+parse_file_mode = _mode(0o600, 0o777, "0640")
+parse_dir_mode = _mode(0o700, 0o2777, "0750")  # with setgid, new files get the folder's group
+
+
 def parse_endpoint(value: Any) -> str:
+    """Return the URL of a server, without a slash at its end, or an empty text."""
     text = parse_text(value).rstrip("/")
     if text and not re.match(r"https?://[^/\s]+", text):
         raise ValueError(f"{text!r} is not an http:// or https:// URL")
@@ -105,14 +159,14 @@ def parse_endpoint(value: Any) -> str:
 
 
 def parse_port(value: Any) -> str:
-    """A TCP port, or nothing."""
+    """Return a TCP port as text, or an empty text."""
     text = parse_text(value)
     return str(integer(1, 65535)(text)) if text else ""
 
 
 def parse_extensions(value: Any) -> frozenset[str]:
-    """Groups and extensions, as pyramid_storage has them: ``default+video``, ``mp4 avi``,
-    ``any`` (an empty set: everything)."""
+    """Return the accepted extensions; an empty set accepts every extension. As in pyramid_storage,
+    the text may be ``default+video``, ``mp4 avi`` or ``any``."""
     text = parse_text(value)
     if "any" in text.split("+"):
         return frozenset()
@@ -120,7 +174,11 @@ def parse_extensions(value: Any) -> frozenset[str]:
 
 
 def parse_mimetypes(value: Any) -> Mapping[str, str]:
-    """``.ftl:application/vnd.fluent;.db:application/vnd.sqlite3``"""
+    """Return media types by extension, in lowercase and without its dot.
+
+    >>> dict(parse_mimetypes(".ftl:application/vnd.fluent;.db:application/vnd.sqlite3"))
+    {'ftl': 'application/vnd.fluent', 'db': 'application/vnd.sqlite3'}
+    """
     types = {}
     for item in filter(None, (part.strip() for part in re.split(r"[;\n]", parse_text(value)))):
         extension, colon, mimetype = item.partition(":")
@@ -132,9 +190,11 @@ def parse_mimetypes(value: Any) -> Mapping[str, str]:
 
 
 def one_of(*names: str) -> Callable[[Any], str]:
+    """Return a parser that accepts only these names."""
+
     def parse(value: Any) -> str:
         if parse_text(value) not in names:
-            raise ValueError(f"{parse_text(value)!r} is none of {', '.join(names)}")
+            raise ValueError(f"{parse_text(value)!r} is not one of {', '.join(names)}")
         return parse_text(value)
 
     return parse

@@ -1,4 +1,4 @@
-"""What applies to the files of one bucket or collection."""
+"""The policy of a bucket or collection: which files it accepts, and how they are stored."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -21,7 +21,16 @@ from ..files.mimetype import (
 
 @dataclass(frozen=True)
 class Policy:
-    """What applies to the attachments of one bucket or collection."""
+    """What the settings say about the files of one bucket or collection.
+
+    :param template: makes the keys of the files.
+    :param keep_old_files: whether to keep the bytes of replaced and deleted attachments.
+    :param extensions: the accepted extensions, in lowercase; empty for any.
+    :param mimetypes: media types by extension, which override what clients say.
+    :param max_size: the largest accepted file in bytes; 0 for no limit.
+    :param check_content: whether to refuse files whose first bytes contradict their type.
+    :param private: whether only clients that may read the record can get its file.
+    """
 
     template: KeyTemplate
     keep_old_files: bool
@@ -32,32 +41,42 @@ class Policy:
     private: bool
 
     def check_extension(self, filename: str) -> None:
-        """:raises FilenameRefused: the extension is not among those allowed."""
+        """Check that files with this extension are accepted.
+
+        :raises FilenameRefused: if they are not.
+        """
         extension = filename.rpartition(".")[2].lower() if "." in filename else ""
         if self.extensions and extension not in self.extensions:
             raise FilenameRefused("File extension is not allowed.")
 
     def source(self, file: BinaryIO, filename: str, declared: str | None, digest: Digest) -> Source:
-        """What was received, with the type that it is given; see :meth:`mimetype`.
+        """Return a received file with the media type that :meth:`mimetype` determines.
 
-        :param file: at its end or anywhere.
-        :param declared: the type that came with it, if one did.
-        :raises ContentRefused:
+        :param file: the open file, at any position.
+        :param declared: the media type that the client sent, if any.
+        :param digest: the digest of the whole file.
+        :raises ContentRefused: if the first bytes contradict the type, and ``check_content`` is
+            set.
         """
         file.seek(0)
         label = self.label(filename, self.mimetype(filename, declared, file.read(SNIFF_BYTES)))
         return Source(file=file, size=digest.size, digest=digest.hexdigest(), **asdict(label))
 
     def label(self, filename: str, mimetype: str) -> Label:
-        """What an object says of itself whose type is judged already."""
+        """Return how to store a file whose media type is known."""
         return Label(filename, mimetype, self.template.unique or self.template.shared, self.private)
 
     def mimetype(self, filename: str, declared: str | None, head: bytes) -> str:
-        """The type to store: the operator's for the extension, else the client's if it is
-        one, else what the extension stands for, else what the bytes begin as.
+        """Return the media type to store with a file.
 
-        :param head: the first :data:`SNIFF_BYTES` bytes. Markup in disguise has no type.
-        :raises ContentRefused: they contradict the type, and ``check_content`` is set.
+        It is the first of these that is known: the operator's type for the extension, the type that
+        the client sent, the usual type of the extension, and the type that the first bytes
+        indicate. Markup with the type of an image, a font, audio, video or PDF is stored as
+        ``application/octet-stream``.
+
+        :param declared: the media type that the client sent, if any.
+        :param head: the first :data:`SNIFF_BYTES` bytes of the file.
+        :raises ContentRefused: if they contradict the type, and ``check_content`` is set.
 
         >>> from kinto_attachment.settings import read_settings
         >>> policy = read_settings({"attachment.storage": "memory"}).policy("blog", "articles")
@@ -76,6 +95,7 @@ class Policy:
 
 
 def _signed_type(head: bytes) -> str:
-    """What a signature says. Text has none: it may be anything."""
+    """Return the media type that the signature of the first bytes indicates. Text has no signature,
+    and gets the default type."""
     found = sniff(head)
     return DEFAULT_MIMETYPE if found.startswith("text/") else found

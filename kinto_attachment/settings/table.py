@@ -1,4 +1,4 @@
-"""The settings that there are: the one place where they are declared."""
+"""All settings: the only place where they are declared."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,13 +6,16 @@ from typing import Any, NamedTuple
 from .parsers import (
     integer,
     one_of,
+    parse_dir_mode,
     parse_endpoint,
     parse_extensions,
+    parse_file_mode,
     parse_flag,
     parse_id,
     parse_mimetypes,
     parse_path,
     parse_port,
+    parse_prefix,
     parse_seconds,
     parse_sizes,
     parse_text,
@@ -22,7 +25,8 @@ from .parsers import (
 _NUMBER = integer()
 _COUNT = integer(1)
 _BYTES = integer(unit="bytes")
-# A worker with less memory than this cannot decode anything.
+_BYTES_ABOVE_0 = integer(1, unit="bytes")
+# A worker that has less memory than this cannot decode any image.
 _MEMORY = integer(512 * 1024 * 1024, unit="bytes")
 _PROCESSES = integer(1, 64, "processes")
 _QUALITY = integer(1, 100)
@@ -30,8 +34,15 @@ _LIFETIME = integer(1, 7 * 24 * 3600, "seconds")
 
 
 class Setting(NamedTuple):
-    """One row of the table: its name, how it is read, its default as it would be written,
-    one line of help, whether a bucket or collection may have its own, and an older name."""
+    """One setting.
+
+    :param name: its name, without the prefix.
+    :param parse: returns the value of its text, or raises ``ValueError``.
+    :param default: its text in an ini file that does not set it.
+    :param help: its description in the README.
+    :param per_resource: whether a bucket or collection may have its own value.
+    :param alias: another name that is accepted, from an older version; empty if there is none.
+    """
 
     name: str
     parse: Callable[[Any], Any]
@@ -46,44 +57,66 @@ SETTINGS: tuple[Setting, ...] = (
         "storage",
         parse_text,
         "auto",
-        "Where the files are: ``local``, ``s3``, ``gcs`` or ``memory``. ``auto`` is ``gcs``, "
-        "``s3`` or ``local``, the first whose settings are there. A storage of your own is named "
-        "by its class, such as ``package.module.MyStorage``, or by an entry point.",
+        "Where the files are stored: ``local``, ``s3``, ``gcs`` or ``memory``. ``auto`` chooses "
+        "``gcs``, ``s3`` or ``local``, the first of them that is configured. For a storage of your "
+        "own, give the path of its class, such as ``package.module.MyStorage``, or the name of an "
+        "entry point.",
     ),
     Setting(
         "base_url",
         parse_url,
         "",
-        "Put before the key of a file to make the ``location`` in the record; relative without it.",
+        "URL that is put before the key of a file to make its ``location``. If empty, locations "
+        "are relative.",
     ),
     Setting(
         "extra.base_url",
         parse_url,
         "",
-        "What the ``attachments`` capability advertises, if it is not ``base_url``.",
+        "URL that the ``attachments`` capability advertises, if it is not ``base_url``.",
     ),
-    Setting("base_path", parse_text, "", "The folder that the files are in (``local``)."),
+    Setting("base_path", parse_text, "", "Folder that contains the files (``local``)."),
+    Setting(
+        "prefix",
+        parse_prefix,
+        "",
+        "Path such as ``staging/`` that is put before every key in the storage. Servers with "
+        "different databases can share a bucket or folder if each has a prefix of its own.",
+    ),
+    Setting(
+        "file_mode",
+        parse_file_mode,
+        "",
+        "Mode of new files, such as ``0640`` (``local``). If empty, the umask decides.",
+    ),
+    Setting(
+        "dir_mode",
+        parse_dir_mode,
+        "",
+        "Mode of new folders, such as ``0750`` (``local``). If empty, the umask decides.",
+    ),
     Setting(
         "folder",
         parse_text,
         "",
-        "Folder of the files below the root, of ``{bucket_id}`` and ``{collection_id}``.",
+        "Folder of the files below the root. It may contain ``{bucket_id}`` and "
+        "``{collection_id}``.",
         per_resource=True,
     ),
     Setting(
         "randomize",
         parse_flag,
         "true",
-        "Store files under a random name (UUID).",
+        "Store files under a random name (a UUID).",
         per_resource=True,
     ),
     Setting(
         "filename_pattern",
         parse_text,
         "{filename}",
-        "The name of a file when ``randomize`` is false, of ``{filename}``, ``{extension}`` (with "
-        "its dot), ``{hash}``, ``{shard}`` (its first two digits), ``{uuid}``, ``{record_id}``, "
-        "``{bucket_id}``, ``{collection_id}``.",
+        "Name of a file if ``randomize`` is false. It may contain ``{filename}``, ``{extension}`` "
+        "(with its dot), ``{hash}``, ``{shard}`` (the first two digits of the hash), ``{uuid}``, "
+        "``{record_id}``, ``{bucket_id}`` and ``{collection_id}``.",
         per_resource=True,
     ),
     Setting(
@@ -97,21 +130,22 @@ SETTINGS: tuple[Setting, ...] = (
         "extensions",
         parse_extensions,
         "default",
-        "Accepted extensions: groups and names joined by ``+``, or ``any``.",
+        "Accepted extensions: groups and single extensions joined by ``+``, or ``any``.",
         per_resource=True,
     ),
     Setting(
         "mimetypes",
         parse_mimetypes,
         "",
-        "Types of extensions, whatever the client says: ``.ftl:application/vnd.fluent;.db:...``",
+        "Media types by extension, which override what clients say: "
+        "``.ftl:application/vnd.fluent;.db:...``",
         per_resource=True,
     ),
     Setting(
         "max_size",
         _BYTES,
         "0",
-        "Largest file in bytes; 0 is no limit.",
+        "Largest accepted file in bytes; 0 means no limit.",
         per_resource=True,
         alias="max_size_bytes",
     ),
@@ -119,161 +153,230 @@ SETTINGS: tuple[Setting, ...] = (
         "check_content",
         parse_flag,
         "false",
-        "Refuse files whose first bytes contradict their type.",
+        "Refuse files whose first bytes contradict their media type.",
         per_resource=True,
     ),
     Setting(
         "private",
         parse_flag,
         "false",
-        "``location`` is that of ``GET {record}/attachment``, for who may read the record, and "
-        "not the storage's.",
+        "Keep files as private as their records: ``location`` is the URL of "
+        "``GET {record}/attachment`` and not a URL of the storage.",
         per_resource=True,
     ),
     Setting(
         "download",
         one_of("stream", "redirect", "accel"),
         "stream",
-        "How ``GET {record}/attachment`` answers: with the bytes, with a redirection to a signed "
-        "URL (``s3``, ``gcs``), or with an ``X-Accel-Redirect`` for nginx (``local``).",
+        "How ``GET {record}/attachment`` sends the file: ``stream`` sends its bytes, ``redirect`` "
+        "redirects to a signed URL (``s3``, ``gcs``), and ``accel`` lets nginx send it, with "
+        "``X-Accel-Redirect`` (``local``).",
     ),
     Setting(
         "redirect_expires",
         _LIFETIME,
         "300",
-        "Seconds that a signed URL is good for.",
+        "Seconds for which a signed URL is valid.",
     ),
     Setting(
         "accel_path",
         parse_path,
         "/attachment-files/",
-        "The internal location at which nginx has the files.",
+        "Internal location from which nginx serves the files.",
     ),
     Setting(
         "media.verifier",
         one_of("thread", "none"),
         "thread",
-        "Who verifies what came with ``?verify=false``: a ``thread`` of every server process, or "
-        "only ``kinto-attachment verify``.",
+        "What verifies uploads with ``?verify=false``: a ``thread`` in every server process, or, "
+        "with ``none``, only the command ``kinto-attachment verify``.",
     ),
     Setting(
         "library.bucket",
         parse_id,
         "",
-        "The bucket of the media library; there is none without it.",
+        "Bucket of the media library. If empty, there is no library.",
     ),
-    Setting("library.collection", parse_id, "media", "Its collection."),
+    Setting("library.collection", parse_id, "media", "Collection of the media library."),
     Setting(
         "library.unclaimed_ttl",
         _LIFETIME,
         "86400",
-        "Seconds that an upload waits to become an object of the library.",
+        "Seconds after which an upload expires if no client makes an object of it.",
     ),
-    Setting("unsplash.access_key", parse_text, "", "Access key for ``/unsplash/{id}``."),
-    Setting("unsplash.api_url", parse_endpoint, "https://api.unsplash.com", "Where Unsplash is."),
-    Setting("unsplash.max_size", _COUNT, "52428800", "Largest photo in bytes."),
+    Setting(
+        "unsplash.access_key",
+        parse_text,
+        "",
+        "Access key for ``/unsplash/{id}``. If empty, photos cannot be imported.",
+    ),
+    Setting(
+        "unsplash.api_url", parse_endpoint, "https://api.unsplash.com", "URL of the Unsplash API."
+    ),
+    Setting("unsplash.max_size", _COUNT, "52428800", "Largest photo to import, in bytes."),
     Setting(
         "unsplash.timeout",
         parse_seconds,
         "30",
-        "Seconds that one import may take in all.",
+        "Seconds that one import may take in total.",
     ),
     Setting(
         "images.sizes",
         parse_sizes,
         "",
-        "Sizes that may be asked for, such as ``320x0 1920x0 100x100``; any without it.",
+        "Sizes that clients may request, such as ``320x0 1920x0 100x100``. If this and "
+        "``images.step`` are not set, clients may request any size.",
     ),
     Setting(
         "images.step",
         _NUMBER,
         "0",
-        "Or those whose width and height are multiples of this; 0 is no limit.",
+        "Clients may also request every size whose width and height are multiples of this number; "
+        "0 adds no sizes.",
     ),
-    Setting("images.max_side", _COUNT, "4096", "Largest width or height of what is made."),
+    Setting("images.max_side", _COUNT, "4096", "Largest side of a resized image in pixels."),
     Setting(
         "images.max_variants",
         _COUNT,
         "200",
-        "Sizes that are kept of one image; the oldest makes room for another.",
+        "Number of resized copies that are kept of one image. A further copy replaces the oldest.",
     ),
-    Setting("images.max_pixels", _COUNT, "50000000", "Largest image that is resized."),
-    Setting("images.max_bytes", _COUNT, "104857600", "Largest file that is resized."),
-    Setting("images.jpeg_quality", _QUALITY, "80", "Of JPEG."),
-    Setting("images.webp_quality", _QUALITY, "80", "Of WebP."),
-    Setting("images.avif_quality", _QUALITY, "60", "Of AVIF."),
+    Setting(
+        "images.max_pixels",
+        _COUNT,
+        "50000000",
+        "Largest image that is resized, in pixels (width times height).",
+    ),
+    Setting("images.max_bytes", _COUNT, "104857600", "Largest file that is resized, in bytes."),
+    Setting("images.jpeg_quality", _QUALITY, "80", "Quality of JPEG images, from 1 to 100."),
+    Setting("images.webp_quality", _QUALITY, "80", "Quality of WebP images, from 1 to 100."),
+    Setting("images.avif_quality", _QUALITY, "60", "Quality of AVIF images, from 1 to 100."),
     Setting(
         "images.negotiate",
         parse_flag,
         "false",
-        "Answer with AVIF or WebP to who accepts it, without ``?format=``.",
+        "Send AVIF or WebP to clients that accept it, even without ``?format=``.",
     ),
     Setting(
         "images.cache_seconds",
         _NUMBER,
         "0",
-        "Seconds that a process remembers which files of the library everybody may see: they are "
-        "served several times faster, and for as long after they were deleted, or "
-        "hidden.",
+        "Seconds for which a server process remembers public files of the library. It serves them "
+        "several times faster, but continues to do so for this time after they were deleted or "
+        "made private.",
     ),
     Setting(
-        "images.workers", _PROCESSES, "1", "Images made at the same time, by each server process."
+        "images.workers",
+        _PROCESSES,
+        "1",
+        "Number of images that each server process can resize at the same time.",
     ),
-    Setting("images.queue", _NUMBER, "16", "How many may wait for that; others get a 503."),
-    Setting("images.timeout", parse_seconds, "10", "Seconds that one image may take."),
-    Setting("images.memory", _MEMORY, "1610612736", "Bytes of address space it may take."),
+    Setting(
+        "images.queue",
+        _NUMBER,
+        "6",
+        "Number of requests in each server process that may wait for images to be resized: at most "
+        "half of them for one image, and three quarters from one client. Further requests get a "
+        "503 at once. Each waiting request holds a thread, so leave enough threads for others.",
+    ),
+    Setting("images.timeout", parse_seconds, "10", "Seconds that resizing one image may take."),
+    Setting(
+        "images.memory", _MEMORY, "1610612736", "Bytes of address space that one worker may use."
+    ),
+    Setting(
+        "client.silence",
+        parse_seconds,
+        "30",
+        "Seconds after which a client that sends nothing of its body gets a 408.",
+    ),
+    Setting(
+        "client.min_rate",
+        _BYTES,
+        "1024",
+        "Bytes a second that a client has to send on average; fewer are a 408. 0 is no limit.",
+    ),
+    Setting(
+        "client.window",
+        parse_seconds,
+        "60",
+        "Seconds of waiting for a client over which ``client.min_rate`` is measured.",
+    ),
+    Setting(
+        "client.max_json",
+        _BYTES_ABOVE_0,
+        "1048576",
+        "Largest JSON body in bytes on the routes of this plugin.",
+    ),
     Setting(
         "spool_dir",
         parse_text,
         "",
-        "Folder for files while they arrive (``s3``, ``gcs``); the system's temporary "
-        "folder without it.",
+        "Folder for files while they are received (``s3``, ``gcs``). If empty, the system's "
+        "temporary folder is used.",
     ),
-    Setting("aws.access_key", parse_text, "", "S3 access key; boto3's own search for one without."),
+    Setting(
+        "aws.access_key",
+        parse_text,
+        "",
+        "S3 access key. If empty, boto3 looks for credentials by itself.",
+    ),
     Setting("aws.secret_key", parse_text, "", "S3 secret key."),
     Setting("aws.bucket_name", parse_text, "", "S3 bucket.", alias="aws.bucket"),
     Setting("aws.acl", parse_text, "", "Canned ACL of new objects, such as ``public-read``."),
     Setting("aws.region", parse_text, "", "S3 region."),
-    Setting("aws.endpoint_url", parse_endpoint, "", "URL of an S3 server that is not Amazon's."),
-    Setting("aws.host", parse_text, "", "Its host, instead of ``aws.endpoint_url``."),
-    Setting("aws.port", parse_port, "", "Its port, with ``aws.host``."),
-    Setting("aws.is_secure", parse_flag, "true", "Whether to use TLS with ``aws.host``."),
-    Setting("aws.use_path_style", parse_flag, "false", "Bucket in the path and not in the host."),
+    Setting("aws.endpoint_url", parse_endpoint, "", "URL of an S3 server other than Amazon's."),
+    Setting("aws.host", parse_text, "", "Host of the S3 server, instead of ``aws.endpoint_url``."),
+    Setting("aws.port", parse_port, "", "Port on ``aws.host``."),
+    Setting("aws.is_secure", parse_flag, "true", "Use TLS to connect to ``aws.host``."),
+    Setting(
+        "aws.use_path_style",
+        parse_flag,
+        "false",
+        "Put the bucket into the path of URLs, not into the host.",
+    ),
     Setting(
         "aws.request_checksum_calculation",
         one_of("when_supported", "when_required"),
         "when_supported",
-        "Set to ``when_required`` for servers that refuse checksum trailers.",
+        "Set this to ``when_required`` for servers that refuse checksum trailers.",
     ),
     Setting(
-        "aws.timeout", parse_seconds, "5", "Seconds to connect, or to wait for an answer, once."
+        "aws.timeout",
+        parse_seconds,
+        "5",
+        "Seconds to wait for a connection or a response, for each attempt.",
     ),
-    Setting("aws.num_retries", _NUMBER, "1", "How often a request is repeated."),
+    Setting("aws.num_retries", _NUMBER, "1", "Number of times that a failed request is repeated."),
     Setting(
         "gcloud.credentials",
         parse_text,
         "",
-        "Path of a service account's JSON file; default credentials without.",
+        "Path of the JSON file of a service account. If empty, Google's defaults are used.",
     ),
     Setting("gcloud.project", parse_text, "", "Google Cloud project."),
     Setting("gcloud.bucket_name", parse_text, "", "Google Cloud Storage bucket."),
     Setting("gcloud.acl", parse_text, "", "Predefined ACL of new objects, such as ``publicRead``."),
-    Setting("gcloud.cache_control", parse_text, "", "``Cache-Control`` of new objects."),
+    Setting("gcloud.cache_control", parse_text, "", "``Cache-Control`` header of new objects."),
     Setting(
         "gcloud.auto_create_bucket", parse_flag, "false", "Create the bucket if it is missing."
     ),
-    Setting("gcloud.auto_create_acl", parse_text, "", "Predefined ACL of a bucket so created."),
+    Setting(
+        "gcloud.auto_create_acl",
+        parse_text,
+        "",
+        "Predefined ACL of a bucket that ``gcloud.auto_create_bucket`` creates.",
+    ),
     Setting(
         "gcloud.uniform_bucket_level_access",
         parse_flag,
         "false",
-        "The bucket has uniform access: send no ACL.",
+        "Set this if the bucket has uniform bucket-level access, so that no ACL is sent.",
     ),
     Setting(
         "gcloud.timeout",
         parse_seconds,
         "5",
-        "Seconds to connect, or to wait for an answer, once; a request is repeated for one and a "
-        "half of them.",
+        "Seconds to wait for a connection or a response, for each attempt. A failed request is "
+        "repeated for 1.5 times as long.",
     ),
 )

@@ -113,10 +113,19 @@ class IStorage(Interface):
 def open_storage(settings: Settings) -> IStorage:
     """Return the storage that the settings name.
 
+    If the setting ``prefix`` is given, the returned storage is the part below that prefix.
+
     :raises SettingError: if there is no such storage, if a setting of the storage is wrong, if the
         extra of the storage is not installed, or if the storage of another package cannot be
         loaded, does not provide :class:`IStorage` or cannot do what the setting ``download`` asks.
     """
+    from .prefixed import PrefixedStorage  # it imports IStorage from this module
+
+    storage = _open_backend(settings)
+    return PrefixedStorage(storage, settings["prefix"]) if settings["prefix"] else storage
+
+
+def _open_backend(settings: Settings) -> IStorage:
     name = settings.storage
     if name not in BACKENDS:
         return _open_foreign(name, settings)

@@ -8,6 +8,7 @@ from tempfile import TemporaryFile
 from typing import BinaryIO, TypeVar
 
 from ..errors import SettingError, StorageUnavailable
+from ..files.blob import CHUNK
 from ..files.key import check_key
 from ..settings import Settings
 
@@ -48,6 +49,45 @@ class RemoteStorage(Storage):
             return TemporaryFile(dir=self.spool_dir or None)
         except OSError as error:
             raise StorageUnavailable("spool", str(error)) from error
+
+
+class FileChunks(Iterator[bytes]):
+    """The bytes of one range of an open file, as an iterator of chunks. The file is closed after
+    the last chunk, or when :meth:`close` is called.
+
+    :param key: the key that errors name.
+    :param start: the offset of the first byte.
+    :param end: the offset after the last byte; None for the end of the file.
+    :ivar length: the number of bytes in the range.
+    :ivar file: the open file, positioned at the start of the range.
+    """
+
+    def __init__(self, key: str, file: BinaryIO, start: int, end: int | None):
+        self._key = key
+        self.file = file
+        size = os.fstat(file.fileno()).st_size
+        start = min(start, size)
+        self.length = self._left = max(0, min(size if end is None else end, size) - start)
+        file.seek(start)
+
+    def __next__(self) -> bytes:
+        if not self._left:
+            self.close()
+            raise StopIteration
+        try:
+            chunk = self.file.read(min(CHUNK, self._left))
+        except OSError as error:
+            raise StorageUnavailable(self._key, str(error)) from error
+        if not chunk:
+            self.close()
+            raise StorageUnavailable(self._key, "the file became shorter while it was read")
+        self._left -= len(chunk)
+        return chunk
+
+    def close(self) -> None:
+        """Close the file. No further chunks follow. Idempotent."""
+        self._left = 0
+        self.file.close()
 
 
 def read_spool_dir(settings: Settings) -> str:

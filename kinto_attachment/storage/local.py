@@ -29,7 +29,7 @@ from ..files.blob import CHUNK, Label, Source
 from ..files.key import check_key
 from ..settings import Settings
 from . import IStorage, Stat
-from .base import Storage
+from .base import FileChunks, Storage
 from .staged import IComposingStorage, IUnfinishedStorage
 
 _SPOOL_PREFIX = ".kinto-attachment-spool-"
@@ -75,6 +75,8 @@ class LocalFileStorage(Storage):
 
     :param base_path: the path of the folder, which is created when it is first needed.
     :param base_url: the URL at which a web server serves the folder, with a slash at its end.
+    :param file_mode: the mode of new files; None to let the umask decide, as for ``dir_mode``.
+    :param dir_mode: the mode of new folders.
 
     >>> LocalFileStorage("/srv/files", "https://cdn.example/").url("a/b.txt")
     'https://cdn.example/a/b.txt'
@@ -82,9 +84,17 @@ class LocalFileStorage(Storage):
 
     exclusive = True
 
-    def __init__(self, base_path: str, base_url: str = ""):
+    def __init__(
+        self,
+        base_path: str,
+        base_url: str = "",
+        file_mode: int | None = None,
+        dir_mode: int | None = None,
+    ):
         self.base_path = os.path.abspath(base_path)
         self.base_url = base_url
+        self._file_mode = file_mode
+        self._dir_mode = dir_mode
         self._root = self.base_path.encode("utf-8")
 
     @classmethod
@@ -96,14 +106,15 @@ class LocalFileStorage(Storage):
         base_path = settings["base_path"]
         if os.path.exists(base_path) and not os.path.isdir(base_path):
             raise SettingError("attachment.base_path", f"{base_path} exists but is not a folder")
-        return cls(base_path, settings["base_url"])
+        modes = settings["file_mode"], settings["dir_mode"]
+        return cls(base_path, settings["base_url"], *modes)
 
     def spool(self) -> BinaryIO:
         with _translated("spool"):
             self._make_folder(self._root)
             try:
                 descriptor = os.open(self._root, os.O_TMPFILE | os.O_RDWR, 0o666)
-                return Spool(self._root, descriptor)
+                return self._spool(descriptor)
             except AttributeError:
                 pass  # not Linux
             except OSError as error:
@@ -111,8 +122,16 @@ class LocalFileStorage(Storage):
                 if error.errno not in (*_CANNOT_LINK, errno.EISDIR):
                     raise
             path = os.path.join(self._root, f"{_SPOOL_PREFIX}{uuid4().hex}".encode())
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-            return Spool(self._root, descriptor, path)
+            return self._spool(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666), path)
+
+    def _spool(self, descriptor: int, path: bytes | None = None) -> "Spool":
+        file = Spool(self._root, descriptor, path)
+        self._set_file_mode(file)
+        return file
+
+    def _set_file_mode(self, file: BinaryIO) -> None:
+        if self._file_mode is not None:
+            os.fchmod(file.fileno(), self._file_mode)
 
     def put(self, key: str, source: Source) -> None:
         path = self._path(key)
@@ -127,7 +146,7 @@ class LocalFileStorage(Storage):
             with _translated(key):
                 self._publish(copy, path)
 
-    def open(self, key: str, start: int = 0, end: int | None = None) -> "FileChunks":
+    def open(self, key: str, start: int = 0, end: int | None = None) -> FileChunks:
         path = self._path(key)
         with _translated(key, lookup=True):
             file = open(path, "rb", buffering=0)
@@ -246,6 +265,7 @@ class LocalFileStorage(Storage):
         copy_path = os.path.join(self._root, f"{_SPOOL_PREFIX}{uuid4().hex}".encode())
         try:
             with open(copy_path, "wb") as copy:
+                self._set_file_mode(copy)
                 file.seek(0)
                 while chunk := file.read(CHUNK):
                     copy.write(chunk)
@@ -265,6 +285,7 @@ class LocalFileStorage(Storage):
         """Create a folder and those above it, durably. Idempotent.
 
         :raises NotADirectoryError: if a file has its name.
+        :raises StorageUnavailable: if the root of the storage, or what is above it, is a file.
         """
         if os.path.isdir(folder):
             return
@@ -272,8 +293,12 @@ class LocalFileStorage(Storage):
         self._make_folder(parent)
         try:
             os.mkdir(folder)
+            if self._dir_mode is not None:
+                os.chmod(folder, self._dir_mode)
         except FileExistsError:
             if not os.path.isdir(folder):
+                if len(folder) <= len(self._root):
+                    raise StorageUnavailable(self.base_path, "is not a folder") from None
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
         _sync_folder(parent)
 
@@ -332,43 +357,6 @@ class Spool(io.BufferedRandom):
             with suppress(FileNotFoundError):
                 os.unlink(self.path)
         super().close()
-
-
-class FileChunks(Iterator[bytes]):
-    """The bytes of one range of an open file, as an iterator of chunks. The file is closed after
-    the last chunk, or when :meth:`close` is called.
-
-    :param key: the key that errors name.
-    :param start: the offset of the first byte.
-    :param end: the offset after the last byte; None for the end of the file.
-    :ivar length: the number of bytes in the range.
-    :ivar file: the open file, positioned at the start of the range.
-    """
-
-    def __init__(self, key: str, file: BinaryIO, start: int, end: int | None):
-        self._key = key
-        self.file = file
-        size = os.fstat(file.fileno()).st_size
-        start = min(start, size)
-        self.length = self._left = max(0, min(size if end is None else end, size) - start)
-        file.seek(start)
-
-    def __next__(self) -> bytes:
-        if not self._left:
-            self.close()
-            raise StopIteration
-        with _translated(self._key):
-            chunk = self.file.read(min(CHUNK, self._left))
-        if not chunk:
-            self.close()
-            raise StorageUnavailable(self._key, "the file became shorter while it was read")
-        self._left -= len(chunk)
-        return chunk
-
-    def close(self) -> None:
-        """Close the file. No further chunks follow. Idempotent."""
-        self._left = 0
-        self.file.close()
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

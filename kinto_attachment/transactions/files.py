@@ -18,15 +18,15 @@ from typing import Any, TypeVar
 from transaction.interfaces import IDataManager
 from zope.interface import implementer
 
-from ..errors import BlobExists, StorageUnavailable
+from ..errors import BlobExists, BlobNotFound, StorageUnavailable
 from ..files.blob import Label, Source
 from ..files.key import KeyTemplate
 from ..files.ref import RecordRef, Ref
 from ..rows import Rows
 from ..rows.deletion import Reservation, Rule
 from ..rows.links import Link
-from ..storage import IStorage
 from ..storage.staged import compose
+from .ownership import OwnedStorage
 
 Item = TypeVar("Item")
 
@@ -43,7 +43,7 @@ class FileTransaction:
     :param transaction_manager: ``request.tm``.
     """
 
-    def __init__(self, storage: IStorage, rows: Rows, transaction_manager: Any):
+    def __init__(self, storage: OwnedStorage, rows: Rows, transaction_manager: Any):
         self.transaction_manager = transaction_manager
         self._storage = storage
         self._rows = rows
@@ -116,31 +116,47 @@ class FileTransaction:
             if template.shared:
                 self._reserve(key)
                 self._created_shared.append(key)
-            elif template.unique:
-                # Ours whatever happens. Any other key is ours only once it is stored.
+                self._store_shared(key, size, store)
+                return key
+            if template.unique:
+                # A key with a UUID is ours even if the call fails half-way. Any other key is ours
+                # only once it is stored.
                 self._created.append(key)
             try:
                 store(key)
             except BlobExists:
-                if template.shared:
-                    self._heal(key, size, store)
-                    return key  # the key is the hash: these are the same bytes
                 if template.unique:
                     self._created.remove(key)
                 continue
-            if not (template.shared or template.unique):
+            if not template.unique:
                 self._created.append(key)
             return key
         raise BlobExists("", "no key is free")
 
-    def _heal(self, key: str, size: int, store: Callable[[str], None]) -> None:
-        """Store a key that is named after its hash once more if the bytes there have another
-        length, as after a full or broken disk."""
-        found = self._storage.stat(key).size
+    def _store_shared(self, key: str, size: int, store: Callable[[str], None]) -> None:
+        """Store a key that is named after its hash, unless these bytes are there already: they keep
+        the type and the disposition of their first upload. If the bytes there have another length,
+        as after a full or broken disk, they are replaced.
+
+        The key is reserved, so that ``gc`` deletes nothing between the look and the answer.
+        """
+        found = None if self._storage.exclusive else self._find_size(key)
+        if found is None:
+            try:
+                store(key)
+                return
+            except BlobExists:
+                found = self._storage.stat(key).size
         if found != size:
             logger.error("%s has %d bytes instead of %d: it is stored again.", key, found, size)
             self._storage.delete([key])
             store(key)
+
+    def _find_size(self, key: str) -> int | None:
+        try:
+            return self._storage.stat(key).size
+        except BlobNotFound:
+            return None
 
     def _reserve(self, key: str) -> None:
         """Keep ``gc`` from deleting a key that this transaction is about to link. Each step is
@@ -263,7 +279,7 @@ class FileTransaction:
         if transaction is not self._transaction:
             return  # already finished, or left
         if self._voted and self._created:
-            # The database may have committed and only its answer was lost. If it did not, ``gc``
+            # The database may have committed although its answer was lost. If it did not, ``gc``
             # finds the bytes.
             logger.warning("A commit is in doubt: %s", ", ".join(self._created))
         else:
@@ -297,7 +313,7 @@ class FileTransaction:
                     self._rows.releases.add(unlinked, Rule.SWEEP)
                     self.drop_reservations()
                 self._to_sweep = []
-            while self._to_release:
+            while self._to_release and self._storage.may_delete_released():
                 self._settle_release(self._to_release.pop(0))
         except Exception:
             # Anything: Kinto's storage raises SQLAlchemy's own errors at a commit.

@@ -10,6 +10,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 
 from kinto.core.storage.exceptions import BackendError, IntegrityError
 from pyramid.registry import Registry
@@ -22,12 +23,17 @@ from .request import is_in_batch, start_over
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 15
-"""Each attempt that fails means that another request has succeeded."""
+"""How often a request is tried. So many suffice, because each failed attempt means that another
+request has succeeded."""
 
 _REPEATABLE = "attachment.repeatable"
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html: serialization failure, deadlock
 _TRY_AGAIN = {"40001", "40P01"}
+_INTEGRITY = "23"  # the class of the codes that Kinto's IntegrityError stands for
+
+_current: ContextVar[Request | None] = ContextVar("attachment_current", default=None)
+"""The request that this thread handles, if another attempt is left after this one."""
 
 
 def allow_retry(request: Request) -> None:
@@ -42,15 +48,19 @@ def allow_retry(request: Request) -> None:
 def tween_factory(handler: Callable, registry: Registry) -> Callable[[Request], Response]:
     """Return the tween. It runs within the transaction, around the views and the listeners of
     Kinto's events."""
+    logging.getLogger("kinto.core.storage.postgresql.client").addFilter(is_worth_logging)
 
     def tween(request: Request) -> Response:
         for attempt in range(1, ATTEMPTS):
+            token = _current.set(request)
             try:
                 return handler(request)
             except (BackendError, ReplacedMeanwhile) as error:
-                if not request.bound_data.get(_REPEATABLE) or not _is_conflict(error):
+                if not _will_be_repeated(request, error):
                     raise
                 logger.info("Conflict, attempt %d: %s", attempt, error)
+            finally:
+                _current.reset(token)
             start_over(request)
             time.sleep(random.uniform(0, 0.01 * attempt))
         return handler(request)
@@ -58,9 +68,26 @@ def tween_factory(handler: Callable, registry: Registry) -> Callable[[Request], 
     return tween
 
 
-def _is_conflict(error: Exception) -> bool:
-    cause = getattr(getattr(error, "original", None), "orig", None)
+def is_worth_logging(record: logging.LogRecord) -> bool:
+    """Return whether an operator has to know of an error that Kinto's client of PostgreSQL logs.
+    It logs every error with a traceback, also those of a request that is repeated and succeeds."""
+    request, error = _current.get(), record.exc_info and record.exc_info[1]
+    return not (request and error and _will_be_repeated(request, error))
+
+
+def _will_be_repeated(request: Request, error: BaseException) -> bool:
+    return bool(request.bound_data.get(_REPEATABLE)) and _is_conflict(error)
+
+
+def _is_conflict(error: BaseException) -> bool:
+    """Return whether another request was in the way.
+
+    :param error: ours, Kinto's, or SQLAlchemy's, which Kinto's is made from.
+    """
+    cause = getattr(getattr(error, "original", error), "orig", None)
+    code = getattr(cause, "pgcode", None) or ""
     return (
         isinstance(error, IntegrityError | ReplacedMeanwhile)
-        or getattr(cause, "pgcode", None) in _TRY_AGAIN
+        or code in _TRY_AGAIN
+        or code.startswith(_INTEGRITY)
     )

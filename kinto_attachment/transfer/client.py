@@ -1,4 +1,4 @@
-"""One collection of a server, as its clients see it."""
+"""A client of one collection of a Kinto server."""
 
 import random
 import threading
@@ -22,48 +22,55 @@ from .responses import (
     Stopped,
     TransferFailed,
     TryAgain,
-    check,
+    check_response,
     in_short,
     json_of,
     reason,
     retry_after,
 )
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 PAGE = 200
-"""Records asked for at once."""
+"""Records in one page of a listing."""
 
 ATTEMPTS = 6
+"""How often each step of a transfer is attempted."""
 FIRST_WAIT = 0.5
-"""Seconds before the second attempt; twice as long before each one after it."""
+"""Seconds before the second attempt. The wait doubles with each further attempt."""
 LONGEST_WAIT = 120.0
-"""Seconds: a server that asks for more is left alone."""
+"""Seconds. If the server asks for a longer wait, there is no further attempt."""
 SILENT = 10
-"""Files in a row that nothing could be done for, after which one attempt each will do."""
+"""Consecutive failed files after which each further file gets one attempt only."""
 
 CONNECT_TIMEOUT = 10.0
+"""Seconds."""
 REDIRECTS = 5
+"""Requests for one file, redirects included."""
 
 DEFAULT_BUCKET = "default"
-"""What everybody calls a bucket of their own."""
+"""The name under which each user finds their own bucket."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A record: its version, as preconditions have it, and its attributes."""
+    """A record of the collection.
+
+    :param etag: the ``ETag`` of the record, for ``If-Match``.
+    :param data: its attributes.
+    """
 
     etag: str
     data: dict[str, Any]
 
 
 class Client:
-    """One collection. It serves one :func:`upload` or :func:`download` at a time.
+    """A client of one collection. It serves one :func:`upload` or :func:`download` at a time.
 
-    :param server_url: with the version, as ``https://kinto.example/v1``.
-    :param auth: ``user:password``, ``Bearer TOKEN``, or None. No other host ever sees it.
-    :param timeout: seconds of silence after which a connection is given up.
-    :raises ValueError: that is no such URL, or no such authorization.
+    :param server_url: URL of the server with its version, such as ``https://kinto.example/v1``.
+    :param auth: ``user:password``, ``Bearer TOKEN``, or None. It is sent to this server only.
+    :param timeout: seconds after which a silent connection is closed.
+    :raises ValueError: if ``server_url`` or ``auth`` is malformed.
 
     >>> Client("https://kinto.example/v1/", "blog", "pictures").url
     'https://kinto.example/v1/buckets/blog/collections/pictures'
@@ -79,7 +86,9 @@ class Client:
     ):
         parts = urlsplit(server_url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-            raise ValueError(f"{server_url!r} is no URL such as https://kinto.example/v1")
+            raise ValueError(
+                f"{server_url!r} is not the URL of a server, such as https://kinto.example/v1"
+            )
         self._ref = RecordRef(bucket, collection, "")
         self._server_url = server_url.rstrip("/")
         self._set_bucket(bucket)
@@ -93,68 +102,81 @@ class Client:
         self._failures = 0
 
     def ref(self, record: str) -> RecordRef:
+        """Return the reference to a record of the collection.
+
+        :param record: the id of the record.
+        """
         return RecordRef(self._ref.bucket, self._ref.collection, record)
 
     def attachment_url(self, ref: RecordRef) -> str:
+        """Return the URL of the attachment of a record."""
         return f"{self.url}/records/{quote(ref.record, safe='')}/attachment"
 
     @property
     def collection_uri(self) -> str:
+        """The URI of the collection: ``/buckets/{bucket}/collections/{collection}``."""
         return self._ref.collection_uri
 
     def find(self, ref: RecordRef) -> Found | None:
-        """The record as it is now, None if there is none.
+        """Return the current state of a record, or None if there is no such record.
 
-        :raises TransferFailed:
+        :raises TransferFailed: if the server refuses or fails.
         """
-        if self._is_nowhere:
+        if self._is_missing:
             return None
         response = self.request("GET", f"{self.url}/records/{quote(ref.record, safe='')}")
         if response.status_code == 404:
             return None
-        return Found(response.headers.get("ETag", ""), json_of(check(response)).get("data") or {})
+        data = json_of(check_response(response)).get("data") or {}
+        return Found(response.headers.get("ETag", ""), data)
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """All records of the collection, read a page at a time.
+        """Yield all records of the collection, read a page at a time.
 
-        :raises TransferFailed:
+        :raises TransferFailed: if the server refuses or fails.
         """
-        # Records that are written meanwhile keep their place in this order.
-        query = "" if self._is_nowhere else f"_limit={PAGE}&_sort=id"
+        # Sorted by id, a record that is written during the listing keeps its place.
+        query = "" if self._is_missing else f"_limit={PAGE}&_sort=id"
         while query:
             url = f"{self.url}/records?{query}"
             response = self.persist(lambda url=url: self.request("GET", url))
-            page = json_of(check(response)).get("data")
+            page = json_of(check_response(response)).get("data")
             yield from (record for record in page or [] if isinstance(record, dict))
-            # The server may think that it is called otherwise than we call it.
+            # Only the query is used: behind a proxy, the server may not know its public host.
             query = urlsplit(response.headers.get("Next-Page", "")).query
 
     def only_look(self) -> None:
-        """Let the server make nothing: it makes the default bucket, and its collections, for
-        whoever looks there. By its own name it is only found.
+        """Make sure that further requests create nothing on the server.
 
-        :raises TransferFailed:
+        Kinto creates the default bucket, and collections in it, at the first request that names
+        them. It creates nothing if the bucket is addressed by its real id, so that is used from
+        here on.
+
+        :raises TransferFailed: if the server refuses or fails.
         """
         if self._ref.bucket != DEFAULT_BUCKET:
             return
         response = self.persist(lambda: self.request("GET", f"{self._server_url}/"))
-        bucket = (json_of(check(response)).get("user") or {}).get("bucket")
+        bucket = (json_of(check_response(response)).get("user") or {}).get("bucket")
         if not bucket:
-            return  # somebody unknown, who has none
+            return  # an anonymous user has no default bucket
         self._set_bucket(bucket)
-        answer = self.persist(lambda: self.request("GET", self.url))
-        # It would be theirs: what they may not see is not there.
-        self._is_nowhere = answer.status_code in (403, 404)
+        response = self.persist(lambda: self.request("GET", self.url))
+        # Users may read their own bucket, so a 403 also means that it does not exist yet.
+        self._is_missing = response.status_code in (403, 404)
 
     def open(self, url: str, headers: dict[str, str]) -> requests.Response:
-        """The answer to a ``GET`` of an attachment, from wherever the server sends us for it; its
-        bytes are not read yet. A signed URL that has ended is worth another try.
+        """Send a ``GET`` for an attachment, follow redirects, and return the response. Its body
+        is not read yet.
 
-        :raises TransferFailed:
+        :raises TransferFailed: if there are too many redirects, or the request is malformed.
+        :raises TryAgain: if the connection fails, the server is busy, or a signed URL of the
+            storage has expired.
+        :raises Stopped: if the transfer was stopped.
         """
         for _ in range(REDIRECTS):
             is_own = _origin(url) == _origin(self.url)
-            if not is_own:  # storages have entity tags of their own
+            if not is_own:  # a storage has ETags of its own
                 headers = {name: text for name, text in headers.items() if name != "If-Range"}
             response = self.request("GET", url, headers=headers, stream=True)
             if response.status_code not in REDIRECTED:
@@ -162,20 +184,20 @@ class Client:
             response.close()
             url = urljoin(url, response.headers.get("Location", ""))
         else:
-            raise TransferFailed("refused", "one redirection after the other", REMEDIES[500])
+            raise TransferFailed("refused", "too many redirects", REMEDIES[500])
         if not is_own and response.status_code in ENDED:
             with response:
-                raise TryAgain(f"the storage says {response.status_code}", kind="refused")
+                raise TryAgain(f"the storage answered {response.status_code}", kind="refused")
         return response
 
     def chunks(self, response: requests.Response) -> Iterator[bytes]:
-        """The bytes of the answer, as they come.
+        """Yield the body of a response as it arrives.
 
-        :raises TryAgain: the connection broke.
-        :raises Stopped:
+        :raises TryAgain: if the connection breaks.
+        :raises Stopped: if the transfer was stopped.
         """
         try:
-            # requests' own iterator drops what it has of a chunk when the connection breaks.
+            # The iterator of requests loses a partial chunk when the connection breaks.
             while chunk := response.raw.read1(CHUNK, decode_content=True):
                 self.go_on()
                 yield chunk
@@ -184,11 +206,12 @@ class Client:
             raise TryAgain(in_short(error)) from error
 
     def request(self, method: str, url: str, **options: Any) -> requests.Response:
-        """The answer, unless it is that one should try again.
+        """Send a request and return the response. Redirects are not followed.
 
-        :raises TransferFailed: no answer.
-        :raises TryAgain: none yet.
-        :raises Stopped:
+        :param options: further arguments of ``requests.Session.request``.
+        :raises TransferFailed: if the request cannot be sent at all.
+        :raises TryAgain: if the connection fails, or the status is in :data:`TRY_AGAIN`.
+        :raises Stopped: if the transfer was stopped.
         """
         self.go_on()
 
@@ -201,7 +224,7 @@ class Client:
             response = self._session.request(
                 method,
                 url,
-                auth=authorize,  # even if there is nothing to add: ~/.netrc would be asked
+                auth=authorize,  # always, or requests would read ~/.netrc
                 timeout=self._timeout,
                 allow_redirects=False,
                 **options,
@@ -210,24 +233,24 @@ class Client:
             self.go_on()
             raise TryAgain(in_short(error)) from error
         except requests.RequestException as error:
-            raise TransferFailed("failed", in_short(error), "look whether the URL is right") from (
-                error
-            )
+            remedy = "check the URL of the server"
+            raise TransferFailed("failed", in_short(error), remedy) from error
         if response.status_code in TRY_AGAIN:
             with response:
                 raise TryAgain(reason(response), retry_after(response))
         return response
 
-    def persist(self, call: Callable[[], Answer]) -> Answer:
-        """What it returns, called again while it asks for that, a bounded number of times.
+    def persist(self, call: Callable[[], Result]) -> Result:
+        """Return what ``call`` returns. Repeat the call if it raises :exc:`TryAgain`, up to
+        :data:`ATTEMPTS` times.
 
-        :raises TransferFailed: it did not help.
-        :raises Stopped:
+        :raises TransferFailed: if the last attempt failed too, or ``call`` raised it.
+        :raises Stopped: if the transfer was stopped.
         """
         attempt = 1
         while True:
             try:
-                answer = call()
+                result = call()
             except TryAgain as error:
                 last = ATTEMPTS if self._failures < SILENT else 1
                 wait = error.after
@@ -241,11 +264,12 @@ class Client:
                     raise Stopped() from error
             else:
                 self._failures = 0
-                return answer
+                return result
 
     def go_on(self) -> None:
-        """
-        :raises Stopped: there is no reason to.
+        """Return if the transfer should continue.
+
+        :raises Stopped: if it was stopped.
         """
         if self._stopped.is_set():
             raise Stopped()
@@ -253,19 +277,21 @@ class Client:
     def _set_bucket(self, bucket: str) -> None:
         uri = RecordRef(bucket, self._ref.collection, "").collection_uri
         self.url = self._server_url + quote(uri)
-        self._is_nowhere = False
+        self._is_missing = False
 
     def start(self) -> None:
+        """Reset the client for a new upload or download."""
         self._set_bucket(self._ref.bucket)
         self._stopped.clear()
         self._failures = 0
 
     def stop(self) -> None:
-        """Whatever is under way ends now."""
+        """End every transfer of this client at once, from any thread."""
         self._stopped.set()
         self._connections.break_off()
 
     def close(self) -> None:
+        """Close the connections that are kept for further requests."""
         self._session.close()
 
     def __enter__(self) -> "Client":
@@ -276,7 +302,7 @@ class Client:
 
 
 def _authorization(auth: str | None) -> str | None:
-    """The header.
+    """Return the value of the ``Authorization`` header.
 
     >>> _authorization("alice:secret"), _authorization("Bearer abc")
     ('Basic YWxpY2U6c2VjcmV0', 'Bearer abc')
@@ -286,7 +312,7 @@ def _authorization(auth: str | None) -> str | None:
     if auth.lower().startswith("bearer "):
         return auth
     if ":" not in auth:
-        raise ValueError("The authorization is neither user:password nor Bearer TOKEN.")
+        raise ValueError("The authorization must be user:password or Bearer TOKEN.")
     return f"Basic {b64encode(auth.encode()).decode()}"
 
 

@@ -1,4 +1,4 @@
-"""Connections that somebody else can break off."""
+"""HTTP connections that another thread can close."""
 
 import socket
 import threading
@@ -9,14 +9,15 @@ from weakref import WeakSet
 from requests.adapters import HTTPAdapter
 
 POOL = 32
-"""Connections that are kept for the next request."""
+"""Connections that are kept open for further requests."""
 
 
 class BreakableAdapter(HTTPAdapter):
-    """The connections of a ``requests.Session``. ``break_off()`` ends them all, from any thread:
-    whoever waits for bytes gets a ``ConnectionError`` at once, and not after the timeout.
+    """The connections of a ``requests.Session``, which :meth:`break_off` shuts down from any
+    thread. A thread that waits for bytes then gets a ``ConnectionError`` at once, not only after
+    the timeout.
 
-    :param stopped: while it is set, new ones end as they begin.
+    :param stopped: while it is set, new connections are shut down as soon as they are open.
     """
 
     def __init__(self, stopped: threading.Event) -> None:
@@ -26,15 +27,18 @@ class BreakableAdapter(HTTPAdapter):
         super().__init__(pool_maxsize=POOL)
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        """Create the pools of direct connections; called by requests."""
         super().init_poolmanager(*args, **options)
         self._watch(self.poolmanager)
 
     def proxy_manager_for(self, *args: Any, **options: Any) -> Any:
+        """Return the pools of connections through a proxy; called by requests."""
         manager = super().proxy_manager_for(*args, **options)
         self._watch(manager)
         return manager
 
     def break_off(self) -> None:
+        """Shut down all open connections."""
         with self._lock:
             for sock in self._sockets:
                 _shut(sock)
@@ -45,6 +49,7 @@ class BreakableAdapter(HTTPAdapter):
         }
 
     def _watched(self, pool: Any) -> Any:
+        """Return a subclass of a pool whose connections register their sockets here."""
         if hasattr(pool, "watched"):
             return pool
         adapter = self
@@ -61,6 +66,6 @@ class BreakableAdapter(HTTPAdapter):
 
 
 def _shut(sock: socket.socket) -> None:
-    with suppress(OSError):  # closed already
-        # Not TLS's own, which would take the socket from under who reads it.
+    with suppress(OSError):  # already closed
+        # SSLSocket.shutdown() would discard the TLS state that another thread is reading with.
         socket.socket.shutdown(sock, socket.SHUT_RDWR)

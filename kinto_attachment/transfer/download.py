@@ -1,4 +1,4 @@
-"""Files of the records of a collection, to a folder of this machine."""
+"""Downloading the files of all records of a collection to a local folder."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from ..finding import Finding
 from .client import Client
 from .paths import PART, PathAllocator, link_on_the_way
 from .pool import Job, OnBytes, attempt, failing, one_at_a_time, work
-from .responses import LATER, TransferFailed, TryAgain, check
+from .responses import LATER, TransferFailed, TryAgain, check_response
 from .upload import hash_of
 
 try:
@@ -32,30 +32,38 @@ def download(
     on_bytes: OnBytes | None = None,
     overwrite: bool = False,
 ) -> Iterator[Finding]:
-    """Download the files of all records, each to where its attribute ``path`` says, else under its
-    filename: never outside of the folder, and never over another file unless told so. What is not
-    complete is in a file of that name and ``.part``, with which the next run goes on. ``key`` of
-    a finding is the path below the folder.
+    """Download the files of all records. The attribute ``path`` of a record says where its file
+    goes below the folder; without a usable ``path``, the filename does. No file is written outside
+    the folder. An incomplete file is named ``NAME.part``, and the next run completes it.
 
-    :param folder: is created.
-    :param parallel: files at once.
-    :param dry_run: look what would be downloaded.
-    :param on_bytes: is told of bytes that were received, again if they are received again.
-    :param overwrite: replace other files that have these names.
-    :returns: findings as they come: ``downloaded``, ``unchanged``; with remedies ``conflict``,
-        ``missing``, ``refused``, ``damaged``, ``unavailable``, ``failed``. Closing the iterator
-        stops all that is under way.
+    :param folder: the folder; it is created if necessary.
+    :param parallel: files to download at the same time.
+    :param dry_run: only report what would be downloaded.
+    :param on_bytes: is told how many bytes were received. Bytes that are received again count
+        again.
+    :param overwrite: replace other files that have these names. Otherwise each is a ``conflict``.
+    :returns: one finding for each file, with the path below the folder as the ``key``, as soon as
+        it is known: ``downloaded``, ``unchanged``; with a remedy ``conflict``, ``missing``,
+        ``refused``, ``damaged``, ``unavailable``, ``failed``. Closing the iterator stops all
+        transfers.
     """
     root = Path(folder).absolute()
-    receive = partial(_Receiving, client, root, dry_run, one_at_a_time(on_bytes), overwrite)
-    jobs = failing(lambda: _jobs(client, receive, dry_run), client.collection_uri)
+    make_transfer = partial(
+        _Download,
+        client=client,
+        root=root,
+        dry_run=dry_run,
+        on_bytes=one_at_a_time(on_bytes),
+        overwrite=overwrite,
+    )
+    jobs = failing(lambda: _jobs(client, make_transfer, dry_run), client.collection_uri)
     return work(client, jobs, parallel)
 
 
-def _jobs(client: Client, receive: Any, dry_run: bool) -> Iterator[Job]:
+def _jobs(client: Client, make_transfer: Any, dry_run: bool) -> Iterator[Job]:
     if dry_run:
         client.only_look()
-    with closing(PathAllocator()) as places:
+    with closing(PathAllocator()) as allocator:
         for record in client.records():
             value = record.get("attachment")
             if value is None:
@@ -63,17 +71,21 @@ def _jobs(client: Client, receive: Any, dry_run: bool) -> Iterator[Job]:
             ref = client.ref(str(record.get("id")))
             try:
                 attachment = Attachment.from_json(value)
-                path = places.give(ref.record, record.get("path"), attachment.filename)
+                path = allocator.give(ref.record, record.get("path"), attachment.filename)
             except ValueError as error:
                 finding = Finding("refused", "", ref.uri, str(error), LOST)
                 yield partial(lambda finding: finding, finding)
                 continue
-            receiving = receive(ref, attachment, path)
-            yield partial(attempt, receiving.run, path, ref.uri)
+            transfer = make_transfer(ref=ref, attachment=attachment, path=path)
+            yield partial(attempt, transfer.run, path, ref.uri)
 
 
-class _Receiving:
-    """One file on its way to its place."""
+class _Download:
+    """The download of one file.
+
+    :param root: the folder.
+    :param path: where the file goes below the folder.
+    """
 
     def __init__(
         self,
@@ -89,23 +101,27 @@ class _Receiving:
         self._client, self._root, self._ref, self._path = client, root, ref, path
         self._dry_run, self._on_bytes, self._overwrite = dry_run, on_bytes, overwrite
         self._attachment = attachment
-        self._place = root / path
-        self._part = self._place.with_name(self._place.name + PART)
-        self._tries = 0
-        self._wrong = 0
+        self._target = root / path
+        self._part = self._target.with_name(self._target.name + PART)
+        self._attempts = 0
+        self._mismatches = 0
 
     def run(self) -> Finding:
+        """Download the file, unless it is there already.
+
+        :raises TransferFailed: if it cannot be downloaded.
+        """
         for path in (self._path, self._path + PART):
             if link := link_on_the_way(self._root, path):
                 raise TransferFailed("conflict", f"{link} is a symbolic link", "move it away")
-        if self._place.exists():
+        if self._target.exists():
             if self._is_same():
                 return self._finding("unchanged")
             if not self._overwrite:
                 raise self._conflict()
         if self._dry_run:
             return self._finding("downloaded")
-        self._place.parent.mkdir(parents=True, exist_ok=True)
+        self._target.parent.mkdir(parents=True, exist_ok=True)
         with _open_part(self._part) as self._file:
             self._digest = Digest()
             while chunk := self._file.read(CHUNK):
@@ -121,21 +137,22 @@ class _Receiving:
 
     def _conflict(self) -> TransferFailed:
         remedy = "move it away, or use --overwrite"
-        return TransferFailed("conflict", f"{self._place} is another file", remedy)
+        return TransferFailed("conflict", f"{self._target} is another file", remedy)
 
     def _is_same(self) -> bool:
-        if not self._place.is_file() or self._place.stat().st_size != self._attachment.size:
+        if not self._target.is_file() or self._target.stat().st_size != self._attachment.size:
             return False
-        return hash_of(self._place, self._client).hexdigest() == self._attachment.hash
+        return hash_of(self._target, self._client).hexdigest() == self._attachment.hash
 
     def _complete(self) -> None:
-        """One attempt to get what is still missing.
+        """Try once to receive the rest of the file.
 
-        :raises TransferFailed:
+        :raises TransferFailed: if the record has no file any more, or its bytes are damaged.
+        :raises TryAgain: if bytes are still missing, or do not match the record.
         """
-        self._tries += 1
-        if self._tries > 1:
-            self._look_again()
+        self._attempts += 1
+        if self._attempts > 1:
+            self._read_record()
         if self._digest.size < self._attachment.size:
             self._receive()
         if self._digest.size == self._attachment.size:
@@ -143,49 +160,49 @@ class _Receiving:
                 return
         elif self._digest.size < self._attachment.size:
             missing = self._attachment.size - self._digest.size
-            raise TryAgain(f"broken off, {missing} bytes are missing")
+            raise TryAgain(f"the connection was closed, {missing} bytes are missing")
         self._start_over()
-        # The first time it may be what was there before, or a file that was just replaced.
-        self._wrong += 1
-        if self._wrong > 1:
+        # The first mismatch may be due to the part file, or to a file that was just replaced.
+        self._mismatches += 1
+        if self._mismatches > 1:
             self._part.unlink()
-            raise TransferFailed("damaged", f"these are not the bytes of {self._hash}", LOST)
-        raise TryAgain("other bytes than the record says", after=0)
+            raise TransferFailed("damaged", f"the SHA-256 of the bytes is not {self._hash}", LOST)
+        raise TryAgain("the bytes do not match the record", after=0)
 
     @property
     def _hash(self) -> str:
         return self._attachment.hash
 
-    def _look_again(self) -> None:
-        """Whether it is still the file that the record has."""
+    def _read_record(self) -> None:
+        """Read the record again; start over if it has another file now."""
         found = self._client.find(self._ref)
         try:
             now = Attachment.from_json(found and found.data.get("attachment"))
         except ValueError as error:
-            raise TransferFailed("missing", "the record has no file any more", LATER) from error
+            raise TransferFailed("missing", "the record no longer has a file", LATER) from error
         if now.hash != self._hash:
             self._start_over()
-            self._wrong = 0
+            self._mismatches = 0
         self._attachment = now
 
     def _receive(self) -> None:
-        """From where we are to the end; what comes is in the part file and in its hash."""
+        """Receive the bytes that are missing, and add them to the part file and to the digest."""
         start = self._digest.size
         headers = {"Accept-Encoding": "identity"}
         if start:
             headers |= {"Range": f"bytes={start}-", "If-Range": f'"{self._hash}"'}
         with self._client.open(self._client.attachment_url(self._ref), headers) as response:
             if response.status_code == 404:
-                raise TransferFailed("missing", "the server has lost it", LOST)
+                raise TransferFailed("missing", "the server does not have the bytes", LOST)
             if start and response.status_code == 416:
                 self._start_over()
-                raise TryAgain("there are fewer bytes than there were", after=0)
-            check(response)
+                raise TryAgain("the file is shorter than the part file", after=0)
+            check_response(response)
             content_range = response.headers.get("Content-Range", "")
             if start and not content_range.startswith(f"bytes {start}-"):
                 self._start_over()
                 if response.status_code == 206:
-                    raise TryAgain(f"other bytes than asked for: {content_range}", after=0)
+                    raise TryAgain(f"the server sent another range: {content_range}", after=0)
             for chunk in self._client.chunks(response):
                 self._file.write(chunk)
                 self._digest.update(chunk)
@@ -199,52 +216,55 @@ class _Receiving:
         self._digest = Digest()
 
     def _move(self) -> None:
-        """The part becomes the file."""
+        """Give the part file the name of the file."""
         if self._overwrite:
-            os.replace(self._part, self._place)
+            os.replace(self._part, self._target)
         else:
-            _move_where_nothing_is(self._part, self._place, self._conflict())
-        _sync_folder(self._place.parent)
+            _move_without_replacing(self._part, self._target, self._conflict())
+        _sync_folder(self._target.parent)
 
 
 @contextmanager
 def _open_part(path: Path) -> Iterator[BinaryIO]:
-    """The file, at its start, for us alone; it is created if it is not there.
+    """Open the part file at its start, and lock it; create it if there is none.
 
-    :raises TransferFailed: somebody else has it open.
+    :raises TransferFailed: if another run has locked it.
     """
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     with open(os.open(path, flags, 0o666), "r+b", buffering=0) as file:
         if fcntl:
-            busy = TransferFailed("conflict", f"another run is writing {path}", "wait for its end")
+            busy = TransferFailed(
+                "conflict", f"another run is writing {path}", "wait for it to end"
+            )
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise busy from error
             if not os.path.samestat(os.fstat(file.fileno()), os.lstat(path)):
-                raise busy  # it became the file before we had the lock
+                raise busy  # the other run finished, and renamed it, before we got the lock
         yield file
 
 
-def _move_where_nothing_is(part: Path, place: Path, conflict: TransferFailed) -> None:
-    """
-    :raises TransferFailed: something is there by now.
+def _move_without_replacing(part: Path, target: Path, conflict: TransferFailed) -> None:
+    """Rename the part file without replacing another file.
+
+    :raises TransferFailed: ``conflict``, if there is another file by now.
     """
     try:
-        os.link(part, place)
+        os.link(part, target)
     except FileExistsError as error:
         raise conflict from error
     except OSError:  # a file system without hard links
-        if place.exists():
+        if target.exists():
             raise conflict from None
-        os.rename(part, place)
+        os.rename(part, target)
     else:
         with suppress(FileNotFoundError):
             part.unlink()
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new name last; Windows has nothing of the kind."""
+    """Write a new name in the folder to the disk. Windows has no such call."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

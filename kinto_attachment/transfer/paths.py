@@ -1,4 +1,4 @@
-"""Where files go that others have named."""
+"""Choosing safe local paths for files that others have named."""
 
 import os
 import re
@@ -15,10 +15,10 @@ from ..files.filename import extension_of
 from ..files.key import check_key
 
 PART = ".part"
-"""Put after the name of a file that is not complete."""
+"""The suffix of an incomplete file."""
 
 MAX_NAME = 255 - len(PART)
-"""Bytes of a name, as file systems have it."""
+"""Bytes of a filename, so that its part file fits into the 255 bytes of most file systems."""
 
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 _NOT_ON_WINDOWS = re.compile(
@@ -29,39 +29,41 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,200}")
 
 
 class PathAllocator:
-    """Paths below a folder. No two of them are the same, none is a folder of another, and neither
-    is its part file; those that were given are remembered in a temporary file. ::
+    """Allocates paths below a folder. No two paths are equal, no path is a folder of another one,
+    and the same holds for their part files. The paths are remembered in a temporary file. ::
 
-        places = PathAllocator()
-        places.give("first", "a/b.txt")    # 'a/b.txt'
-        places.give("second", "a/b.txt")   # 'a/b-second.txt'
-        places.give("third", "a")          # 'a-third'
-        places.give("fourth", "a/b.txt/c") # 'a-fourth/b.txt/c'
+        allocator = PathAllocator()
+        allocator.give("first", "a/b.txt")    # 'a/b.txt'
+        allocator.give("second", "a/b.txt")   # 'a/b-second.txt'
+        allocator.give("third", "a")          # 'a-third'
+        allocator.give("fourth", "a/b.txt/c") # 'a-fourth/b.txt/c'
 
-    :param windows: whether names have to be those that Windows takes.
-    :param fold: whether names that differ in case, or in how accents are written, are the same.
+    :param windows: whether names must be valid on Windows.
+    :param fold: whether the file system ignores case and Unicode normalisation.
     """
 
     def __init__(self, windows: bool = os.name == "nt", fold: bool = sys.platform != "linux"):
         self._windows, self._fold = windows, fold
-        # An empty name is a file that goes with its connection: https://sqlite.org/inmemorydb.html
+        # An empty name means a temporary file: https://sqlite.org/inmemorydb.html#temp_db
         self._taken = sqlite3.connect("", check_same_thread=False)
         self._taken.execute("CREATE TABLE taken (path TEXT PRIMARY KEY, folder) WITHOUT ROWID")
 
     def give(self, record: str, *wanted: Any) -> str:
-        """The first of these that is a path below a folder and none of it, or the id of the
-        record; with that id in it if it is taken. The same questions get the same answers.
+        """Return a path that no other record has: the first of ``wanted`` that is safe, or else
+        the id of the record. If that path is taken, insert the id. The same sequence of calls
+        returns the same paths.
 
-        :param wanted: whatever a record says: no strings, paths that lead elsewhere.
-        :raises ValueError: that is the id of no record.
+        :param record: the id of the record.
+        :param wanted: what the record suggests, of any type; unsafe values are ignored.
+        :raises ValueError: if ``record`` is not the id of a record.
         """
         if not _ID.fullmatch(record):
-            raise ValueError(f"{ascii(record)[:80]} is no id of a record")
-        path = wish = next(filter(self._accepts, wanted), None) or self._by_id(record, wanted)
+            raise ValueError(f"{ascii(record)[:80]} is not the id of a record")
+        path = first = next(filter(self._accepts, wanted), None) or self._by_id(record, wanted)
         ids = chain([record], (f"{record}-{number}" for number in count(2)))
-        others = chain.from_iterable(_others(wish, suffix) for suffix in ids)
-        name = PurePosixPath(wish).name
-        # What is not complete must not meet what is.
+        others = chain.from_iterable(_alternatives(first, suffix) for suffix in ids)
+        name = PurePosixPath(first).name
+        # A complete file must not have the name of the part file of another one.
         if len(name.encode()) > MAX_NAME or name.lower().endswith(PART):
             path = next(others)
         while not self._take(path):
@@ -69,6 +71,7 @@ class PathAllocator:
         return path
 
     def close(self) -> None:
+        """Delete the temporary file."""
         self._taken.close()
 
     def _accepts(self, wanted: Any) -> bool:
@@ -90,7 +93,7 @@ class PathAllocator:
         return f"{record}.{extension}" if extension else record
 
     def _take(self, path: str) -> bool:
-        """Whether it was free."""
+        """Reserve a path; return whether it was free."""
         if self._fold:
             path = unicodedata.normalize("NFC", path).casefold()
         files = [path, path + PART]
@@ -104,15 +107,16 @@ class PathAllocator:
         return True
 
     def _is_folder(self, path: str) -> bool | None:
-        """None if it is free."""
+        """Return whether the path is a folder (True) or a file (False); None if it is free."""
         found = self._taken.execute("SELECT folder FROM taken WHERE path = ?", (path,)).fetchone()
         return bool(found[0]) if found else None
 
 
-def _others(path: str, record: str) -> Iterator[str]:
-    """The path with the id in the name of the file, or of its first folder: that may be a file.
+def _alternatives(path: str, record: str) -> Iterator[str]:
+    """Yield the path with the id in the filename, then with the id in the first folder, because
+    that folder may be a file.
 
-    >>> list(_others("a/b.txt", "1f"))
+    >>> list(_alternatives("a/b.txt", "1f"))
     ['a/b-1f.txt', 'a-1f/b.txt']
     """
     yield _with_id(path, record)
@@ -122,7 +126,8 @@ def _others(path: str, record: str) -> Iterator[str]:
 
 
 def _with_id(path: str, record: str) -> str:
-    """The path with the id before its extension, and short enough.
+    """Return the path with the id before the extension. The filename is cut to
+    :data:`MAX_NAME`.
 
     >>> _with_id("a/b.txt", "1f")
     'a/b-1f.txt'
@@ -135,7 +140,8 @@ def _with_id(path: str, record: str) -> str:
 
 
 def link_on_the_way(root: Path, path: str) -> Path | None:
-    """The first symbolic link among the folders, and the file, of that path below the root."""
+    """Return the first symbolic link among the folders and the file of a path below ``root``; None
+    if there is none."""
     place = root
     for name in path.split("/"):
         place = place / name

@@ -1,4 +1,4 @@
-"""Several transfers at once, and none of them left when nobody waits any more."""
+"""Several transfers at once, all of which end when the caller stops."""
 
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -10,16 +10,24 @@ from .client import Client
 from .responses import LATER, TransferFailed
 
 Job = Callable[[], Finding]
+"""The transfer of one file."""
 OnBytes = Callable[[int], None]
+"""A callback that is told how many bytes were transferred since the last call."""
 
 
 def work(
     client: Client, jobs: Generator[Job, None, None], parallel: int
 ) -> Generator[Finding, None, None]:
-    """What the jobs find, as they come to an end; so many run at a time, and not many more are
-    made before they can. When it is closed or interrupted those that run are broken off."""
+    """Run jobs in threads, and yield the finding of each when it ends. At most ``2 * parallel``
+    jobs are taken from the generator before one of them has ended.
+
+    If the generator is closed or interrupted, the client is stopped and all threads end.
+
+    :param parallel: jobs that run at the same time.
+    :raises ValueError: if ``parallel`` is less than 1.
+    """
     if parallel < 1:
-        raise ValueError("At least one transfer has to be under way.")
+        raise ValueError(f"parallel must be at least 1, not {parallel}")
     client.start()
     pool = ThreadPoolExecutor(parallel, thread_name_prefix="transfer")
     running = set()
@@ -41,18 +49,18 @@ def work(
 
 
 def attempt(call: Job, path: str, record: str) -> Finding:
-    """What it finds, or why it failed."""
+    """Return what ``call`` returns, or a finding that says why it failed."""
     try:
         return call()
     except TransferFailed as error:
         return Finding(error.kind, path, record, error.detail, error.remedy)
     except OSError as error:
-        # No error of a connection: a file, or the disk.
+        # Connection errors have become TryAgain, so this is about a file or the disk.
         return Finding("failed", path, record, str(error), LATER)
 
 
 def one_at_a_time(on_bytes: OnBytes | None) -> OnBytes:
-    """The same, for many threads."""
+    """Return a callback that many threads may call, and that calls ``on_bytes`` under a lock."""
     lock = threading.Lock()
 
     def count(size: int) -> None:
@@ -64,7 +72,7 @@ def one_at_a_time(on_bytes: OnBytes | None) -> OnBytes:
 
 
 def failing(call: Callable[[], Iterator[Job]], record: str) -> Iterator[Job]:
-    """The jobs; when no more can be found, why."""
+    """Yield the jobs that ``call`` returns. If it fails, yield a last job that reports why."""
     try:
         yield from call()
     except TransferFailed as error:

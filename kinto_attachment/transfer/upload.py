@@ -1,4 +1,4 @@
-"""Files of this machine, to records of a collection."""
+"""Uploading local files, each to a record of its own."""
 
 import json
 import os
@@ -16,17 +16,18 @@ from ..files.blob import CHUNK, Digest
 from ..finding import Finding
 from .client import Client, Found
 from .pool import Job, OnBytes, attempt, failing, one_at_a_time, work
-from .responses import LATER, TransferFailed, check, json_of
+from .responses import LATER, TransferFailed, check_response, json_of
 
-RENAME = "rename it, or name it on its own"
+RENAME = "rename it, or give the file itself if only one of its folders has such a name"
 
 
 @dataclass(frozen=True)
 class LocalFile:
-    """
-    :param path: where it is.
-    :param name: below the folder that was named, with slashes; of a file that was named itself,
-        its last part.
+    """A file to upload.
+
+    :param path: where the file is.
+    :param name: its path below the folder that was given, with slashes. For a file that was given
+        itself, its filename.
     """
 
     path: str
@@ -34,7 +35,7 @@ class LocalFile:
 
 
 def record_id(name: str) -> str:
-    """The record of that name, the same every time.
+    """Return the id of the record for a file of that name; it is always the same.
 
     >>> record_id("a/b.txt")
     '2e41d7e6-8f6c-5326-a4db-1b15d00b6df8'
@@ -49,15 +50,18 @@ def upload(
     dry_run: bool = False,
     on_bytes: OnBytes | None = None,
 ) -> Iterator[Finding]:
-    """Upload files, and all files in folders, each to a record of its own: that of its name, which
-    is in its attribute ``path``. ``key`` of a finding is that name.
+    """Upload files, and all files in folders, each to a record of its own. The name of the file
+    (:attr:`LocalFile.name`) determines the id of the record, and is stored in its attribute
+    ``path``.
 
-    :param parallel: files at once.
-    :param dry_run: look what would be uploaded.
-    :param on_bytes: is told of bytes that were sent, again if they are sent again.
-    :returns: findings as they come: ``uploaded``, ``unchanged``, ``skipped`` (no regular file);
-        with remedies ``conflict``, ``refused``, ``changed``, ``damaged``, ``unavailable``,
-        ``failed``. Closing the iterator stops all that is under way.
+    :param paths: files and folders.
+    :param parallel: files to upload at the same time.
+    :param dry_run: only report what would be uploaded.
+    :param on_bytes: is told how many bytes were sent. Bytes that are sent again count again.
+    :returns: one finding for each file, with its name as the ``key``, as soon as it is known:
+        ``uploaded``, ``unchanged``, ``skipped`` (not a regular file); with a remedy ``conflict``,
+        ``refused``, ``changed``, ``damaged``, ``unavailable``, ``failed``. Closing the iterator
+        stops all transfers.
     """
     count = one_at_a_time(on_bytes)
     jobs = failing(lambda: _jobs(client, paths, dry_run, count), client.collection_uri)
@@ -71,8 +75,8 @@ def _jobs(client: Client, paths: Iterable, dry_run: bool, on_bytes: OnBytes) -> 
         if isinstance(found, Finding):
             yield partial(_same, found)
             continue
-        sending = _Sending(client, found, dry_run, on_bytes)
-        yield partial(attempt, sending.run, found.name, sending.ref.uri)
+        transfer = _Upload(client, found, dry_run, on_bytes)
+        yield partial(attempt, transfer.run, found.name, transfer.ref.uri)
 
 
 def _same(finding: Finding) -> Finding:
@@ -80,8 +84,11 @@ def _same(finding: Finding) -> Finding:
 
 
 def find_files(paths: Iterable[str | os.PathLike]) -> Iterator[LocalFile | Finding]:
-    """The files that are meant, and findings for what is none. Symbolic links are followed when
-    they are named, and left out in folders."""
+    """Yield the files to upload, and a finding for everything that cannot be uploaded.
+
+    :param paths: files and folders. A symbolic link is followed if it is given here, and skipped
+        if it is in a folder.
+    """
     folders: list[str] = []
     names: set[str] = set()
     for given in map(os.fspath, paths):
@@ -91,8 +98,8 @@ def find_files(paths: Iterable[str | os.PathLike]) -> Iterator[LocalFile | Findi
             found = iter([_regular(given, Path(given).name)])
         for file in found:
             if isinstance(file, LocalFile) and _is_taken(file.name, folders, names):
-                detail = f"{file.path}: another file has this name"
-                yield Finding("conflict", file.name, "", detail, "upload them to two collections")
+                detail = f"{file.path}: another file has the same name"
+                yield Finding("conflict", file.name, "", detail, "upload it to another collection")
             else:
                 yield file
         if os.path.isdir(given):
@@ -119,16 +126,17 @@ def _walk(folder: str, prefix: str) -> Iterator[LocalFile | Finding]:
 def _regular(path: str, name: str) -> LocalFile | Finding:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            return Finding("skipped", _printable(name), "", "no regular file")
+            return Finding("skipped", _printable(name), "", "not a regular file")
     except OSError as error:
         return Finding("failed", _printable(name), "", str(error), LATER)
     if _printable(name) != name:
-        return Finding("refused", _printable(name), "", "its name is no text", RENAME)
+        return Finding("refused", _printable(name), "", "its name is not valid text", RENAME)
     return LocalFile(path, name)
 
 
 def _printable(name: str) -> str:
-    """Names on a disk are bytes, and those that are no text cannot be sent, nor printed."""
+    """Return the name with escapes for bytes that are not valid text. The names on a disk are
+    bytes; such a name can be neither sent nor printed."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
@@ -136,19 +144,23 @@ def _is_taken(name: str, folders: list[str], names: set[str]) -> bool:
     return name in names or any(os.path.isfile(os.path.join(folder, name)) for folder in folders)
 
 
-class _Sending:
-    """One file on its way to its record."""
+class _Upload:
+    """The upload of one file."""
 
     def __init__(self, client: Client, file: LocalFile, dry_run: bool, on_bytes: OnBytes):
         self._client, self._file = client, file
         self._dry_run, self._on_bytes = dry_run, on_bytes
         self.ref = client.ref(record_id(file.name))
         self._before: Found | None = None
-        self._tries = 0
+        self._attempts = 0
 
     def run(self) -> Finding:
+        """Upload the file, unless its record has it already.
+
+        :raises TransferFailed: if it cannot be uploaded.
+        """
         self._before = self._client.persist(lambda: self._client.find(self.ref))
-        if self._is_there(self._before):
+        if self._has_file(self._before):
             return self._finding("unchanged")
         if self._dry_run:
             return self._finding("uploaded")
@@ -158,36 +170,37 @@ class _Sending:
         return Finding(kind, self._file.name, self.ref.uri)
 
     def _post(self) -> Finding:
-        self._tries += 1
-        if self._tries > 1 and self._arrived():
+        self._attempts += 1
+        if self._attempts > 1 and self._has_arrived():
             return self._finding("uploaded")
         with open(self._file.path, "rb") as file:
             form = Form(file, self._file.name)
             headers = {"Content-Type": form.content_type, **self._precondition()}
             url = self._client.attachment_url(self.ref)
             response = self._client.request(
-                "POST", url, headers=headers, data=_Watched(form, self._client, self._on_bytes)
+                "POST", url, headers=headers, data=_ProgressForm(form, self._client, self._on_bytes)
             )
         if response.status_code == 412:
-            if self._arrived():
+            if self._has_arrived():
                 return self._finding("uploaded")
             raise self._conflict()
-        answer = json_of(check(response))
+        answer = json_of(check_response(response))
         if (answer.get("hash"), answer.get("size")) != (form.digest.hexdigest(), form.size):
             detail = f"sent {form.digest.hexdigest()}, stored {answer.get('hash')}"
-            raise TransferFailed("damaged", detail, f"{LATER}; look what is between you two")
+            remedy = f"{LATER}; check the proxies between this computer and the server"
+            raise TransferFailed("damaged", detail, remedy)
         return self._finding("uploaded")
 
     def _precondition(self) -> dict[str, str]:
         return {"If-Match": self._before.etag} if self._before else {"If-None-Match": "*"}
 
-    def _arrived(self) -> bool:
-        """Whether the record has the file, after an attempt whose answer was lost.
+    def _has_arrived(self) -> bool:
+        """Return whether the record has the file, after an attempt whose response was lost.
 
-        :raises TransferFailed: it was written by somebody else.
+        :raises TransferFailed: if another client has written the record.
         """
         now = self._client.find(self.ref)
-        if self._is_there(now):
+        if self._has_file(now):
             return True
         if (now and now.etag) != (self._before and self._before.etag):
             raise self._conflict()
@@ -195,10 +208,11 @@ class _Sending:
 
     def _conflict(self) -> TransferFailed:
         remedy = "look at the record; run it again to replace its file"
-        return TransferFailed("conflict", "somebody else wrote the record meanwhile", remedy)
+        return TransferFailed("conflict", "another client has changed the record", remedy)
 
-    def _is_there(self, found: Found | None) -> bool:
-        """Whether the record has these bytes; they are only read if it has as many."""
+    def _has_file(self, found: Found | None) -> bool:
+        """Return whether the record has the same bytes as the file. The file is only read if the
+        sizes are equal."""
         attachment = found and found.data.get("attachment")
         if not isinstance(attachment, dict):
             return False
@@ -208,8 +222,10 @@ class _Sending:
 
 
 def hash_of(path: str | os.PathLike, client: Client) -> Digest:
-    """
-    :raises Stopped:
+    """Return the digest of a local file.
+
+    :raises OSError: if the file cannot be read.
+    :raises Stopped: if the transfers of the client were stopped.
     """
     digest = Digest()
     with open(path, "rb") as file:
@@ -220,14 +236,19 @@ def hash_of(path: str | os.PathLike, client: Client) -> Digest:
 
 
 class Form:
-    """The form of one file (RFC 7578), read and hashed while it is sent, in constant memory. Its
+    """The form of one upload (RFC 7578), read and hashed while it is sent, in constant memory. Its
     ``len()`` is the ``Content-Length``, in bytes.
 
-    requests-toolbelt's ``MultipartEncoder`` ends the form of a file that was cut meanwhile as if it
-    were whole.
+    ``MultipartEncoder`` of requests-toolbelt is not used: if the file becomes shorter while it is
+    sent, that encoder still closes the form, and the server stores part of a file.
 
-    :raises TransferFailed: (while it is read) the file is not what it was at the start. The form
-        has no end then, so that no server takes it for one.
+    :param file: the file, at its start.
+    :param name: the name of the file, with slashes; see :class:`LocalFile`.
+    :ivar size: bytes of the file.
+    :ivar digest: of the bytes that were read so far.
+    :ivar content_type: the ``Content-Type`` of the request.
+    :raises TransferFailed: while it is iterated over, if the file was changed. The closing boundary
+        is missing then, so the server refuses the form.
     """
 
     def __init__(self, file: BinaryIO, name: str):
@@ -253,18 +274,18 @@ class Form:
             self.digest.update(chunk)
             yield chunk
         if self.digest.size < self.size or _version(self._file) != self._version:
-            raise TransferFailed("changed", "it was written while it was read", LATER)
+            raise TransferFailed("changed", "the file was changed while it was read", LATER)
         yield self._end
 
     def _read(self, size: int) -> bytes:
         try:
             return self._file.read(size)
-        except OSError as error:  # which would be taken for one of the connection
+        except OSError as error:  # requests would take it for a connection error
             raise TransferFailed("failed", str(error), LATER) from error
 
 
-class _Watched:
-    """A form that tells how far it is, and ends when nobody waits for it."""
+class _ProgressForm:
+    """A form that reports how many bytes were sent, and ends when the transfer is stopped."""
 
     def __init__(self, form: Form, client: Client, on_bytes: OnBytes):
         self._form, self._client, self._on_bytes = form, client, on_bytes
@@ -282,5 +303,6 @@ class _Watched:
 
 
 def _version(file: BinaryIO) -> tuple[int, int]:
+    """Return what changes when the file is written."""
     status = os.fstat(file.fileno())
     return status.st_size, status.st_mtime_ns

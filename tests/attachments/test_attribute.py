@@ -129,7 +129,7 @@ class TestUnchanged:
 
 
 class TestDetached:
-    """As ``DELETE {record}/attachment`` would."""
+    """Writing the record without the attribute detaches the file, like ``DELETE``."""
 
     @pytest.fixture
     def record(self, record):
@@ -166,7 +166,7 @@ class TestDetached:
         record.http.patch_json(record.uri, [operation], headers=JSON_PATCH)
         self.check(record)
 
-    def test_null_was_never_anything(self, record):
+    def test_null_without_a_file_changes_nothing(self, record):
         other = record.collection.record()
         other.put(attachment=None)
         other.upload(b"x", status=200)
@@ -188,8 +188,8 @@ class TestFromBefore:
         record.upload(b"real", status=200)
         record.check(b"real")
 
-    def test_base_url_that_was_another(self, make_site, kinto_settings, file_settings, files):
-        settings = {**kinto_settings("postgresql", fresh=True), **file_settings(files)}
+    def test_another_base_url_than_before(self, make_database, file_settings, files):
+        settings = {**make_database(), **file_settings(files)}
         record = Site(**settings).collection().record()
         location = record.upload(b"content").json["location"]
         for base_url in ("", "https://other.example/"):

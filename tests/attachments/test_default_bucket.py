@@ -3,8 +3,7 @@
 import pytest
 from kinto.core.storage.exceptions import IntegrityError
 
-from tests.attachments.test_post_refused import call_wsgi
-from tests.support.site import ALICE, BOB, SETTINGS, Record
+from tests.support.site import ALICE, BOB, SETTINGS, Record, call_wsgi
 
 ORDERS = [
     "kinto.plugins.default_bucket kinto_attachment",
@@ -20,7 +19,7 @@ def site(request, make_site, kinto, files):
         files,
         **{
             "kinto.includes": f"{request.param} {others}",
-            # Default buckets are made of it; those of the sites are not to be the same.
+            # The ids of default buckets are made of it; those of the sites must differ.
             "kinto.default_bucket_hmac_secret": f"{request.param} {kinto} {files}",
         },
     )
@@ -79,14 +78,14 @@ def test_a_refused_upload_creates_nothing(record):
     record.http.get(f"/buckets/{record.collection.bucket}", headers=ALICE, status=403)
 
 
-def test_each_user_has_his_own(record):
+def test_each_user_has_a_bucket_of_their_own(record):
     record.upload(b"alice's", status=201)
     other = record.upload(b"bob's", headers=BOB, status=201)
     assert record.collection.bucket not in other.headers["Location"]
     record.check(b"alice's")
 
 
-def test_nobody_is_refused(record):
+def test_anonymous_requests_are_refused(record):
     record.upload(headers={"Authorization": ""}, status=401)
 
 
@@ -102,7 +101,7 @@ def test_other_methods(record):
 
 
 def test_a_conflict_is_tried_again_without_its_body(site, record, monkeypatch):
-    """Which is read, and must not be read past its end."""
+    """The body has been read by then, and must not be read past its end."""
     left, past_end, create = [2], [], site.registry.storage.create
 
     def fail(resource_name, *args, **kwargs):

@@ -1,13 +1,14 @@
-"""Records, collections, buckets, everything: their files go with them."""
+"""Files are deleted with their record, collection or bucket, and with everything."""
 
 from hashlib import sha256
 
 import pytest
+from kinto.core.storage.exceptions import IntegrityError
 
 from kinto_attachment.attachments import listeners
 from kinto_attachment.files.blob import Source
 from kinto_attachment.rows import paging
-from tests.support.site import ALICE, Collection
+from tests.support.site import ALICE, Collection, Site
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def test_record(record):
     assert record.snapshot()[3:] == (None, [], [], [])
 
 
-def test_record_that_comes_again(record):
+def test_record_that_is_created_again(record):
     for content in (b"first", b"second"):
         record.upload(content, status=201)
         record.check(content)
@@ -85,7 +86,7 @@ def test_collections(site, collection, neighbour):
     neighbour.check(b"neighbour")
 
 
-def test_collection_whose_name_begins_alike(site, collection):
+def test_collection_whose_name_has_the_same_beginning(site, collection):
     other = Collection(site, collection.bucket, "fonts2")
     site.http.put_json(other.uri, {}, headers=ALICE)
     record = other.record()
@@ -182,7 +183,7 @@ def test_in_a_batch_that_creates_it_again(collection, target):
 
 
 def test_in_a_batch_that_is_rolled_back(make_site, files, monkeypatch):
-    """Events of what a 5xx undid come all the same, or not; the files stay."""
+    """Kinto may send events of operations that a 5xx has undone; the files stay."""
     site = make_site("postgresql", files)
     collection = site.collection()
     record = collection.record()
@@ -205,9 +206,7 @@ def test_in_a_batch_that_is_rolled_back(make_site, files, monkeypatch):
 
 
 def test_in_a_batch_that_meets_a_conflict(make_site, files, monkeypatch):
-    """Kinto aborts in the middle; what came before is undone, its events are not."""
-    from kinto.core.storage.exceptions import IntegrityError
-
+    """Kinto aborts in the middle: earlier operations are undone, but their events were sent."""
     site = make_site("postgresql", files)
     collection = site.collection()
     gone, stays = collection.record(), collection.record()
@@ -251,8 +250,6 @@ def test_keep_old_files(make_site, kinto, files, target):
 
 @pytest.mark.parametrize("keep", ["false", "true"])
 def test_flush(kinto_settings, file_settings, kinto, files, keep):
-    from tests.support.site import Site
-
     settings = {**kinto_settings(kinto, fresh=True), **file_settings(files)}
     site = Site(**settings, **{"kinto.attachment.resources.kept.keep_old_files": keep})
     collection = site.collection()
@@ -274,7 +271,7 @@ def test_flush(kinto_settings, file_settings, kinto, files, keep):
 
 
 def test_files_of_others_stay(make_site, kinto, files):
-    """What the application itself keeps in the same storage is none of our business."""
+    """Files that the application itself keeps in the same storage stay."""
     site = make_site(kinto, files)
     collection = site.collection()
     collection.record().upload(b"content")

@@ -1,4 +1,4 @@
-"""POST {record}/attachment: what success is."""
+"""POST {record}/attachment: uploads that succeed."""
 
 import json
 import secrets
@@ -257,7 +257,7 @@ def test_keys_by_hash_are_shared(make_site, kinto, files):
     assert site.read(two.data["attachment"]["location"]) == b"same"
     two.detach()
     key = site.key(location)
-    assert collection.keys == [key]  # only gc deletes what is shared
+    assert collection.keys == [key]  # only gc deletes shared files
     assert set(collection.releases) == {("sweep", key)}
 
 

@@ -1,4 +1,4 @@
-"""``attachment.private``: the file is where the record is, for whom the record is for."""
+"""``attachment.private``: the location of a file is below its record, with its permissions."""
 
 from hashlib import sha256
 from urllib.parse import urlsplit
@@ -29,7 +29,7 @@ def follow(record, headers=ALICE, status=200):
 
 
 def check(record, content):
-    """The file of the record is this, and nothing else is in the storage or among the links."""
+    """Check that the record has this file, and that storage and links have no other."""
     attachment = record.data["attachment"]
     assert attachment["location"] == f"http://localhost/v1{record.uri}/attachment"
     assert attachment["hash"] == sha256(content).hexdigest()
@@ -56,7 +56,7 @@ def test_replace_and_detach(record):
     record.http.get(record.attachment_uri, headers=ALICE, status=404)
 
 
-def test_record_is_written_with_it(record):
+def test_the_record_can_be_written_with_its_attachment(record):
     record.upload(b"secret")
     record.http.put_json(record.uri, {"data": record.data}, headers=ALICE)
     record.http.patch_json(record.uri, {"data": {"family": "sans"}}, headers=ALICE)
@@ -64,7 +64,7 @@ def test_record_is_written_with_it(record):
 
 
 @pytest.mark.parametrize("change", [{"hash": "0" * 64}, {"location": "http://a.example/"}])
-def test_nobody_makes_it_up(record, change):
+def test_the_attachment_cannot_be_forged(record, change):
     record.upload(b"secret")
     forged = {**record.data["attachment"], **change}
     body = {"data": {"attachment": forged}}
@@ -77,8 +77,8 @@ def test_nobody_makes_it_up(record, change):
 
 
 @pytest.mark.parametrize("how", ["replace", "detach"])
-def test_a_stale_write(make_site, files, between_read_and_write, how):
-    """Locations are all the same here: links tell by the hash."""
+def test_a_stale_write_is_refused(make_site, files, between_read_and_write, how):
+    """All locations are the same here; the hash of the link tells the files apart."""
     record = make_site("postgresql", files, **PRIVATE).collection().record()
     record.upload(b"first")
     between_read_and_write(record.detach if how == "detach" else lambda: record.upload(b"second"))
@@ -109,7 +109,7 @@ def test_deletions(collection, target, count):
     assert collection.keys == collection.links == collection.releases == []
 
 
-def test_by_hash(make_site, kinto, files):
+def test_names_by_hash(make_site, kinto, files):
     names = {"kinto.attachment.randomize": "false", "kinto.attachment.filename_pattern": "{hash}"}
     collection = make_site(kinto, files, **PRIVATE, **names).collection()
     first, second = collection.record(), collection.record()
@@ -120,7 +120,7 @@ def test_by_hash(make_site, kinto, files):
     assert follow(second).body == b"same"
 
 
-def test_a_collection_of_its_own(make_site, kinto, files):
+def test_one_private_collection(make_site, kinto, files):
     """Private in one, public in the other."""
     settings = {"kinto.attachment.resources.hidden.fonts.private": "true"}
     site = make_site(kinto, files, **settings)
@@ -137,9 +137,9 @@ def test_a_collection_of_its_own(make_site, kinto, files):
     assert site.http.get(f"{uri}/attachment", headers=ALICE).body == b"secret"
 
 
-def test_turned_on_and_off_again(kinto_settings, file_settings, files):
+def test_turned_on_and_off_again(make_database, file_settings, files):
     """Records keep the location that they have until their file is replaced."""
-    settings = {**kinto_settings("postgresql", fresh=True), **file_settings(files)}
+    settings = {**make_database(), **file_settings(files)}
     record = Site(**settings).collection().record()
     record.upload(b"public")
     later = Site(**settings, **PRIVATE)
@@ -156,7 +156,7 @@ def test_turned_on_and_off_again(kinto_settings, file_settings, files):
 
 
 def test_a_trusted_copy(site, copying):
-    """As kinto-signer makes them: the location stays that of its source."""
+    """kinto-signer copies the record: the location stays that of the source."""
     source, copy = site.collection().record(), site.collection().record()
     source.upload(b"signed")
     copy.put(headers=copying, attachment=source.data["attachment"])
@@ -168,7 +168,7 @@ def test_a_trusted_copy(site, copying):
 
 
 def test_no_acl_is_sent(make_site, kinto):
-    """``aws.acl`` is for what is public."""
+    """``aws.acl`` applies to public files only."""
     acl = {"kinto.attachment.aws.acl": "public-read"}
     seen = {}
     for private in ("true", "false"):
@@ -217,8 +217,10 @@ def test_ref_of_a_location():
 
 
 @pytest.mark.parametrize("settings", [PRIVATE, HASHED], ids=["private", "hashed"])
-def test_a_stale_write_over_the_same_bytes(make_site, files, between_read_and_write, settings):
-    """Their location does not tell them from those before; their name does."""
+def test_a_stale_write_over_the_same_bytes_is_refused(
+    make_site, files, between_read_and_write, settings
+):
+    """The location is the same as before; the filename differs."""
     record = make_site("postgresql", files, **settings).collection().record()
     record.upload(b"bytes", "old.txt")
     between_read_and_write(lambda: record.upload(b"bytes", "new.txt"))

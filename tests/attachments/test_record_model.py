@@ -1,4 +1,4 @@
-"""What Kinto is spared when it writes a record for an upload, and that nothing else is."""
+"""The statements that Kinto saves when it writes a record for an upload, and none else."""
 
 import time
 from contextlib import contextmanager
@@ -11,8 +11,8 @@ from kinto.views.records import Record as RecordResource
 from sqlalchemy import event
 
 from kinto_attachment.attachments import records
-from tests.conftest import in_thread
 from tests.support.site import ALICE, BOB
+from tests.support.threads import in_thread
 
 TOMORROW = 4102444800000
 """Milliseconds, in 2100: a client may say when a record was modified."""
@@ -20,13 +20,13 @@ TOMORROW = 4102444800000
 
 @pytest.fixture
 def site(make_site, kinto):
-    """Where the bytes are makes no difference."""
+    """The file storage makes no difference here."""
     return make_site(kinto)
 
 
 @pytest.fixture
 def timestamps(site):
-    """Of the events of records, as they come."""
+    """The timestamps of the events of records, in their order."""
     seen = []
 
     def listener(event):
@@ -59,7 +59,7 @@ class TestTimestamp:
         assert timestamps == [other.data["last_modified"]] == [collection_timestamp(record)]
 
     def test_of_a_client_in_the_past_and_a_new_collection(self, site, timestamps):
-        """A collection has one before its first record."""
+        """A collection has a timestamp before its first record."""
         started = time.time()
         record = site.collection().record()
         response = record.upload(data={"last_modified": 1000})
@@ -74,12 +74,12 @@ class TestTimestamp:
         record.upload(b"again")
         assert timestamps[1:] == [TOMORROW + 1] == [collection_timestamp(record)]
 
-    def test_of_an_answer(self, record):
+    def test_of_a_response(self, record):
         response = record.upload()
         assert response.headers["ETag"] == f'"{record.data["last_modified"]}"'
 
-    def test_of_a_collection_whose_record_is_not_there(self, record):
-        """Kinto says it when the precondition fails that the record is there."""
+    def test_of_a_collection_without_the_record(self, record):
+        """Kinto tells it when the precondition that the record exists fails."""
         other = record.collection.record()
         other.upload()
         headers = {**ALICE, "If-Match": '"1000"'}
@@ -106,7 +106,7 @@ class TestPermissions:
 class TestCreation:
     @pytest.fixture
     def between(self, site, monkeypatch):
-        """Do something right before the record is created; nothing looks for it again."""
+        """Call a function right before the record is created, after the last look for it."""
 
         def install(call):
             create = site.registry.storage.create
@@ -123,7 +123,7 @@ class TestCreation:
 
     @pytest.fixture
     def while_it_comes(self, site, monkeypatch):
-        """Do something once, after the record was looked for, and before it is written."""
+        """Call a function once, after the look for the record and before it is written."""
 
         def install(call):
             put = site.storage.put
@@ -156,7 +156,7 @@ class TestCreation:
         record.upload(b"content", status=200)
         record.check(b"content")
 
-    def test_by_who_may_only_create(self, record, while_it_comes):
+    def test_by_a_user_who_may_only_create(self, record, while_it_comes):
         may = {"permissions": {"record:create": ["system.Authenticated"]}}
         record.http.patch_json(record.collection.uri, may, headers=ALICE)
         while_it_comes(lambda: record.put(family="sans"))
@@ -175,7 +175,7 @@ class TestCreation:
         record.upload(b"content", status=200)
         assert record.data["family"] == "sans"
 
-    def test_of_what_was_deleted(self, record):
+    def test_of_a_record_that_was_deleted(self, record):
         record.upload(b"first")
         record.http.delete(record.uri, headers=ALICE)
         record.upload(b"second", status=201)
@@ -183,7 +183,7 @@ class TestCreation:
 
 
 class TestModel:
-    """As plugins see it that wrap Kinto's resource of records."""
+    """The model, as plugins see it that wrap Kinto's resource of records."""
 
     @pytest.fixture
     def wrap(self, monkeypatch):
@@ -209,7 +209,7 @@ class TestModel:
         uri = record.uri.replace(record.id, "companion")
         assert record.http.get(uri, headers=ALICE).json["data"]["secret"] == 1
 
-    def test_reads_what_it_wrote(self, record, wrap):
+    def test_reads_the_record_it_wrote(self, record, wrap):
         seen = []
         wrap("postprocess", lambda resource, *_: seen.append(resource.model.get_object(record.id)))
         record.upload(b"content")
@@ -250,13 +250,13 @@ class TestModel:
             record.upload(b"content")
         assert seen == [{}]
 
-    def test_is_a_class_to_who_derives_from_it(self):
+    def test_is_a_class_for_subclasses(self):
         assert RecordResource.default_model is Model
 
 
 @pytest.mark.parametrize("storage", ["memory", "no transactions"])
 class TestUndo:
-    """What Kinto's storage does not roll back."""
+    """Undoing what Kinto's storage does not roll back."""
 
     @pytest.fixture
     def site(self, make_site, storage):
@@ -278,7 +278,7 @@ class TestUndo:
         yield lambda: site.registry.registerHandler(listener, (ResourceChanged,))
         site.registry.unregisterHandler(listener, (ResourceChanged,))
 
-    def test_spares_who_came_first(self, site, record, monkeypatch, failing):
+    def test_spares_a_concurrent_write(self, site, record, monkeypatch, failing):
         put = site.storage.put
 
         def put_slowly(key, source):
@@ -293,25 +293,25 @@ class TestUndo:
         assert "attachment" not in record.data
         assert record.collection.keys == record.collection.links == []
 
-    def test_does_nothing_where_nothing_was_written(self, site, record, monkeypatch):
+    def test_does_nothing_if_nothing_was_written(self, site, record, monkeypatch):
         record.upload(b"content")
         version = f'"{record.data["last_modified"]}"'
         build = records.build_request
 
         def late(*arguments):
             monkeypatch.undo()
-            in_thread(record.detach)
+            in_thread(lambda: record.put(attachment=None))
             return build(*arguments)
 
         monkeypatch.setattr(records, "build_request", late)
         record.detach(headers={**ALICE, "If-Match": version}, status=412)
-        assert "attachment" not in record.data
+        assert record.data["attachment"] is None
         assert record.collection.keys == record.collection.links == []
 
 
 @contextmanager
 def statements(site):
-    """What is asked of PostgreSQL meanwhile."""
+    """Yield a list of the statements that PostgreSQL gets during the block."""
     engine = site.registry.storage.client.session_factory.session_factory.kw["bind"]
     asked = []
 
@@ -324,12 +324,12 @@ def statements(site):
 
 
 class TestStatements:
-    """As few as benchmarks/README.rst says, and no history."""
+    """The number of statements that benchmarks/README.rst tells, without the history plugin."""
 
     @pytest.fixture
     def record(self, make_server):
         site = make_server("local", **{"kinto.includes": "kinto_attachment"})
-        site.collection().record().upload()  # it asks for what 8.0.0 left, once
+        site.collection().record().upload()  # the first request looks for rows of version 8
         return site.collection().record()
 
     @pytest.mark.parametrize("operation", ["create", "replace", "detach"])
@@ -339,7 +339,7 @@ class TestStatements:
         call = record.detach if operation == "detach" else record.upload
         with statements(record.site) as asked:
             call()
-        assert len(asked) == {"create": 11, "replace": 19, "detach": 18}[operation], asked
+        assert len(asked) == {"create": 11, "replace": 19, "detach": 20}[operation], asked
 
     def test_of_other_requests_are_kintos_own(self, record, monkeypatch):
         counts = []

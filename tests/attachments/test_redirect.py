@@ -1,39 +1,22 @@
-"""``attachment.download = redirect``: the storage itself serves, for a while, who may read."""
+"""``attachment.download = redirect``: clients get a URL of the storage for a while."""
 
-import json
 import secrets
 import time
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.attachments.test_get import ALICE, BOB, CONTENT, Attached
+from tests.support.google_account import make_private_key, write_account
+from tests.support.http_record import ALICE, BOB, CONTENT, HTTPRecord
 from tests.support.servers.wsgi import Gunicorn
 
 
 @pytest.fixture(scope="module")
 def account(tmp_path_factory):
-    """The file of a Google service account, with a key that signs."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    encoding = (
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    account = {
-        "type": "service_account",
-        "project_id": "tests",
-        "private_key_id": "1",
-        "private_key": key.private_bytes(*encoding).decode(),
-        "client_email": "kinto@tests.iam.gserviceaccount.com",
-        "token_uri": "http://127.0.0.1:9/token",
-    }
+    """The path of the file of a Google service account, with a key that signs."""
     path = tmp_path_factory.mktemp("account") / "account.json"
-    path.write_text(json.dumps(account))
-    return str(path)
+    return str(write_account(path, make_private_key()))
 
 
 @pytest.fixture(scope="module", params=["seaweedfs", "moto", "gcs"])
@@ -54,10 +37,10 @@ def server(request, file_settings, tmp_path_factory):
 
 @pytest.fixture
 def record(server):
-    return Attached(server)
+    return HTTPRecord(server)
 
 
-def test_the_storage_serves(record):
+def test_the_storage_serves_the_file(record):
     record.upload(CONTENT, "写真.pdf", "application/pdf")
     response = record.get()
     assert (response.status_code, response.content) == (307, b"")
@@ -69,8 +52,8 @@ def test_the_storage_serves(record):
     assert file.headers["Content-Type"] == "application/pdf"
 
 
-def test_it_says_what_we_would_say(record):
-    """Disposition and type are part of what is signed."""
+def test_the_storage_sends_disposition_and_type(record):
+    """Disposition and type are part of the signed URL."""
     record.upload(CONTENT, "写真.txt", "text/plain")
     for query, disposition in (("", "inline"), ("?download", "attachment")):
         expected = f"{disposition}; filename=\"file.txt\"; filename*=UTF-8''%E5%86%99%E7%9C%9F.txt"
@@ -85,26 +68,34 @@ def test_it_says_what_we_would_say(record):
             assert file.headers["Content-Type"].partition(";")[0] == "text/plain"
 
 
-def test_scripts_are_text_there_too(record):
+def test_names_do_not_run_backwards(record):
+    record.upload(b"MZ", "photo\u202egpj.exe", "application/octet-stream")
+    asked = parse_qs(urlsplit(record.get().headers["Location"]).query)
+    assert asked["response-content-disposition"] == ['attachment; filename="photogpj.exe"']
+    head = record.get(method="HEAD")
+    assert head.headers["Content-Disposition"] == 'attachment; filename="photogpj.exe"'
+
+
+def test_the_storage_serves_scripts_as_text(record):
     record.upload(b"alert(1)", "a.js", "text/javascript")
     asked = parse_qs(urlsplit(record.get().headers["Location"]).query)
     assert asked["response-content-type"] == ["text/plain"]
 
 
-def test_clients_follow(record):
-    """With their ranges, and without their credentials."""
+def test_clients_follow_the_redirect(record):
+    """Clients follow with their ranges, and without their credentials."""
     record.upload()
     assert requests.get(record.url, auth=ALICE, timeout=60).content == CONTENT
     ranged = requests.get(record.url, auth=ALICE, headers={"Range": "bytes=5-104"}, timeout=60)
     assert (ranged.status_code, ranged.content) == (206, CONTENT[5:105])
 
 
-def test_a_url_ends(record):
+def test_a_url_expires(record):
     record.upload()
     location = record.get().headers["Location"]
     assert requests.get(location, timeout=60).status_code == 200
     if record.server.files != "seaweedfs":
-        # The others only imitate: they take any signature.
+        # The other two are imitations, which accept any signature.
         asked = parse_qs(urlsplit(location).query)
         assert (asked.get("X-Amz-Expires") or asked.get("X-Goog-Expires")) == ["2"]
         return
@@ -112,14 +103,14 @@ def test_a_url_ends(record):
     assert requests.get(location, timeout=60).status_code == 403
 
 
-def test_head_is_answered_here(record):
+def test_head_is_not_redirected(record):
     record.upload()
     response = record.get(method="HEAD")
     assert (response.status_code, response.content) == (200, b"")
     assert response.headers["Content-Length"] == str(len(CONTENT))
 
 
-def test_what_needs_no_bytes_is_answered_here(record):
+def test_responses_without_bytes_are_not_redirected(record):
     record.upload()
     etag = record.get(method="HEAD").headers["ETag"]
     assert record.get(If_None_Match=etag).status_code == 304
@@ -139,11 +130,11 @@ def test_in_the_default_bucket(record):
     assert requests.get(response.headers["Location"], timeout=60).content == CONTENT
 
 
-def test_who_cannot_sign_streams(file_settings, tmp_path):
-    """Google's default credentials may have no key."""
+def test_without_a_key_the_server_streams(file_settings, tmp_path):
+    """Default credentials of Google may have no key to sign with."""
     settings = {**file_settings("gcs"), "kinto.attachment.download": "redirect"}
     with Gunicorn(settings, tmp_path) as server:
-        record = Attached(server)
+        record = HTTPRecord(server)
         content = secrets.token_bytes(1000)
         record.upload(content, "a.pdf")
         response = record.get(Range="bytes=0-9")

@@ -1,4 +1,4 @@
-"""Types: what they allow, and whether bytes agree with them."""
+"""Media types: whether bytes agree with them, and what they allow."""
 
 import re
 
@@ -77,7 +77,7 @@ def test_sniff(head, found):
         max_size=40,
     )
 )
-def test_sniff_has_a_word_for_everything(parts):
+def test_sniff_finds_a_type_for_any_bytes(parts):
     assert accept_mimetype(sniff(b"".join(parts)))
 
 
@@ -120,7 +120,7 @@ def test_sniff_has_a_word_for_everything(parts):
         ("application/vnd.fluent", TEXT),
     ],
 )
-def test_agreement(mimetype, head):
+def test_bytes_that_agree(mimetype, head):
     assert not contradicts(mimetype, head)
 
 
@@ -149,18 +149,18 @@ def test_agreement(mimetype, head):
         ("font/woff", HTML),
     ],
 )
-def test_contradiction(mimetype, head):
+def test_bytes_that_contradict(mimetype, head):
     assert contradicts(mimetype, head)
 
 
 @pytest.mark.parametrize("markup", [HTML, XML, b"\n " + HTML])
 @pytest.mark.parametrize("mimetype", ["image/png", "application/pdf", "video/mp4", "image/unknown"])
-def test_disguise(mimetype, markup):
+def test_markup_in_disguise(mimetype, markup):
     assert is_disguised(mimetype, markup)
 
 
 @pytest.mark.parametrize("mimetype", ["text/plain", "text/html", "image/svg+xml", "text/markdown"])
-def test_no_disguise(mimetype):
+def test_markup_without_disguise(mimetype):
     assert not is_disguised(mimetype, HTML)
 
 

@@ -1,4 +1,4 @@
-"""What a download survives: files replaced under its hands, lost, damaged, out of reach."""
+"""Downloads of files that are replaced meanwhile, lost, damaged or out of reach."""
 
 import io
 import secrets
@@ -11,8 +11,8 @@ from webob import Request
 from kinto_attachment.errors import BlobNotFound, StorageUnavailable
 from kinto_attachment.files.blob import Source
 from kinto_attachment.http.downloads import FileResponse
-from tests.conftest import in_thread
 from tests.support.site import ALICE, Site
+from tests.support.threads import in_thread
 
 CONTENT = secrets.token_bytes(700_000)
 
@@ -23,7 +23,7 @@ def get(record, status=200, method="GET", **headers):
 
 
 def replace_bytes(record, content):
-    """Behind the back of the plugin."""
+    """Replace or delete the bytes of the file without the plugin."""
     storage = record.site.storage
     (key,) = record.collection.keys
     storage.delete([key])
@@ -42,7 +42,7 @@ def attached(record):
 
 
 class TestReplacedMeanwhile:
-    """Between reading the record and opening the file."""
+    """The file is replaced after the record was read, before the file is opened."""
 
     def before_opening(self, monkeypatch, storage, call, times=1):
         original, left = storage.open, [call] * times
@@ -68,7 +68,7 @@ class TestReplacedMeanwhile:
         self.before_opening(monkeypatch, site.storage, attached.detach)
         assert get(attached, status=404).json["message"] == "No attachment on this record."
 
-    def test_with_its_record(self, site, attached, monkeypatch):
+    def test_the_record_is_deleted(self, site, attached, monkeypatch):
         def delete():
             attached.http.delete(attached.uri, headers=ALICE)
 
@@ -85,7 +85,7 @@ class TestReplacedMeanwhile:
         assert "Retry-After" in get(attached, status=503).headers
 
     def test_while_it_is_read(self, make_site, kinto):
-        """An open file is read to its end, whatever happens to its name."""
+        """An open file is read to its end even if it is deleted."""
         record = make_site(kinto, "local").collection().record()
         record.upload(CONTENT, "a.txt")
         response = record.http.get(record.attachment_uri, headers=ALICE)
@@ -109,7 +109,7 @@ class TestReplacedMeanwhile:
 
 class TestLost:
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
-    def test_bytes_that_are_gone(self, attached, method, caplog):
+    def test_bytes_that_are_lost(self, attached, method, caplog):
         replace_bytes(attached, None)
         response = get(attached, status=404, method=method)
         if method == "GET":
@@ -118,15 +118,15 @@ class TestLost:
 
     @pytest.mark.parametrize("content", [b"", CONTENT[:-1], CONTENT + b"x"])
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
-    def test_bytes_that_are_others(self, attached, method, content, caplog):
-        """Nothing is sent that the headers would contradict."""
+    def test_bytes_of_another_size(self, attached, method, content, caplog):
+        """No bytes are sent that contradict the headers."""
         replace_bytes(attached, content)
         response = get(attached, status=500, method=method)
         if method == "GET":
             assert response.json["message"].startswith("The bytes of this attachment are damaged")
         assert "is lost" in caplog.text
 
-    def test_a_range_of_them(self, attached):
+    def test_a_range_of_damaged_bytes(self, attached):
         replace_bytes(attached, CONTENT[:1000])
         get(attached, status=500, Range="bytes=999-1000")
         get(attached, status=500, Range="bytes=500000-")
@@ -140,6 +140,26 @@ class TestLost:
         get(attached, status=416, Range="bytes=700000-")
 
 
+@pytest.mark.parametrize(
+    ("ranges", "status"),
+    [
+        ("5-{nines}", 206),
+        ("-{nines}", 206),
+        ("{zeros}5-{zeros}6", 206),
+        ("{nines}-", 416),
+        ("{nines}-{nines}", 416),
+        ("-{zeros}", 416),
+        ("{nines}-5", 200),
+    ],
+)
+def test_offsets_of_any_length(make_site, ranges, status):
+    """Python itself refuses to read numbers of more than 4300 digits."""
+    record = make_site().collection().record()
+    record.upload(CONTENT, "a.txt")
+    digits = {"nines": "9" * 20_000, "zeros": "0" * 20_000}
+    get(record, status=status, Range=f"bytes={ranges.format(**digits)}")
+
+
 class TestOutOfReach:
     @pytest.mark.parametrize("method, call", [("GET", "open"), ("HEAD", "stat")])
     def test_is_a_503(self, site, attached, monkeypatch, method, call):
@@ -150,8 +170,8 @@ class TestOutOfReach:
         response = get(attached, status=503, method=method)
         assert response.headers["Retry-After"]
 
-    def test_in_the_middle(self, site, attached, monkeypatch, caplog):
-        """The status is sent: what is left is to break off, and to give everything back."""
+    def test_a_failure_in_the_middle(self, site, attached, monkeypatch, caplog):
+        """After the status is sent, the server can only break off and close everything."""
         opened = []
 
         class Broken:
@@ -179,7 +199,7 @@ class TestOutOfReach:
         assert [chunks.closed for chunks in opened] == [True]
         assert "A download was broken off" in caplog.text
 
-    def test_an_early_end_is_no_end(self, site, attached, monkeypatch):
+    def test_an_early_end_is_an_error(self, site, attached, monkeypatch):
         class Short:
             def __init__(self, chunks):
                 self.chunks, self.length = chunks, chunks.length
@@ -199,7 +219,7 @@ class TestOutOfReach:
         body.close()
 
     def test_one_of_several_ranges(self, site, attached, monkeypatch):
-        """Those that are open already are closed."""
+        """Files that are already open are closed."""
         original, opened = site.storage.open, []
 
         def fail_at_the_third(*args):
@@ -214,8 +234,8 @@ class TestOutOfReach:
             assert list(chunks) == []
 
 
-class TestWhatIsHeld:
-    def test_no_connection_while_bytes_move(self, make_site, files, monkeypatch):
+class TestResources:
+    def test_no_connection_is_held_while_bytes_move(self, make_site, files, monkeypatch):
         site = make_site("postgresql", files)
         record = site.collection().record()
         record.upload(CONTENT, "a.txt")
@@ -261,12 +281,12 @@ class TestWhatIsHeld:
         assert sum(map(len, body)) == sum(read) == len(CONTENT)
         body.close()
 
-    def test_a_body_cannot_be_asked_for(self):
+    def test_the_body_of_a_file_response_is_empty(self):
         response = FileResponse(200, {"Content-Length": 3}, iter([b"abc"]))
         assert response.body == b""
         assert b"".join(response.app_iter) == b"abc"
 
-    def test_the_server_sends_files_itself(self, make_site, kinto):
+    def test_the_server_may_send_files_itself(self, make_site, kinto):
         record = make_site(kinto, "local").collection().record()
         record.upload(CONTENT, "a.txt")
 
@@ -287,8 +307,8 @@ class TestWhatIsHeld:
                 body.close()
 
 
-class TestFromBefore:
-    """Records that this plugin has no link for."""
+class TestUnlinkedRecords:
+    """Records whose file is not linked."""
 
     def unlink(self, record):
         ref = next(
@@ -309,8 +329,8 @@ class TestFromBefore:
         self.unlink(attached)
         assert get(attached).body == CONTENT
 
-    def test_a_location_of_somebody_else(self, attached):
-        """A record from before any plugin may name what it likes."""
+    def test_a_location_of_another_record(self, attached):
+        """A record from before any plugin may have any location."""
         other = attached.collection.record()
         other.put(family="sans")
         self.write(other, attached.data["attachment"])
@@ -320,7 +340,7 @@ class TestFromBefore:
             self.write(other, {**attached.data["attachment"], "location": location})
             get(other, status=404)
 
-    def test_a_location_somewhere_else(self, attached):
+    def test_a_location_on_another_host(self, attached):
         self.unlink(attached)
         self.write(attached, {**attached.data["attachment"], "location": "https://a.example/b.png"})
         get(attached, status=404)
@@ -336,7 +356,7 @@ class TestFromBefore:
         "change",
         [{"hash": "none"}, {"hash": None}, {"hash": "A" * 64}, {"size": -1}, {"size": "x"}],
     )
-    def test_an_attachment_that_is_none_of_ours(self, attached, change):
+    def test_a_malformed_attachment(self, attached, change):
         self.write(attached, {**attached.data["attachment"], **change})
         assert get(attached, status=404).json["message"] == "No attachment on this record."
 
@@ -346,7 +366,7 @@ class TestFromBefore:
         self.write(record, value)
         get(record, status=404)
 
-    def test_types_and_names_go_into_no_header(self, attached):
+    def test_types_and_names_cannot_inject_headers(self, attached):
         change = {"mimetype": "text/html\r\nX-Evil: 1", "filename": "a\r\nX-Evil: 1.txt"}
         self.write(attached, {**attached.data["attachment"], **change})
         headers = get(attached).headers
@@ -368,9 +388,9 @@ def test_a_database_that_is_gone(make_site, files, monkeypatch):
     assert get(record).body == CONTENT
 
 
-def test_a_server_that_only_reads(kinto_settings, file_settings, files):
-    """As those that a cluster has for its readers."""
-    settings = {**kinto_settings("postgresql", fresh=True), **file_settings(files)}
+def test_a_readonly_server(make_database, file_settings, files):
+    """A cluster may have read-only servers."""
+    settings = {**make_database(), **file_settings(files)}
     record = Site(**settings).collection().record()
     record.upload(CONTENT, "a.txt")
     record.http = Site(**settings, **{"kinto.readonly": "true"}).http

@@ -1,33 +1,32 @@
-"""What an image is, what size comes out, and whether that is the image: next to Pillow's."""
+"""Image headers, plans, and resized images compared with those of Pillow."""
 
 import io
-import math
 from importlib.util import find_spec
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageChops, ImageCms, ImageOps, ImageStat
+from PIL import Image, ImageCms, ImageOps
 
 from kinto_attachment.errors import ImageRefused, SizeRefused
 from kinto_attachment.images.formats import check_image
 from kinto_attachment.images.formats.header import ImageHeader, read_header, read_orientation
 from kinto_attachment.images.plan import Output, Plan, Size, Trim, plan
 from kinto_attachment.images.worker.engine import is_srgb
-from tests.support import images as pictures
+from tests.support import images
 
 pytestmark = pytest.mark.skipif(not find_spec("pyvips"), reason="pyvips is not installed")
 
 SIDES = st.integers(1, 20_000)
 SIZES = st.builds(Size, st.integers(0, 25_000), st.integers(0, 25_000))
 FORMATS = ["JPEG", "PNG", "WEBP", "AVIF"]
-SAMPLES = pictures.usual()
+SAMPLES = images.usual()
 NO_SIZES = ["320", "x", "-1x2", "1x2x3", "100000x1", "1.5x2", "1x", "\u0663x\u0663", ""]
 
 
 @pytest.fixture(scope="module")
 def workers():
-    resizer = pictures.Resizer()
+    resizer = images.BytesResizer()
     yield resizer
     resizer.close()
 
@@ -38,12 +37,12 @@ def read(data: bytes) -> ImageHeader | None:
 
 @pytest.fixture(scope="module")
 def photo():
-    return pictures.photo(1001, 667)
+    return images.photo(1001, 667)
 
 
 @pytest.fixture
 def make(workers):
-    """Resize, as a server does it; what came out, as Pillow opens it, and how it was planned."""
+    """Resize as a server does; return the result, as Pillow opens it, and its plan."""
 
     def resize(data, size, format="png", trim=None, quality=None):
         picture = read(data)
@@ -63,24 +62,11 @@ def by_pillow(data: bytes, planned: Plan) -> Image.Image:
     return image.resize((planned.width, planned.height), Image.Resampling.LANCZOS)
 
 
-def on_grey(image: Image.Image) -> Image.Image:
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "grey"), image).convert("RGB")
-
-
-def psnr(one: Image.Image, other: Image.Image) -> float:
-    """Decibels; above 30 nobody sees a difference."""
-    assert one.size == other.size
-    difference = ImageStat.Stat(ImageChops.difference(on_grey(one), on_grey(other)))
-    error = sum(difference.sum2) / sum(difference.count)
-    return math.inf if not error else 10 * math.log10(255**2 / error)
-
-
-# -- what it is
+# -- headers
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_a_picture_is_read(name):
+def test_a_header_is_read(name):
     picture = read(SAMPLES[name])
     expected = (200, 300) if name == "jpeg-turned" else (300, 200)
     assert (picture.width, picture.height) == expected
@@ -92,13 +78,13 @@ def test_a_picture_is_read(name):
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientations_change_the_sides(format, orientation):
-    picture = read(pictures.turned(pictures.corners(60, 40), format, orientation))
+    picture = read(images.turned(images.corners(60, 40), format, orientation))
     assert (picture.width, picture.height) == ((60, 40) if orientation < 5 else (40, 60))
 
 
 @pytest.mark.parametrize("format", ["TIFF", "BMP", "ICO", "JPEG2000"])
-def test_others_are_read_and_not_resized(format):
-    data = pictures.encode(Image.new("RGB", (64, 64)), format)
+def test_other_formats_are_read_and_not_resized(format):
+    data = images.encode(Image.new("RGB", (64, 64)), format)
     picture = read(data)
     assert picture.width == 64 and not picture.resizable
     with pytest.raises(ImageRefused, match="cannot be resized"):
@@ -106,8 +92,8 @@ def test_others_are_read_and_not_resized(format):
 
 
 def test_a_size_behind_big_segments():
-    data = pictures.encode(Image.new("RGB", (64, 32)), "JPEG")
-    data = pictures.with_segments(data, 0xE2, b"MPF\0" + bytes(65_000), 40)
+    data = images.encode(Image.new("RGB", (64, 32)), "JPEG")
+    data = images.with_segments(data, 0xE2, b"MPF\0" + bytes(65_000), 40)
     assert (read(data).width, read(data).height) == (64, 32)
 
 
@@ -144,13 +130,13 @@ def test_an_svg_in_another_encoding(encoding):
     assert read(f'<svg {SVG} width="3" height="2"/>'.encode(encoding)).format == "svg"
 
 
-@pytest.mark.parametrize("name", pictures.NO_IMAGE)
-def test_no_picture(name):
-    assert read(pictures.NO_IMAGE[name]()) is None
+@pytest.mark.parametrize("name", images.NO_IMAGE)
+def test_what_is_no_image_has_no_header(name):
+    assert read(images.NO_IMAGE[name]()) is None
 
 
 @given(st.binary(max_size=400))
-def test_any_bytes(data):
+def test_a_header_of_any_bytes(data):
     picture = read(data)
     assert picture is None or min(picture.width, picture.height) > 0
 
@@ -185,13 +171,13 @@ def test_any_exif(data):
     assert 1 <= read_orientation(data) <= 8
 
 
-# -- what size comes out
+# -- plans
 
 
 @pytest.mark.parametrize(
     "text", ["320", "x", "-1x2", "1x2x3", "100000x1", "1.5x2", "1x", "٣x٣", ""]
 )
-def test_no_size(text):
+def test_malformed_sizes_are_refused(text):
     with pytest.raises(SizeRefused) as refused:
         Size.parse(text)
     assert (refused.value.field, refused.value.location) == ("size", "path")
@@ -222,14 +208,14 @@ def test_a_plan_of_a_part():
 
 
 @pytest.mark.parametrize("part", [(-1, 0, 5, 5), (0, 0, 0, 5), (0, 0, 5, 6), (4, 0, 2, 2)])
-def test_a_part_outside(part):
+def test_a_part_outside_the_image_is_refused(part):
     with pytest.raises(SizeRefused) as refused:
         plan(5, 5, Size(1, 1), trim=Trim(*part))
     assert refused.value.field == "trim"
 
 
 @given(SIDES, SIDES, SIZES, st.integers(1, 5000), st.data())
-def test_plans(width, height, size, max_side, data):
+def test_any_plan_keeps_the_proportions(width, height, size, max_side, data):
     left, top = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
     inside = st.integers(1, width - left), st.integers(1, height - top)
     trim = Trim(left, top, data.draw(inside[0]), data.draw(inside[1]))
@@ -268,51 +254,51 @@ def test_larger_than_the_image_is_its_own_size(width, height, max_side, more):
     )
 
 
-# -- whether it is the image
+# -- resized images
 
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("size", ["700x0", "320x0", "0x50", "90x70", "400x100", "60x60", "0x0"])
 def test_the_same_as_pillow(make, photo, format, size):
     options = {"subsampling": "4:4:4"} if format == "AVIF" else {}
-    data = pictures.encode(photo, format, **options)
+    data = images.encode(photo, format, **options)
     made, planned = make(data, Size.parse(size))
     expected = by_pillow(data, planned)
     assert made.size == (planned.width, planned.height)
-    assert psnr(made, expected) > 31
+    assert images.psnr(made, expected) > 31
 
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_orientation(make, photo, format, orientation):
-    data = pictures.turned(photo, format, orientation)
+    data = images.turned(photo, format, orientation)
     for size, trim in [("300x0", None), ("80x80", None), ("100x0", Trim(101, 203, 333, 250))]:
         made, planned = make(data, Size.parse(size), trim=trim)
-        assert psnr(made, by_pillow(data, planned)) > 31, size
+        assert images.psnr(made, by_pillow(data, planned)) > 31, size
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_corners_are_where_they_belong(make, orientation):
-    upright = pictures.corners(600, 300)
+    upright = images.corners(600, 300)
     # What the camera stored: turned the other way.
     back = {5: 5, 6: 8, 7: 7, 8: 6}.get(orientation, orientation)
     exif = Image.Exif()
     exif[0x0112] = back
-    carrier = Image.open(io.BytesIO(pictures.encode(upright, "PNG", exif=exif)))
+    carrier = Image.open(io.BytesIO(images.encode(upright, "PNG", exif=exif)))
     stored = ImageOps.exif_transpose(carrier)
-    made, _ = make(pictures.turned(stored, "JPEG", orientation, quality=95), Size(60, 0))
+    made, _ = make(images.turned(stored, "JPEG", orientation, quality=95), Size(60, 0))
     assert made.size == (60, 30)
     places = {(4, 4): "RED", (55, 4): "GREEN", (55, 25): "BLUE", (4, 25): "YELLOW"}
     for place, name in places.items():
-        colour = getattr(pictures, name)
+        colour = getattr(images, name)
         found = made.convert("RGB").getpixel(place)
         assert all(abs(a - b) < 20 for a, b in zip(found, colour, strict=True)), name
 
 
 @pytest.mark.parametrize("name", sorted(set(SAMPLES) - {"jpeg-cmyk", "png-grey16"}))
-def test_every_kind(make, name):
+def test_every_kind_of_image(make, name):
     made, planned = make(SAMPLES[name], Size(120, 0))
-    assert psnr(made, by_pillow(SAMPLES[name], planned)) > 35
+    assert images.psnr(made, by_pillow(SAMPLES[name], planned)) > 35
 
 
 def test_grey_of_16_bits(make):
@@ -324,7 +310,7 @@ def test_grey_of_16_bits(make):
 def test_cmyk(make):
     image = Image.new("CMYK", (200, 100), (0, 0, 0, 0))
     image.paste((0, 255, 255, 0), (0, 0, 100, 100))
-    made, _ = make(pictures.encode(image, "JPEG", quality=95), Size(50, 0), "jpeg")
+    made, _ = make(images.encode(image, "JPEG", quality=95), Size(50, 0), "jpeg")
     assert made.mode == "RGB"
     red, white = made.getpixel((10, 12)), made.getpixel((40, 12))
     assert red[0] > 180 and red[1] < 80 and red[2] < 80
@@ -334,15 +320,15 @@ def test_cmyk(make):
 def test_colours_of_a_profile_are_converted(make, photo):
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
     swapped = _red_is_green(srgb.tobytes())
-    data = pictures.encode(photo, "PNG", icc_profile=swapped)
+    data = images.encode(photo, "PNG", icc_profile=swapped)
     made, planned = make(data, Size(200, 0))
     opened = Image.open(io.BytesIO(data))
     expected = ImageCms.profileToProfile(
         opened, ImageCms.ImageCmsProfile(io.BytesIO(swapped)), srgb
     )
     expected = expected.resize((planned.width, planned.height), Image.Resampling.LANCZOS)
-    assert psnr(made, expected) > 31
-    assert psnr(made, by_pillow(data, planned)) < 25  # there was something to convert
+    assert images.psnr(made, expected) > 31
+    assert images.psnr(made, by_pillow(data, planned)) < 25  # there was something to convert
     assert "icc_profile" not in made.info
 
 
@@ -355,7 +341,7 @@ def _red_is_green(profile: bytes) -> bytes:
     )
 
 
-def test_known_profiles():
+def test_srgb_is_recognised():
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     assert is_srgb(srgb)
     assert not is_srgb(_red_is_green(srgb))
@@ -370,19 +356,19 @@ def test_any_profile(data):
 def test_every_output_without_metadata(make, photo, format):
     exif = Image.Exif()
     exif[0x010F] = "a camera"
-    data = pictures.encode(photo, "JPEG", exif=exif, comment=b"secret", quality=95)
+    data = images.encode(photo, "JPEG", exif=exif, comment=b"secret", quality=95)
     made, planned = make(data, Size(160, 0), format)
     assert not made.getexif() and "comment" not in made.info and "icc_profile" not in made.info
     expected = by_pillow(data, planned)
     # As near as Pillow gets with the same codec.
     options = {"avif": {"quality": 60}, "png": {}, "gif": {}}.get(format, {"quality": 80})
-    theirs = Image.open(io.BytesIO(pictures.encode(expected, format.upper(), **options)))
-    assert psnr(made, expected) > min(psnr(theirs, expected) - 1.5, 35)
+    theirs = Image.open(io.BytesIO(images.encode(expected, format.upper(), **options)))
+    assert images.psnr(made, expected) > min(images.psnr(theirs, expected) - 1.5, 35)
 
 
 def test_quality(workers, photo):
-    picture = read(pictures.encode(photo, "PNG"))
-    data, planned = pictures.encode(photo, "PNG"), plan(picture.width, picture.height, Size(400, 0))
+    picture = read(images.encode(photo, "PNG"))
+    data, planned = images.encode(photo, "PNG"), plan(picture.width, picture.height, Size(400, 0))
     for format in ("jpeg", "webp", "avif"):
         small, usual, large = (
             len(workers.make(data, picture, planned, Output(format, quality)))
@@ -392,7 +378,7 @@ def test_quality(workers, photo):
 
 
 @pytest.mark.parametrize("quality", [0, 101])
-def test_no_output(quality):
+def test_invalid_outputs_are_refused(quality):
     with pytest.raises(ValueError):
         Output("jpeg", quality)
     with pytest.raises(ValueError):
@@ -402,7 +388,7 @@ def test_no_output(quality):
 def test_transparent_is_white_in_jpeg(make):
     image = Image.new("RGBA", (60, 40), (200, 0, 0, 0))
     image.paste((0, 0, 200, 255), (30, 0, 60, 40))
-    made, _ = make(pictures.encode(image, "PNG"), Size(30, 0), "jpeg")
+    made, _ = make(images.encode(image, "PNG"), Size(30, 0), "jpeg")
     assert min(made.getpixel((4, 10))) > 245
     assert made.getpixel((25, 10))[2] > 150
 
@@ -410,7 +396,7 @@ def test_transparent_is_white_in_jpeg(make):
 @pytest.mark.parametrize("source", ["GIF", "WEBP"])
 @pytest.mark.parametrize("format", ["gif", "webp"])
 def test_animations_move(make, source, format):
-    data = pictures.animation(source, 90, 60, 5, duration=70)
+    data = images.animation(source, 90, 60, 5, duration=70)
     made, _ = make(data, Size(45, 0), format)
     assert (made.size, made.n_frames) == ((45, 30), 5)
     # WebP counts how often it is shown, GIF how often it is shown again.
@@ -422,18 +408,18 @@ def test_animations_move(make, source, format):
         original.seek(frame)
         assert made.info["duration"] == 70
         expected = original.convert("RGB").resize((45, 30), Image.Resampling.LANCZOS)
-        assert psnr(made, expected) > 30
+        assert images.psnr(made, expected) > 30
 
 
 @pytest.mark.parametrize("format", ["jpeg", "png", "avif"])
-def test_animations_stand_still(make, format):
-    made, _ = make(pictures.animation("GIF", 90, 60, 5), Size(45, 0), format)
+def test_animations_become_their_first_frame(make, format):
+    made, _ = make(images.animation("GIF", 90, 60, 5), Size(45, 0), format)
     assert getattr(made, "n_frames", 1) == 1
     assert made.convert("RGB").getpixel((20, 15))[2] > 200  # the first frame
 
 
-def test_long_animations_stand_still(make):
-    made, _ = make(pictures.gif(30, 20, 301), Size(15, 0), "gif")
+def test_long_animations_become_their_first_frame(make):
+    made, _ = make(images.gif(30, 20, 301), Size(15, 0), "gif")
     assert made.n_frames == 1
-    made, _ = make(pictures.gif(30, 20, 300), Size(15, 0), "gif")
+    made, _ = make(images.gif(30, 20, 300), Size(15, 0), "gif")
     assert made.size == (15, 10)

@@ -1,4 +1,4 @@
-"""The processes that resize: they come, go, and are never in anybody's way."""
+"""The processes that resize images: how they start, fail and end."""
 
 import io
 import os
@@ -18,19 +18,19 @@ from PIL import Image
 from kinto_attachment.errors import ImageRefused, ImagingMissing, ResizeBusy, WorkerLost
 from kinto_attachment.images.formats.header import read_header
 from kinto_attachment.images.plan import Output, Size, plan
-from kinto_attachment.images.worker import process as interpreter
+from kinto_attachment.images.worker import process
 from kinto_attachment.images.worker.pool import WorkerPool
-from tests.support import images as pictures
+from tests.support import images
 
 pytestmark = pytest.mark.skipif(not find_spec("pyvips"), reason="pyvips is not installed")
 
-SMALL = pictures.usual()["jpeg"]
+SMALL = images.usual()["jpeg"]
 
 
 @pytest.fixture(scope="module")
 def slow():
     """An image that takes half a second or more, to be made a large AVIF."""
-    return pictures.encode(pictures.photo(4096, 4096), "PNG", compress_level=1)
+    return images.encode(images.photo(4096, 4096), "PNG", compress_level=1)
 
 
 def files(data: bytes):
@@ -49,7 +49,7 @@ def make(workers: WorkerPool, data: bytes = SMALL, size: str = "100x0", format: 
 
 
 def in_background(call):
-    """Call in a thread; what it raised, when it is over."""
+    """Call in a thread; return the thread, and a list that gets what the call raised, or None."""
     raised = []
 
     def run():
@@ -80,13 +80,14 @@ def until(condition, timeout: float = 10) -> None:
 
 
 @pytest.fixture
-def crew(request):
-    """WorkerPool of its own, none left afterwards."""
+def start_pool(request):
+    """Start worker pools, and check at the end that none of their processes is left."""
     before = set(children())
     made = []
 
     def start(**options):
-        made.append(WorkerPool(**options))
+        # The machine may be busy with other tests.
+        made.append(WorkerPool(**{"timeout": 60, **options}))
         return made[-1]
 
     start.processes = lambda: [child for child in children() if child not in before]
@@ -96,30 +97,30 @@ def crew(request):
     assert not start.processes()
 
 
-def test_files_are_left_at_their_start(crew):
+def test_the_output_is_at_its_start_and_the_input_where_it_was(start_pool):
     file, into = files(SMALL)
     into.write(b"x" * 100_000)
     picture = read_header(file)
     file.seek(17)
-    crew().resize(file, picture, plan(300, 200, Size(30, 0)), Output("gif"), into)
+    start_pool().resize(file, picture, plan(300, 200, Size(30, 0)), Output("gif"), into)
     assert (file.tell(), into.tell()) == (17, 0)
     made = into.read()
     assert len(made) < 100_000 and made[:3] == b"GIF"
 
 
-def test_one_process_for_many_images(crew):
-    workers = crew()
-    assert not crew.processes()  # not before it is needed
+def test_one_process_for_many_images(start_pool):
+    workers = start_pool()
+    assert not start_pool.processes()  # not before it is needed
     for _ in range(5):
         assert make(workers).width == 100
-    (worker,) = crew.processes()
+    (worker,) = start_pool.processes()
     assert worker.nice() >= 5
 
 
-def test_no_descriptors_leak(crew):
-    workers = crew()
+def test_no_descriptors_leak(start_pool):
+    workers = start_pool()
     make(workers)
-    (worker,) = crew.processes()
+    (worker,) = start_pool.processes()
     ours, theirs = psutil.Process().num_fds(), worker.num_fds()
     for _ in range(20):
         make(workers)
@@ -131,12 +132,12 @@ def test_no_descriptors_leak(crew):
     assert psutil.Process().num_fds() < ours
 
 
-def test_the_worker_has_none_of_our_descriptors_and_secrets(crew, monkeypatch, tmp_path):
+def test_the_worker_has_none_of_our_descriptors_and_secrets(start_pool, monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     with (tmp_path / "private").open("wb") as file:
         os.set_inheritable(file.fileno(), True)
-        make(crew())
-        (worker,) = crew.processes()
+        make(start_pool())
+        (worker,) = start_pool.processes()
         assert "AWS_SECRET_ACCESS_KEY" not in worker.environ()
         assert not any(name.path.endswith("private") for name in worker.open_files())
 
@@ -151,33 +152,33 @@ def test_libvips_is_not_in_this_process():
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
 
 
-def test_killed_while_it_works(crew, slow):
-    workers = crew()
+def test_killed_while_it_works(start_pool, slow):
+    workers = start_pool()
     make(workers)
-    (worker,) = crew.processes()
+    (worker,) = start_pool.processes()
     thread, raised = in_background(lambda: make(workers, slow, "0x0", "avif"))
     until(lambda: worker.cpu_percent(0.05) > 30)
     worker.send_signal(signal.SIGKILL)
     thread.join(5)
     assert isinstance(raised[0], WorkerLost)
     assert make(workers).width == 100
-    assert crew.processes() != [worker]
+    assert start_pool.processes() != [worker]
 
 
-def test_killed_while_it_waits(crew):
-    workers = crew()
+def test_killed_while_it_waits(start_pool):
+    workers = start_pool()
     make(workers)
-    (worker,) = crew.processes()
+    (worker,) = start_pool.processes()
     worker.send_signal(signal.SIGKILL)
     until(lambda: worker.status() == psutil.STATUS_ZOMBIE)
-    assert make(workers).width == 100  # nobody notices
-    assert worker not in crew.processes() and len(crew.processes()) == 1
+    assert make(workers).width == 100  # by another worker
+    assert worker not in start_pool.processes() and len(start_pool.processes()) == 1
 
 
-def test_too_slow(crew, slow):
-    workers = crew()
+def test_an_image_that_takes_too_long(start_pool, slow):
+    workers = start_pool()
     make(workers)
-    (worker,) = crew.processes()
+    (worker,) = start_pool.processes()
     workers._timeout = 0.2
     started = time.monotonic()
     with pytest.raises(WorkerLost, match="too long"):
@@ -188,13 +189,13 @@ def test_too_slow(crew, slow):
     assert make(workers).width == 100
 
 
-def test_too_many(crew, slow):
-    workers = crew(queue=1)
+def test_more_requests_than_the_queue_holds(start_pool, slow):
+    workers = start_pool(queue=1)
     make(workers)
     first, first_raised = in_background(lambda: make(workers, slow, "0x0", "png"))
     until(lambda: not workers._pool()._free)
     second, second_raised = in_background(lambda: make(workers))
-    until(lambda: workers._pool()._waiting == 1)
+    until(lambda: len(workers._pool()._waiting) == 1)
     started = time.monotonic()
     with pytest.raises(ResizeBusy):
         make(workers)
@@ -204,8 +205,8 @@ def test_too_many(crew, slow):
     assert first_raised == second_raised == [None]
 
 
-def test_waited_too_long(crew, slow):
-    workers = crew()
+def test_a_request_that_waits_too_long(start_pool, slow):
+    workers = start_pool()
     make(workers)
     first, first_raised = in_background(lambda: make(workers, slow, "0x0", "png"))
     until(lambda: not workers._pool()._free)
@@ -216,39 +217,39 @@ def test_waited_too_long(crew, slow):
     assert first_raised == [None]
 
 
-def test_many_threads(crew):
-    workers = crew(count=2, queue=100)
+def test_many_threads(start_pool):
+    workers = start_pool(count=2, queue=100)
     started = [in_background(lambda: make(workers)) for _ in range(40)]
     for thread, _ in started:
         thread.join(30)
     assert [raised for _, raised in started] == [[None]] * 40
-    assert 1 <= len(crew.processes()) <= 2
+    assert 1 <= len(start_pool.processes()) <= 2
 
 
-def test_too_much_memory(crew):
-    """It ends as an error, and the next image is made."""
-    image = pictures.encode(Image.new("RGB", (7000, 7000)), "PNG", compress_level=1)
-    workers = crew(memory=420 * 1024 * 1024)
+def test_too_much_memory(start_pool):
+    """The image is refused, and the next one is made."""
+    image = images.encode(Image.new("RGB", (7000, 7000)), "PNG", compress_level=1)
+    workers = start_pool(memory=420 * 1024 * 1024)
     assert make(workers).width == 100
     with pytest.raises((ImageRefused, WorkerLost)):
         make(workers, image, "4096x4096", "avif")
     assert make(workers).width == 100
 
 
-def test_ctrl_c_is_not_for_it(crew):
-    workers = crew()
+def test_ctrl_c_does_not_end_a_worker(start_pool):
+    workers = start_pool()
     make(workers)
-    (worker,) = crew.processes()
+    (worker,) = start_pool.processes()
     worker.send_signal(signal.SIGINT)
     worker.send_signal(signal.SIGTERM)
     assert make(workers).width == 100
-    assert crew.processes() == [worker]
+    assert start_pool.processes() == [worker]
 
 
-def test_closing_ends_it(crew):
-    workers = crew()
+def test_closing_ends_the_workers(start_pool):
+    workers = start_pool()
     make(workers)
-    (worker,) = crew.processes()
+    (worker,) = start_pool.processes()
     workers.close()
     assert not worker.is_running()
     assert make(workers).width == 100
@@ -273,7 +274,7 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize("how", ["idle", "fork", "busy"])
-def test_it_ends_with_its_parent(how, slow, tmp_path):
+def test_a_worker_ends_with_its_parent(how, slow, tmp_path):
     (tmp_path / "slow.png").write_bytes(slow)
     server = subprocess.Popen(
         [sys.executable, "-c", SERVER, how],
@@ -290,11 +291,11 @@ def test_it_ends_with_its_parent(how, slow, tmp_path):
     until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, 1)
 
 
-def test_children_start_their_own(crew):
-    """As servers do that load the application before they fork."""
-    workers = crew()
+def test_child_processes_start_their_own_workers(start_pool):
+    """A server may fork after it has loaded the application."""
+    workers = start_pool()
     make(workers)
-    (worker,) = crew.processes()
+    (worker,) = start_pool.processes()
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -312,12 +313,12 @@ def test_children_start_their_own(crew):
     os.close(writer)
     assert os.waitpid(pid, 0)[1] == 0
     assert make(workers).width == 100
-    assert crew.processes() == [worker]
+    assert start_pool.processes() == [worker]
 
 
-def test_a_fork_in_the_middle(crew, slow):
-    """The parent's image is made, and the child's too, whatever its locks were."""
-    workers = crew()
+def test_a_fork_while_an_image_is_made(start_pool, slow):
+    """The image of the parent is made, and that of the child too, whatever was locked."""
+    workers = start_pool()
     make(workers)
     thread, raised = in_background(lambda: make(workers, slow, "0x0", "png"))
     until(lambda: not workers._pool()._free)
@@ -340,39 +341,39 @@ def test_without_libvips(monkeypatch):
         make(WorkerPool())
 
 
-def test_libvips_that_does_not_load(crew, monkeypatch, tmp_path):
+def test_libvips_that_does_not_load(start_pool, monkeypatch, tmp_path):
     (tmp_path / "pyvips.py").write_text("raise OSError('libvips.so: not there')")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ImagingMissing, match="not there"):
-        make(crew())
-    assert not crew.processes()
+        make(start_pool())
+    assert not start_pool.processes()
 
 
-def test_the_interpreter_under_uwsgi(crew, monkeypatch):
+def test_the_interpreter_under_uwsgi(start_pool, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/usr/sbin/uwsgi")
-    path = Path(interpreter.find_interpreter())
+    path = Path(process.find_interpreter())
     assert path.name.startswith("python")
-    assert make(crew()).width == 100
+    assert make(start_pool()).width == 100
 
 
 def test_no_interpreter(monkeypatch):
     monkeypatch.setattr(sys, "executable", "")
     for name in ("prefix", "exec_prefix", "base_prefix"):
         monkeypatch.setattr(sys, name, "/nowhere")
-    monkeypatch.setattr(interpreter.shutil, "which", lambda name: None)
+    monkeypatch.setattr(process.shutil, "which", lambda name: None)
     with pytest.raises(ImagingMissing, match="interpreter"):
-        interpreter.find_interpreter()
+        process.find_interpreter()
 
 
-def test_a_worker_that_cannot_start(crew, monkeypatch):
+def test_a_worker_that_cannot_start(start_pool, monkeypatch):
     monkeypatch.setattr(
         "kinto_attachment.images.worker.process.find_interpreter", lambda: "/bin/false"
     )
     with pytest.raises(WorkerLost):
-        make(crew())
+        make(start_pool())
 
 
-def test_nobody_has_them_any_more():
+def test_workers_end_when_their_pool_is_dropped():
     before = children()
     workers = WorkerPool()
     make(workers)
@@ -381,16 +382,16 @@ def test_nobody_has_them_any_more():
     assert not worker.is_running()
 
 
-def test_closing_while_it_works(crew, slow):
-    workers = crew()
+def test_closing_while_it_works(start_pool, slow):
+    workers = start_pool()
     make(workers)
     thread, raised = in_background(lambda: make(workers, slow, "0x0", "avif"))
-    (worker,) = crew.processes()
+    (worker,) = start_pool.processes()
     until(lambda: worker.cpu_percent(0.05) > 30)
     workers.close()
     thread.join(5)
     assert isinstance(raised[0], WorkerLost)
-    assert not crew.processes()
+    assert not start_pool.processes()
 
 
 def test_files_without_a_descriptor():

@@ -1,4 +1,4 @@
-"""Whatever is sent, it ends soon, in little memory, and with a sentence about what is wrong."""
+"""Hostile images are refused soon, in little memory, and with a reason."""
 
 import io
 import time
@@ -12,14 +12,14 @@ from kinto_attachment.images.formats import check_image
 from kinto_attachment.images.formats.header import read_header
 from kinto_attachment.images.formats.limits import Limits
 from kinto_attachment.images.plan import Output, Size, plan
-from tests.support import images as pictures
+from tests.support import images
 
 pytestmark = pytest.mark.skipif(not find_spec("pyvips"), reason="pyvips is not installed")
 
 
 @pytest.fixture(scope="module")
 def workers():
-    resizer = pictures.Resizer()
+    resizer = images.BytesResizer()
     yield resizer
     resizer.close()
 
@@ -30,11 +30,11 @@ def resize(workers, data: bytes) -> bytes:
     return workers.make(data, picture, planned, Output("webp"))
 
 
-@pytest.mark.parametrize("name", pictures.HOSTILE)
+@pytest.mark.parametrize("name", images.HOSTILE)
 def test_hostile_images_are_refused(workers, name):
-    make, reason = pictures.HOSTILE[name]
+    make, reason = images.HOSTILE[name]
     data = make()
-    resize(workers, pictures.gif(30, 20, 1))  # the worker is there
+    resize(workers, images.gif(30, 20, 1))  # starts the worker
     pid = workers.pid
     started = time.monotonic()
     with pytest.raises(ImageRefused) as refused:
@@ -45,17 +45,17 @@ def test_hostile_images_are_refused(workers, name):
     assert workers.pid == pid
 
 
-@pytest.mark.parametrize("name", pictures.NO_IMAGE)
-def test_what_is_no_image_is_told_fast(name):
-    data = pictures.NO_IMAGE[name]()
+@pytest.mark.parametrize("name", images.NO_IMAGE)
+def test_what_is_no_image_is_recognised_soon(name):
+    data = images.NO_IMAGE[name]()
     started = time.monotonic()
     assert read_header(io.BytesIO(data)) is None
     assert time.monotonic() - started < 0.5
 
 
-def test_one_after_the_other_stay_small(workers):
-    """All of them, hostile and usual, twice, in one process."""
-    samples = [*pictures.usual().values(), *(make() for make, _ in pictures.HOSTILE.values())]
+def test_the_memory_of_the_worker_stays_small(workers):
+    """One process resizes all images, hostile and usual ones, twice."""
+    samples = [*images.usual().values(), *(make() for make, _ in images.HOSTILE.values())]
     assert len(samples) > 41
     resize(workers, samples[0])
     worker = psutil.Process(workers.pid)
@@ -66,22 +66,22 @@ def test_one_after_the_other_stay_small(workers):
         except ImageRefused:
             refused += 1
         assert worker.memory_info().rss < 300 * 1024 * 1024
-    assert refused == 2 * len(pictures.HOSTILE)
+    assert refused == 2 * len(images.HOSTILE)
     assert workers.pid == worker.pid
 
 
-@pytest.mark.parametrize("name", [*pictures.usual()])
+@pytest.mark.parametrize("name", [*images.usual()])
 def test_usual_images_pass(name):
-    data = pictures.usual()[name]
+    data = images.usual()[name]
     file = io.BytesIO(data)
     checked = check_image(file, read_header(file))
     assert checked.frames == (4 if name in ("gif-animated", "webp-animated") else 1)
 
 
-def test_texts_and_frames_do_not_reach_the_decoder():
-    data = pictures.animation("PNG", 30, 20, 4)
-    data = pictures.with_chunk(data, b"zTXt", b"Comment\0\0secret", 3)
-    data = pictures.with_chunk(data, b"eXIf", b"MM\0*secret")
+def test_texts_and_frames_of_png_do_not_reach_the_decoder():
+    data = images.animation("PNG", 30, 20, 4)
+    data = images.with_chunk(data, b"zTXt", b"Comment\0\0secret", 3)
+    data = images.with_chunk(data, b"eXIf", b"MM\0*secret")
     file = io.BytesIO(data + b"PK\3\4 and an archive: secret")
     left = check_image(file, read_header(file)).read(file)
     assert left.startswith(b"\x89PNG") and left.endswith(b"IEND\xaeB`\x82")
@@ -91,9 +91,9 @@ def test_texts_and_frames_do_not_reach_the_decoder():
     assert check_image(file, read_header(file)).read(file) == left
 
 
-def test_what_follows_an_image_does_not_reach_the_decoder():
+def test_bytes_after_an_image_do_not_reach_the_decoder():
     for format in ("JPEG", "WEBP"):
-        data = pictures.encode(pictures.photo(60, 40), format)
+        data = images.encode(images.photo(60, 40), format)
         file = io.BytesIO(data + b"<html>" * 100)
         assert check_image(file, read_header(file)).read(file) == data
 
@@ -110,14 +110,14 @@ def test_what_follows_an_image_does_not_reach_the_decoder():
     ],
 )
 def test_limits(name, limits, reason):
-    file = io.BytesIO(pictures.usual()[name])
+    file = io.BytesIO(images.usual()[name])
     check_image(file, read_header(file))
     with pytest.raises(ImageRefused, match=reason):
         check_image(file, read_header(file), limits)
 
 
 def test_large_images_may_have_fewer_scans():
-    data = pictures.many_scans(50)
+    data = images.many_scans(50)
     check_image(io.BytesIO(data), read_header(io.BytesIO(data)))
     with pytest.raises(ImageRefused, match="20 scans"):
         check_image(io.BytesIO(data), read_header(io.BytesIO(data)), Limits(pixels=256 * 256))
@@ -125,24 +125,24 @@ def test_large_images_may_have_fewer_scans():
 
 def test_of_long_animations_the_first_frame_is_used():
     for data, limits, frames in [
-        (pictures.gif(30, 20, 300), Limits(), 300),
-        (pictures.gif(30, 20, 301), Limits(), 1),
-        (pictures.gif(1000, 1000, 100), Limits(), 100),
-        (pictures.gif(1000, 1000, 101), Limits(), 1),
-        (pictures.animation("WEBP", 30, 20, 4), Limits(frames=3), 1),
+        (images.gif(30, 20, 300), Limits(), 300),
+        (images.gif(30, 20, 301), Limits(), 1),
+        (images.gif(1000, 1000, 100), Limits(), 100),
+        (images.gif(1000, 1000, 101), Limits(), 1),
+        (images.animation("WEBP", 30, 20, 4), Limits(frames=3), 1),
     ]:
         file = io.BytesIO(data)
         assert check_image(file, read_header(file), limits).frames == frames
 
 
-def test_text_that_is_not_compressed_is_only_left_out():
+def test_uncompressed_text_is_left_out():
     text = b"XML:com.adobe.xmp\0\0\0\0\0" + b"x" * 2_000_000
-    data = pictures.with_chunk(pictures.usual()["png"], b"iTXt", text)
+    data = images.with_chunk(images.usual()["png"], b"iTXt", text)
     file = io.BytesIO(data)
     assert len(check_image(file, read_header(file)).read(file)) < 1_000_000
 
 
-def test_a_profile_of_a_printer_passes(workers):
-    data = pictures.usual()["jpeg"]
+def test_a_large_profile_passes(workers):
+    data = images.usual()["jpeg"]
     piece = b"ICC_PROFILE\0\1\1" + bytes(65_000)
-    assert resize(workers, pictures.with_segments(data, 0xE2, piece, 30))
+    assert resize(workers, images.with_segments(data, 0xE2, piece, 30))

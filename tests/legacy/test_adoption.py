@@ -3,7 +3,6 @@
 import os
 import subprocess
 from contextlib import closing
-from datetime import timedelta
 from itertools import count, islice
 
 import pytest
@@ -31,9 +30,12 @@ from tests.support.threads import in_thread
 
 
 @pytest.fixture(scope="session")
-def existing_python(tmp_path_factory):
+def existing_python(request, tmp_path_factory):
+    """The python of version 8, which stays in pytest's cache for the next run."""
+    cache = getattr(request.config, "cache", None)
+    folder = cache.mkdir("kinto-attachment-8") if cache else tmp_path_factory.mktemp("existing")
     try:
-        return find_python(tmp_path_factory.mktemp("existing") / "venv")
+        return find_python(folder)
     except NotInstalled as error:
         pytest.skip(f"version 8 cannot be installed: {error}")
 
@@ -98,7 +100,7 @@ class TestAdopt:
 
     def test_what_was_left_behind_is_collected(self, site):
         left = {f.key for f in site.adopt() if f.kind == "left behind"}
-        assert {f.key for f in collect(site.server, timedelta(0))} == left
+        assert {f.key for f in collect(site.server, offline=True)} == left
         assert site.problems() == set()
 
     def test_replacing_and_deleting_afterwards_removes_the_old_files(self, site):
@@ -119,11 +121,11 @@ class TestAdopt:
         content = site.read(first.data["attachment"]["location"])
         first.upload(b"new")
         rest.pop().detach()
-        list(collect(site.server, timedelta(0)))
+        list(collect(site.server, offline=True))
         location = rest[0].data["attachment"]["location"]
         assert site.read(location) == content
         rest[0].detach()
-        gone = {finding.key for finding in collect(site.server, timedelta(0))}
+        gone = {finding.key for finding in collect(site.server, offline=True)}
         assert site.key(location) in gone
 
     def test_a_copy_whose_original_is_detached_keeps_its_file(self, one_site):

@@ -1,7 +1,5 @@
 """A server before the import: old files are found when they are replaced or deleted."""
 
-from datetime import timedelta
-
 import pytest
 import transaction
 
@@ -16,8 +14,8 @@ class TestBeforeTheImport:
     """A server that knows old files by their rows only."""
 
     @pytest.fixture
-    def record(self, kinto_settings, file_settings):
-        settings = {**kinto_settings("postgresql", fresh=True), **file_settings("local")}
+    def record(self, make_database, file_settings):
+        settings = {**make_database(), **file_settings("local")}
         site = Site(**settings)
         collection = site.collection()
         record = collection.record()
@@ -64,13 +62,13 @@ class TestBeforeTheImport:
         record.http.delete(uri, headers=ALICE)
         assert record.collection.releases == [("sweep", key)]
         server = Server.of(record.site.registry, transaction.manager)
-        list(collect(server, timedelta(0)))
+        list(collect(server, offline=True))
         assert record.collection.keys == []
 
     def test_gc_refuses_to_run(self, record):
         server = Server.of(record.site.registry, transaction.manager)
         with pytest.raises(AttachmentError, match="kinto-attachment import"):
-            list(collect(server, timedelta(0), force=True))
+            list(collect(server, offline=True, force=True))
         assert len(record.collection.keys) == 1
 
     def test_a_file_of_older_settings_can_be_read(self, make_server):

@@ -1,6 +1,9 @@
-"""The media library under real servers: many at once, and images that were made to do harm."""
+"""The media library under real servers: many clients, and hostile images."""
 
+import itertools
+import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +14,7 @@ import requests
 from PIL import Image
 
 from tests.support.images import HOSTILE, encode, photo
-from tests.support.library import Shelf, jpeg, settings
+from tests.support.library import MediaLibrary, jpeg, settings
 from tests.support.servers.wsgi import UWSGI, Gunicorn, GunicornProcesses
 from tests.support.site import SETTINGS, Site
 
@@ -21,10 +24,13 @@ ROOT = Path(__file__).parents[2]
 COUNTING = {"kinto.includes": f"{SETTINGS['kinto.includes']} tests.support.servers.counting"}
 ANY = {"kinto.attachment.extensions": "any", "kinto.attachment.images.timeout": "30"}
 
+CLIENTS = 48
+SECONDS = 6.0
+
 
 @pytest.fixture
 def serve(kinto_settings, file_settings, tmp_path):
-    """A server of that kind, with a library."""
+    """Start a server of that kind, with a library."""
 
     def start(kind, files="local", **more):
         all_settings = {
@@ -35,7 +41,7 @@ def serve(kinto_settings, file_settings, tmp_path):
             "kinto.storage_max_overflow": "10",
         }
         site = Site(**all_settings)
-        Shelf(site)
+        MediaLibrary(site)
         site.close()
         env = {"RESIZES": str(tmp_path / "resizes"), "PYTHONPATH": str(ROOT)}
         return kind({**all_settings, **more}, tmp_path, env)
@@ -57,7 +63,9 @@ def image(server, facts: dict, size: str) -> requests.Response:
 
 @pytest.mark.parametrize("files", ["local", "seaweedfs"])
 def test_many_first_requests_are_one_resize(serve, tmp_path, files):
-    with serve(GunicornProcesses, files, **COUNTING) as server:
+    # Of all requests that one process may get.
+    all_wait = {"kinto.attachment.images.queue": "128"}
+    with serve(GunicornProcesses, files, **COUNTING, **all_wait) as server:
         facts = upload(server, encode(photo(2400, 1600), "JPEG"), "photo.jpg")
         with ThreadPoolExecutor(64) as pool:
             answers = list(pool.map(lambda _: image(server, facts, "800x0"), range(64)))
@@ -68,7 +76,7 @@ def test_many_first_requests_are_one_resize(serve, tmp_path, files):
 
 def test_hostile_images_do_no_harm(serve):
     with serve(Gunicorn) as server:
-        image(server, upload(server, jpeg(), "photo.jpg"), "60x0")  # all is loaded that is needed
+        image(server, upload(server, jpeg(), "photo.jpg"), "60x0")  # loads all modules
         (process,) = psutil.Process(server.pid).children()
         slowest, largest = ("", 0.0), ("", 0)
         for name, (make, _) in HOSTILE.items():
@@ -86,7 +94,7 @@ def test_hostile_images_do_no_harm(serve):
 
 
 @pytest.mark.parametrize("kind", [Gunicorn, UWSGI])
-def test_images_are_made_under_each(serve, kind):
+def test_images_are_made_under_each_server(serve, kind):
     with serve(kind) as server:
         facts = upload(server, jpeg(1200, 800), "photo.jpg")
         answers = [image(server, facts, f"{width}x0") for width in (600, 300, 300)]
@@ -98,3 +106,78 @@ def test_images_are_made_under_each(serve, kind):
             if "images.worker" in " ".join(child.cmdline())
         ]
     process.wait(5)  # it ends with its server
+
+
+class Gunicorn16(Gunicorn):
+    """As many threads as the configuration of this repository sets."""
+
+    threads = 16
+
+
+class Flood:
+    """
+    :param same: whether all clients ask for the same size until it is made, then for the next.
+    :ivar answers: how many answers of each status there were.
+    :ivar slowest: seconds until a 503.
+    """
+
+    def __init__(self, server, facts: dict, same: bool):
+        self._server, self._facts, self._same = server, facts, same
+        self._widths, self._over = itertools.count(4000, -1), threading.Event()
+        self._width = next(self._widths)
+        self.answers: Counter[int] = Counter()
+        self.slowest = 0.0
+        self._threads = [threading.Thread(target=self._ask) for _ in range(CLIENTS)]
+
+    def __enter__(self) -> "Flood":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        while not self._over.is_set():
+            width = self._width if self._same else next(self._widths)
+            started = time.monotonic()
+            answer = image(self._server, self._facts, f"{width}x0")
+            self.answers[answer.status_code] += 1
+            if answer.status_code == 503:
+                self.slowest = max(self.slowest, time.monotonic() - started)
+                self._over.wait(0.2)
+            elif width == self._width:
+                self._width = next(self._widths)
+
+
+@pytest.mark.parametrize("same", [False, True], ids=["many-sizes", "one-size"])
+def test_other_clients_do_not_wait(serve, record_property, same):
+    with serve(Gunicorn16) as server:
+        large = encode(Image.new("RGB", (7000, 7000), (200, 30, 30)), "PNG", compress_level=1)
+        large = upload(server, large, "a.png")
+        small = upload(server, encode(photo(900, 600), "PNG"), "b.png")
+        image(server, small, "60x0")
+        took, thumbnails = [], []
+        with Flood(server, large, same) as flood:
+            time.sleep(1)
+            end = time.monotonic() + SECONDS
+            for width in itertools.count(61):
+                if time.monotonic() > end:
+                    break
+                started = time.monotonic()
+                assert image(server, small, "60x0").status_code == 200
+                assert requests.get(f"{server.url}/", auth=ALICE, timeout=60).ok
+                took.append(time.monotonic() - started)
+                if width % 20 == 0:  # a size that was not made before
+                    started = time.monotonic()
+                    assert image(server, small, f"{width}x0").status_code == 200
+                    thumbnails.append(time.monotonic() - started)
+        record_property("seconds", (max(took), thumbnails, flood.slowest, flood.answers))
+        print(max(took), sorted(took)[len(took) // 2], thumbnails, flood.slowest, flood.answers)
+    assert flood.answers.keys() == {200, 503}
+    assert max(took) < 1.5
+    # After the image in work.
+    assert max(thumbnails) < 5
+    assert flood.slowest < 1.5

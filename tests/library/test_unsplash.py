@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.support.library import Shelf, jpeg, settings
-from tests.support.servers import unsplash as imitation
-from tests.support.servers.unsplash import Unsplash
+from tests.support.library import MediaLibrary, field_of, jpeg, settings
+from tests.support.servers.unsplash import FakeUnsplash, limited
+from tests.support.servers.web import drips, redirects, says, silent, truncated
 from tests.support.site import ALICE
 
 PHOTO = "Dwu85P9SOIk"
@@ -13,26 +13,20 @@ SECONDS = {"kinto.attachment.unsplash.timeout": "3"}
 
 @pytest.fixture(scope="module")
 def api():
-    with Unsplash() as server:
+    with FakeUnsplash() as server:
         yield server
 
 
-@pytest.fixture(params=["local", "seaweedfs"])
-def files(request):
-    """Nothing here depends on more of the storage than the other suites check on each."""
-    return request.param
-
-
 @pytest.fixture
-def shelf(make_site, kinto, files, api):
+def library(make_site, kinto, files, api):
     site = make_site(kinto, files, **_settings(api))
-    return _fresh(api, Shelf(site))
+    return _fresh(api, MediaLibrary(site))
 
 
 @pytest.fixture
-def quick(make_site, api):
-    """One is enough, where nothing is stored."""
-    return _fresh(api, Shelf(make_site(**_settings(api, **SECONDS))))
+def local_library(make_site, api):
+    """A library for what does not depend on the storage."""
+    return _fresh(api, MediaLibrary(make_site(**_settings(api, **SECONDS))))
 
 
 def _settings(api, **more):
@@ -46,21 +40,35 @@ def _settings(api, **more):
     )
 
 
-def _fresh(api, shelf):
+def _fresh(api, library):
     api.on_photo = api.on_download = api.on_image = None
     api.add(PHOTO, jpeg(240, 160, orientation=6), author="Annie Spratt")
-    return shelf
-
-
-def field_of(answer):
-    return answer.json["details"][0]["name"]
+    return library
 
 
 class TestImport:
+    @pytest.mark.parametrize(
+        "site", ["cross-site", "Cross-Site ", "same-site", "same-origin", "none"]
+    )
+    def test_is_not_for_images_on_other_pages(self, library, api, site):
+        """A browser adds the user's credentials to the URL of an ``<img>``."""
+        headers = {**ALICE, "Sec-Fetch-Site": site}
+        before = len(api.tracked), library.waiting
+        if "cross" in site.lower():
+            answer = library.http.get(f"/unsplash/{PHOTO}", headers=headers, status=403)
+            assert (answer.json["errno"], answer.json["code"]) == (121, 403)
+            assert field_of(answer.json) == "Sec-Fetch-Site"
+            assert answer.headers["Cache-Control"] == "no-store"
+            assert before == (len(api.tracked), library.waiting)
+        else:
+            answer = library.http.get(f"/unsplash/{PHOTO}", headers=headers, status=201)
+            assert answer.headers["Cache-Control"] == "no-store"
+        library.http.post(f"/unsplash/{PHOTO}", headers=headers, status=201)
+
     @pytest.mark.parametrize("method", ["get", "post"])
-    def test_answers_as_an_upload(self, shelf, api, method):
+    def test_answers_as_an_upload(self, library, api, method):
         before = len(api.tracked)
-        call = getattr(shelf.http, method)
+        call = getattr(library.http, method)
         facts = call(f"/unsplash/{PHOTO}", headers=ALICE, status=201).json
         content = jpeg(240, 160, orientation=6)
         assert facts == {
@@ -77,38 +85,40 @@ class TestImport:
             "width": 160,
         }
         assert api.tracked[before:] == [PHOTO]
-        data = shelf.describe(facts)["data"]
+        data = library.describe(facts)["data"]
         assert data["title"] == "Photo by Annie Spratt on Unsplash"
-        assert shelf.get(facts["url"]).body == content
+        assert library.get(facts["url"]).body == content
 
-    def test_keeps_a_title_that_is_given(self, shelf):
-        facts = shelf.http.get(f"/unsplash/{PHOTO}", headers=ALICE).json
-        assert shelf.describe(facts, title="Mine")["data"]["title"] == "Mine"
+    def test_keeps_a_title_that_is_given(self, library):
+        facts = library.http.get(f"/unsplash/{PHOTO}", headers=ALICE).json
+        assert library.describe(facts, title="Mine")["data"]["title"] == "Mine"
 
-    def test_saves_at_once_if_asked(self, shelf):
-        facts = shelf.http.get(f"/unsplash/{PHOTO}?save=1", headers=ALICE).json
-        data = shelf.get(f"content/_media/{facts['id']}").json["data"]
+    def test_saves_at_once_if_asked(self, library):
+        facts = library.http.get(f"/unsplash/{PHOTO}?save=1", headers=ALICE).json
+        data = library.get(f"content/_media/{facts['id']}").json["data"]
         assert data["title"] == "Photo by Annie Spratt on Unsplash"
         assert facts.items() <= data.items()
 
-    def test_cannot_be_said_by_an_editor(self, shelf):
-        facts = shelf.upload()
+    def test_cannot_be_forged_by_an_editor(self, library):
+        facts = library.upload()
         for name, value in (("source", "unsplash"), ("externalId", PHOTO)):
-            assert shelf.describe({**facts, name: value}, status=400)["details"][0]["name"] == name
+            assert (
+                library.describe({**facts, name: value}, status=400)["details"][0]["name"] == name
+            )
 
-    def test_needs_permission(self, quick, api):
+    def test_needs_permission(self, local_library, api):
         before = len(api.requests)
-        quick.get(f"unsplash/{PHOTO}", status=401)
+        local_library.get(f"unsplash/{PHOTO}", status=401)
         assert len(api.requests) == before
 
-    def test_key_stays_secret(self, quick, api):
-        api.on_photo = imitation.says(401, b'{"errors": ["OAuth error"]}')
-        answer = quick.get(f"unsplash/{PHOTO}", headers=ALICE, status=502)
+    def test_key_stays_secret(self, local_library, api):
+        api.on_photo = says(401, b'{"errors": ["OAuth error"]}')
+        answer = local_library.get(f"unsplash/{PHOTO}", headers=ALICE, status=502)
         assert api.key not in answer.text
 
-    def test_is_asked_for_by_get_or_post_only(self, quick, api):
+    def test_is_made_by_get_or_post_only(self, local_library, api):
         before = len(api.requests)
-        quick.http.head(f"/unsplash/{PHOTO}", headers=ALICE, status=405)
+        local_library.http.head(f"/unsplash/{PHOTO}", headers=ALICE, status=405)
         assert len(api.requests) == before
 
     def test_keeps_to_the_rules_of_its_collection(self, make_site, api):
@@ -116,63 +126,63 @@ class TestImport:
             "kinto.attachment.resources.site.media.extensions": "png",
             "kinto.attachment.resources.site.media.max_size": "100",
         }
-        shelf = _fresh(api, Shelf(make_site(**_settings(api, **rules))))
-        shelf.get(f"unsplash/{PHOTO}", headers=ALICE, status=400)
+        library = _fresh(api, MediaLibrary(make_site(**_settings(api, **rules))))
+        library.get(f"unsplash/{PHOTO}", headers=ALICE, status=400)
         rules["kinto.attachment.resources.site.media.extensions"] = "any"
-        shelf = _fresh(api, Shelf(make_site(**_settings(api, **rules))))
-        shelf.get(f"unsplash/{PHOTO}", headers=ALICE, status=413)
+        library = _fresh(api, MediaLibrary(make_site(**_settings(api, **rules))))
+        library.get(f"unsplash/{PHOTO}", headers=ALICE, status=413)
 
-    def test_is_not_there_without_a_key(self, make_site):
-        shelf = Shelf(make_site(**settings("site")))
-        shelf.get(f"unsplash/{PHOTO}", headers=ALICE, status=404)
+    def test_needs_an_access_key(self, make_site):
+        library = MediaLibrary(make_site(**settings("site")))
+        library.get(f"unsplash/{PHOTO}", headers=ALICE, status=404)
 
 
 class TestRefused:
-    """Each way in which it can go wrong is told apart, and leaves nothing behind."""
+    """Each failure has its own status, and leaves nothing behind."""
 
-    def import_(self, shelf, status, photo=PHOTO):
-        before = shelf.keys
-        answer = shelf.get(f"unsplash/{photo}", headers=ALICE, status=status)
-        assert shelf.keys == before
+    def import_(self, library, status, photo=PHOTO):
+        before = library.keys
+        answer = library.get(f"unsplash/{photo}", headers=ALICE, status=status)
+        assert library.keys == before
         assert answer.json["code"] == status
         return answer
 
-    def test_unknown(self, quick):
-        self.import_(quick, 404, "nobodyhasit")
+    def test_unknown_photo(self, local_library):
+        self.import_(local_library, 404, "unknown-id0")
 
     @pytest.mark.parametrize("status", [403, 429])
-    def test_too_often(self, quick, api, status):
-        api.on_photo = imitation.limited(status)
-        answer = self.import_(quick, 429)
+    def test_rate_limit(self, local_library, api, status):
+        api.on_photo = limited(status)
+        answer = self.import_(local_library, 429)
         assert 0 < int(answer.headers["Retry-After"]) <= 3600
 
-    def test_not_well(self, quick, api):
-        api.on_photo = imitation.says(500)
-        self.import_(quick, 502)
+    def test_api_error(self, local_library, api):
+        api.on_photo = says(500)
+        self.import_(local_library, 502)
 
-    def test_cut_off(self, quick, api):
-        api.on_image = imitation.truncated(jpeg())
-        self.import_(quick, 502)
+    def test_image_that_is_cut_off(self, local_library, api):
+        api.on_image = truncated(jpeg())
+        self.import_(local_library, 502)
 
-    def test_at_a_private_address(self, quick, api):
-        api.on_image = imitation.redirects("http://169.254.169.254/latest/meta-data")
-        self.import_(quick, 502)
-        api.on_image = imitation.redirects("http://127.0.0.1:1/")
-        self.import_(quick, 502)
+    def test_image_at_a_private_address(self, local_library, api):
+        api.on_image = redirects("http://169.254.169.254/latest/meta-data")
+        self.import_(local_library, 502)
+        api.on_image = redirects("http://127.0.0.1:1/")
+        self.import_(local_library, 502)
 
-    def test_no_image(self, quick, api):
+    def test_response_that_is_no_image(self, local_library, api):
         api.add(PHOTO, b"this is no image, whatever its type says")
-        self.import_(quick, 502)
+        self.import_(local_library, 502)
 
-    def test_too_slow(self, quick, api):
-        api.on_image = imitation.silent
-        self.import_(quick, 504)
+    def test_too_slow(self, local_library, api):
+        api.on_image = silent
+        self.import_(local_library, 504)
         head = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: 999\r\n\r\n"
-        api.on_image = imitation.drips(head, 0.2)
-        self.import_(quick, 504)
+        api.on_image = drips(head, 0.2)
+        self.import_(local_library, 504)
 
     def test_too_large(self, make_site, api):
         small = {"kinto.attachment.unsplash.max_size": "1000"}
-        shelf = _fresh(api, Shelf(make_site(**_settings(api, **small))))
+        library = _fresh(api, MediaLibrary(make_site(**_settings(api, **small))))
         api.add(PHOTO, jpeg(1000, 1000))
-        self.import_(shelf, 413)
+        self.import_(library, 413)

@@ -1,219 +1,243 @@
-"""What gc never deletes, whoever races it and whatever the operator got wrong."""
+"""``gc``: what it deletes, and when it refuses to run, on every file storage."""
 
-import os
-import time
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import transaction
 
-from kinto_attachment.attachments import records
-from kinto_attachment.errors import StorageUnavailable, SweepRefused
-from kinto_attachment.maintenance import gc as gc_module
-from kinto_attachment.maintenance.fsck import fsck
-from kinto_attachment.maintenance.gc import collect
-from kinto_attachment.maintenance.rebase import rebase
-from kinto_attachment.rows import deletion as claims
+from kinto_attachment.errors import SweepRefused
+from kinto_attachment.maintenance.server import Server
 from kinto_attachment.rows.deletion import Rule
-from kinto_attachment.transactions import files as files_module
-from kinto_attachment.transactions.files import FileTransaction
-from tests.conftest import in_thread
-from tests.support.site import ALICE
+from tests.support.maintenance import check, gc, orphan
+from tests.support.site import Site
+from tests.support.threads import in_thread
 
-BY_NAME = {"kinto.attachment.randomize": "false", "kinto.attachment.filename_pattern": "{filename}"}
-BY_HASH = {"kinto.attachment.randomize": "false", "kinto.attachment.filename_pattern": "{hash}"}
-NOW = timedelta(0)
-
-
-@pytest.fixture
-def make(make_server):
-    return lambda **settings: make_server("local", **settings)
+BY_HASH = {
+    "kinto.attachment.randomize": "false",
+    "kinto.attachment.filename_pattern": "{hash}{extension}",
+}
 
 
-def age(site):
-    """Let all files be of three days ago."""
-    for path in Path(site.storage.base_path).rglob("*"):
-        if path.is_file():
-            os.utime(path, (time.time() - 3 * 86400,) * 2)
+class TestGC:
+    def test_nothing_to_do(self, site):
+        site.collection().record().upload(b"content")
+        assert gc(site) == []
+        assert len(site.keys) == 1
 
+    def test_orphans_are_deleted(self, site):
+        record = site.collection().record()
+        record.upload(b"content")
+        key = orphan(record)
+        site.put(key)
+        assert gc(site, dry_run=True) == [("deleted", key, "")]
+        assert key in site.keys
+        assert gc(site) == [("deleted", key, "")]
+        assert gc(site) == check(site) == []
+        record.check(b"content")
 
-def keys(site):
-    return sorted(stat.key for stat in site.storage.list())
+    def test_young_ones_are_spared(self, site):
+        record = site.collection().record()
+        record.upload(b"content")
+        site.put(orphan(record))
+        assert gc(site, timedelta(hours=1)) == []
+        assert gc(site, timedelta(hours=1), offline=True) != []
 
+    def test_objects_of_other_applications_are_reported_and_spared(self, site):
+        record = site.collection().record()
+        record.upload(b"content")
+        site.put("backups/monday.tar")
+        assert gc(site, force=True) == [("unknown object", "backups/monday.tar", "")]
+        assert "backups/monday.tar" in site.keys
 
-@pytest.mark.parametrize(
-    "old, new",
-    [
-        ("https://cdn.example/files/", "https://new.example/files"),
-        ("https://cdn.example/files", "https://new.example/files/"),
-    ],
-)
-def test_a_rebase_without_a_slash(make, old, new):
-    site = make()
-    record = site.collection().record()
-    record.upload(b"content")
-    (key,) = keys(site)
-    assert len(list(rebase(site.server, old, new))) == 1
-    assert record.data["attachment"]["location"] == f"https://new.example/files/{key}"
-    assert list(collect(site.server, NOW)) == []
-    assert keys(site) == [key]
+    def test_released_keys_are_deleted(self, site):
+        """A process was killed after its commit and before the deletion."""
+        record = site.collection().record()
+        record.upload(b"content")
+        key = orphan(record)
+        site.put(key)
+        site.in_transaction(lambda: site.releases.add([key], Rule.DELETE))
+        assert check(site) == []
+        assert gc(site, timedelta(hours=1)) == [("deleted", key, "")]
+        assert record.collection.releases == []
+        record.check(b"content")
 
+    def test_a_released_key_that_is_linked_stays(self, site):
+        record = site.collection().record()
+        record.upload(b"content")
+        (key,) = site.keys
+        site.in_transaction(lambda: site.releases.add([key], Rule.DELETE))
+        assert gc(site) == []
+        record.check(b"content")
 
-def test_a_rebase_to_a_shorter_url(make):
-    """What it wrote may look as if it was still to be done."""
-    base_url, folder = "https://h.example/files/", "files/{collection_id}"
-    site = make(**{"kinto.attachment.base_url": base_url, "kinto.attachment.folder": folder})
-    record = site.collection().record()
-    record.upload(b"content")
-    (key,) = keys(site)
-    assert len(list(rebase(site.server, base_url, "https://h.example/"))) == 1
-    assert record.data["attachment"]["location"] == f"https://h.example/{key}"
+    def test_kept_files_stay(self, make_server, files):
+        site = make_server(files, **{"kinto.attachment.keep_old_files": "true"})
+        record = site.collection().record()
+        record.upload(b"first")
+        record.upload(b"second")
+        assert gc(site) == []
+        assert len(site.keys) == 2
 
+    def test_link_without_record(self, site):
+        collection = site.collection()
+        record, other = collection.record(), collection.record()
+        for one in (record, other):
+            one.upload(b"content")
+        key = site.key(record.data["attachment"]["location"])
+        site.in_transaction(
+            lambda: site.registry.storage.delete("record", record.collection.uri, record.id)
+        )
+        assert gc(site, dry_run=True) == [("released", key, record.uri)]
+        assert gc(site) == [("deleted", key, ""), ("released", key, record.uri)]
+        assert check(site) == []
+        other.check(b"content")
 
-def test_the_file_of_a_wrong_location(make):
-    """Somebody has rewritten the records by hand."""
-    site = make()
-    record = site.collection().record()
-    record.upload(b"content")
-    row = site.in_transaction(
-        lambda: site.registry.storage.get("record", record.collection.uri, record.id)
-    )
-    row["attachment"]["location"] = "https://elsewhere.example/oops.jpg"
-    site.in_transaction(
-        lambda: site.registry.storage.update("record", record.collection.uri, record.id, row)
-    )
-    assert [finding.kind for finding in collect(site.server, NOW)] == []
-    assert len(keys(site)) == 1
+    def test_a_refused_upload_leaves_nothing(self, make_server, files):
+        site = make_server(files, **BY_HASH, **{"kinto.attachment.folder": ""})
+        collection = site.collection(schema={"type": "object", "required": ["family"]})
+        collection.record().upload(b"refused", status=400)
+        collection.record().upload(b"taken", data={"family": "sans"})
+        assert len(site.keys) == 2
+        assert len(gc(site)) == 1
+        assert len(site.keys) == 1
+        assert gc(site) == check(site, deep=True) == []
 
+    def test_shared_keys_are_deleted_with_their_last_record(self, make_server, files):
+        site = make_server(files, **BY_HASH)
+        collection = site.collection()
+        first, second, other = (collection.record() for _ in range(3))
+        for record in (first, second):
+            record.upload(b"same")
+        other.upload(b"other")
+        first.detach()
+        assert gc(site) == []
+        second.detach()
+        assert len(site.keys) == 2
+        assert gc(site, timedelta(hours=1)) == []
+        assert len(set(gc(site))) == 1
+        assert len(site.keys) == 1
+        assert check(site, deep=True) == []
 
-def test_files_that_very_many_records_have(make):
-    """More links than Kinto gives rows at once."""
-    site = make(**BY_HASH, **{"kinto.storage_max_fetch_size": "20"})
-    collection = site.collection()
-    for number in range(30):
-        collection.record(f"r{number}").upload(b"content %d" % number)
-    links = site.in_transaction(lambda: list(site.links.all()))
-    for copy in range(3):
-        for link in links:
-            record = f"{link.ref.record}-{copy}"
-            site.in_transaction(
-                lambda link=link, record=record: site.links.add(
-                    replace(link, ref=replace(link.ref, record=record))
-                )
-            )
-            row = {
-                "id": record,
-                "attachment": collection.record(link.ref.record).data["attachment"],
-            }
-            site.in_transaction(
-                lambda row=row: site.registry.storage.create("record", collection.uri, row)
-            )
-    site.in_transaction(lambda: site.releases.add(keys(site), Rule.SWEEP))
-    age(site)
-    assert list(collect(site.server, NOW)) == []
-    assert len(keys(site)) == 30
-    assert list(fsck(site.server)) == []
-    site.http.delete(collection.uri, headers=ALICE)
-    list(collect(site.server, NOW, offline=True))
-    assert keys(site) == []
-
-
-def test_a_name_that_is_taken_again(make, monkeypatch):
-    """gc has read a release; the server works it off itself; the name is uploaded again, and is in
-    no record yet when gc comes to delete it."""
-    site = make(**BY_NAME)
-    collection = site.collection()
-    collection.record("r").upload(b"old", "a.txt")
-    with monkeypatch.context() as slow:
-        slow.setattr(FileTransaction, "settle", lambda self: None)
-        collection.record("r").detach()
-    finish, attach, left = gc_module._Collector._finish, records.attach, [1]
-
-    def finish_late(self, release, delete):
-        if left:
-            left.pop()
-            in_thread(lambda: settle(site, release.id))
-            monkeypatch.setattr(records, "attach", attach_late)
-            in_thread(lambda: collection.record("r2").upload(b"new", "a.txt"))
-            return
-        yield from finish(self, release, delete)
-
-    def attach_late(*args, **options):
-        (release,) = [each for each in taken if each]
-        in_thread(lambda: list(finish(collector, release, collector._delete_unlinked)))
-        return attach(*args, **options)
-
-    taken = site.in_transaction(lambda: list(site.releases.all()))
-    before = gc_module.datetime.now(gc_module.timezone.utc) - timedelta(seconds=5)
-    collector = gc_module._Collector(site.server, before, before, False)
-    monkeypatch.setattr(gc_module._Collector, "_finish", finish_late)
-    list(collect(site.server, timedelta(seconds=5)))
-    assert site.read(collection.record("r2").data["attachment"]["location"]) == b"new"
-
-
-def settle(site, release_id):
-    site.plugin.begin(transaction.manager)._settle_release(release_id)
-
-
-def test_released_names_go_when_they_are_old(make, monkeypatch):
-    site = make(**BY_NAME)
-    record = site.collection().record()
-    record.upload(b"old", "a.txt")
-    with monkeypatch.context() as dead:
-        dead.setattr(FileTransaction, "settle", lambda self: None)
+    def test_bytes_that_are_stored_again_meanwhile(self, make_server, files):
+        """The reservation is committed before the upload relies on the stored bytes."""
+        site = make_server(files, **BY_HASH)
+        collection = site.collection()
+        record, again = collection.record(), collection.record()
+        collection.record().upload(b"other")
+        record.upload(b"same")
         record.detach()
-    assert list(collect(site.server, timedelta(hours=24))) == []
-    assert len(record.collection.releases) == 1
-    age(site)
-    assert [finding.kind for finding in collect(site.server, timedelta(hours=24))] == ["deleted"]
-    assert keys(site) == record.collection.releases == []
+        put_bytes, found = site.storage.put, []
+
+        def collect_meanwhile(key, source):
+            try:
+                put_bytes(key, source)
+            finally:
+                in_thread(lambda: found.extend(gc(site)))
+
+        site.storage.put = collect_meanwhile
+        try:
+            again.upload(b"same")
+        finally:
+            del site.storage.put
+        assert found == []
+        assert site.read(again.data["attachment"]["location"]) == b"same"
+        assert gc(site) == check(site, deep=True) == []
+
+    def test_bytes_that_are_uploaded_while_they_are_deleted(self, make_server, files):
+        """An upload of the same bytes waits, and stores them again."""
+        site = make_server(files, **BY_HASH)
+        collection = site.collection()
+        record, again = collection.record(), collection.record()
+        collection.record().upload(b"other")
+        record.upload(b"same")
+        record.detach()
+        delete, threads = site.storage.delete, []
+
+        def upload_meanwhile(some):
+            threads.append(in_thread(lambda: again.upload(b"same"), timeout=0.5))
+            delete(some)
+
+        site.storage.delete = upload_meanwhile
+        try:
+            assert len(gc(site)) == 1
+        finally:
+            del site.storage.delete
+        threads[0].join(30)
+        assert site.read(again.data["attachment"]["location"]) == b"same"
+        assert check(site, deep=True) == []
+
+    def test_reservations_of_dead_processes_are_removed(self, site):
+        reservations = site.server.plugin.rows.reservations
+        site.in_transaction(lambda: reservations.reserve("a"))
+        assert site.in_transaction(lambda: reservations.reserved(["a", "b"], 0)) == {"a"}
+        gc(site)
+        assert site.in_transaction(lambda: reservations.reserved(["a"], 0)) == {"a"}
+        gc(site, offline=True)
+        assert site.in_transaction(lambda: reservations.reserved(["a"], 0)) == set()
+
+    def test_traces_of_replaced_links_are_removed(self, site):
+        record = site.collection().record()
+        record.upload(b"first")
+        record.upload(b"second")
+        where = ("attachment-link", "/attachment-links/*")
+
+        def rows():
+            return len(site.registry.storage.list_all(*where, include_deleted=True))
+
+        assert site.in_transaction(rows) == 2
+        gc(site, timedelta(hours=1))
+        assert site.in_transaction(rows) == 2
+        gc(site)
+        assert site.in_transaction(rows) == 1
+
+    def test_unfinished_uploads(self, site, files, monkeypatch):
+        record = site.collection().record()
+        record.upload(b"content")
+        name = orphan(record)
+        if files in ("moto", "seaweedfs"):
+            where = {"Bucket": site.storage.bucket_name, "Key": name}
+            upload = site.storage.client.create_multipart_upload(**where)
+            site.storage.client.upload_part(
+                **where, UploadId=upload["UploadId"], PartNumber=1, Body=b"x"
+            )
+        elif files == "local":
+            name = ".kinto-attachment-spool-abc"
+            (Path(site.storage.base_path) / name).write_bytes(b"x")
+        else:
+            name = ".kinto-attachment-compose/abc"
+            site.put(name)
+        expected = [("deleted", name, "")]
+        assert [found for found in gc(site, dry_run=True) if found in expected] == expected
+        assert [found for found in gc(site) if found in expected] == expected
+        assert gc(site) == []
+        record.check(b"content")
 
 
-def test_somebody_elses_folder(make):
-    """Two servers by accident in one folder."""
-    one = make()
-    two = make(**{"kinto.attachment.base_path": one.settings["kinto.attachment.base_path"]})
-    for number in range(3):
-        one.collection().record().upload(b"%d" % number)
-    collection = two.collection()
-    for number in range(20):
-        collection.record().upload(b"%d" % number)
-    age(one)
-    with pytest.raises(SweepRefused, match="20 files are in no record, and only 3"):
-        list(collect(one.server))
-    assert len(keys(one)) == 23
+class TestRefusals:
+    def test_memory_storage(self, make_site, file_settings):
+        site = Site(**file_settings("local"))
+        site.server = Server.of(site.registry, transaction.manager)
+        site.put(f"a/b/{uuid4()}.txt")
+        with pytest.raises(SweepRefused, match="in memory"):
+            gc(site)
+        assert len(site.keys) == 1
 
+    def test_no_links(self, site):
+        record = site.collection().record()
+        site.put(orphan(record))
+        with pytest.raises(SweepRefused, match="No record has a file"):
+            gc(site)
+        assert len(site.keys) == 1
+        assert len(gc(site, force=True)) == 1
+        assert site.keys == []
 
-def test_a_deletion_that_may_yet_be_done(make, monkeypatch):
-    """The storage did not answer in time, and may be at it still: nobody stores the same now."""
-    site = make(**BY_HASH)
-    record, other = site.collection().record("r"), site.collection().record("r")
-    for each in (record, other):
-        each.upload(b"same")
-    record.detach()
-    (key,) = [key for key in keys(site) if record.collection.bucket in key]
-
-    def fail(keys):
-        raise StorageUnavailable(key, "timed out")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(site.storage, "delete", fail)
-        with pytest.raises(StorageUnavailable):
-            list(collect(site.server, NOW, offline=True))
-    monkeypatch.setattr(files_module, "DELETION_WAIT_SECONDS", 0.2)
-    record.upload(b"same", status=503)
-    monkeypatch.setattr(claims, "CONDEMNED_SECONDS", 0)
-    time.sleep(0.01)
-    record.upload(b"same", status=200)
-    assert site.read(record.data["attachment"]["location"]) == b"same"
-
-
-def test_what_is_kept_is_not_told_as_deleted(make):
-    site = make(**{"kinto.attachment.keep_old_files": "true"})
-    collection = site.collection()
-    collection.record("r").upload(b"content")
-    site.in_transaction(lambda: site.registry.storage.delete_all("record", collection.uri))
-    assert [finding.kind for finding in collect(site.server, NOW)] == ["released"]
-    assert len(keys(site)) == 1
+    def test_another_storage(self, site):
+        collection = site.collection()
+        for _ in range(3):
+            collection.record().upload(b"content")
+        site.storage.delete(site.keys[1:])
+        site.put(orphan(collection.record()))
+        with pytest.raises(SweepRefused, match="Of 3 files of records, 1 are in this storage"):
+            gc(site)
+        assert len(site.keys) == 2

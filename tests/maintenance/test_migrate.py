@@ -1,4 +1,4 @@
-"""The files of a server move to another storage and back, while people go on working with them."""
+"""The files of a server move to another storage and back, while clients work with them."""
 
 import json
 import random
@@ -15,27 +15,26 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.support.servers.wsgi import BIN, Gunicorn
+from tests.support.servers.wsgi import BIN, Gunicorn, write_ini
 from tests.support.site import SETTINGS, Site
-from tests.test_cli import write_ini
 
 ALICE = ("alice", "secret")
-PEOPLE = 4
+CLIENTS = 4
 RECORDS = "buckets/b/collections/c/records"
 
 
-class Person(threading.Thread):
-    """Works with records of his own, and looks at each that he wrote.
+class Client(threading.Thread):
+    """A client that works with records of its own, and reads each file that it has uploaded.
 
     :param files: by record, the SHA-256 of its file; None if it has none.
-    :ivar failures: answers that were wrong.
+    :ivar failures: descriptions of wrong responses.
     """
 
     def __init__(self, url: str, number: int, files: dict[str, str | None]):
         super().__init__(daemon=True)
         self.url, self.number, self.files = f"{url}/{RECORDS}", number, files
         self.random = random.Random(number)
-        self.leaving = threading.Event()
+        self.stopped = threading.Event()
         self.done: Counter = Counter()
         self.failures: list[str] = []
         self.session = requests.Session()
@@ -43,7 +42,7 @@ class Person(threading.Thread):
 
     def run(self) -> None:
         self.add()
-        while not self.leaving.wait(0.1):
+        while not self.stopped.wait(0.1):
             self.random.choices([self.add, self.replace, self.detach, self.read], [2, 3, 1, 2])[0]()
         self.session.close()
 
@@ -90,11 +89,11 @@ class Person(threading.Thread):
         return response
 
 
-class House:
+class MigratingServer:
     """A server whose files are in one of some storages.
 
     :param settings: of each storage, by a name for it.
-    :ivar files: what each person has.
+    :ivar files: for each client, the digest of each file by the name of its record.
     """
 
     def __init__(self, settings: dict[str, dict[str, str]], folder: Path):
@@ -102,11 +101,11 @@ class House:
         for name, these in settings.items():
             write_ini(folder / f"{name}.ini", {**SETTINGS, **these})
         Site(**these).close()  # makes the tables
-        self.files: list[dict[str, str | None]] = [{} for _ in range(PEOPLE)]
+        self.files: list[dict[str, str | None]] = [{} for _ in range(CLIENTS)]
 
     @contextmanager
     def served_from(self, name: str) -> Iterator[str]:
-        """The URL of the server, started with that ini file; stopped at the end."""
+        """Start the server with that ini file, and yield its URL; stop it at the end."""
         with Gunicorn(self.settings[name], self.folder) as server:
             for parent in ("buckets/b", "buckets/b/collections/c"):
                 requests.put(f"{server.url}/{parent}", auth=ALICE, timeout=60).raise_for_status()
@@ -114,43 +113,43 @@ class House:
 
     @contextmanager
     def at_work(self, url: str) -> Iterator[None]:
-        """People are working meanwhile; each of them got the answers that are right."""
-        people = [Person(url, number, files) for number, files in enumerate(self.files)]
-        for person in people:
-            person.start()
+        """Let clients work during the block, and check that each got the right responses."""
+        clients = [Client(url, number, files) for number, files in enumerate(self.files)]
+        for client in clients:
+            client.start()
         try:
             yield
         finally:
-            for person in people:
-                person.leaving.set()
-            for person in people:
-                person.join(60)
-        assert [person.failures for person in people] == [[]] * PEOPLE
-        done = sum((person.done for person in people), Counter())
+            for client in clients:
+                client.stopped.set()
+            for client in clients:
+                client.join(60)
+        assert [client.failures for client in clients] == [[]] * CLIENTS
+        done = sum((client.done for client in clients), Counter())
         assert min(done[method] for method in ("POST", "GET", "DELETE")) > 0, done
 
     def fill(self, url: str, count: int) -> None:
-        people = [Person(url, number, files) for number, files in enumerate(self.files)]
-        threads = [threading.Thread(target=one.fill, args=[count // PEOPLE]) for one in people]
+        clients = [Client(url, number, files) for number, files in enumerate(self.files)]
+        threads = [threading.Thread(target=one.fill, args=[count // CLIENTS]) for one in clients]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert [person.failures for person in people] == [[]] * PEOPLE
+        assert [client.failures for client in clients] == [[]] * CLIENTS
 
     def read_all(self, url: str) -> int:
-        """How many files there are; each was read, and is what it was."""
+        """Read every file, check its bytes, and return how many there are."""
         for number, files in enumerate(self.files):
-            person = Person(url, number, files)
+            client = Client(url, number, files)
             for record in files:
-                person.check(record)
-            person.session.close()
-            assert person.failures == []
+                client.check(record)
+            client.session.close()
+            assert client.failures == []
         return sum(digest is not None for files in self.files for digest in files.values())
 
     def run(self, name: str, *arguments: str) -> tuple[int, dict[str, set[str]]]:
-        """A command, with the ini file of that storage: its exit status, and keys by what it found
-        of them."""
+        """Run a command with the ini file of that storage; return its exit status, and the keys of
+        its findings by their kind."""
         command = [BIN / "kinto-attachment", *arguments, "--json", "--ini", f"{name}.ini"]
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=600)
         assert "Traceback" not in done.stderr, done.stderr
@@ -162,10 +161,10 @@ class House:
 
     @contextmanager
     def moved(self, old: str, new: str, count: int = 0) -> Iterator[str]:
-        """The URL of the server, moved from one storage to the other: copied while it ran, and the
-        rest while it was stopped, so that no file is missing for a moment.
+        """Move the server to another storage, and yield its URL. Most files are copied while it
+        runs, the rest while it is stopped, so that no file is ever missing.
 
-        :param count: of the files that it has at first.
+        :param count: how many files the server gets first.
         """
         with self.served_from(old) as url:
             self.fill(url, count)
@@ -181,11 +180,11 @@ class House:
 
 
 @pytest.fixture
-def make_settings(kinto_settings, file_settings):
+def make_settings(make_database, file_settings):
     """Settings by the names of file storages, of one database."""
 
     def make(**kinds: str) -> dict[str, dict[str, str]]:
-        database = kinto_settings("postgresql", fresh=True)
+        database = make_database()
         return {name: {**database, **file_settings(kind)} for name, kind in kinds.items()}
 
     return make
@@ -194,17 +193,17 @@ def make_settings(kinto_settings, file_settings):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
 def test_there_and_back(make_settings, tmp_path, count):
-    """Nobody notices; in the end all is well, and everything is there."""
-    house = House(make_settings(first="local", s3="seaweedfs", second="local"), tmp_path)
-    with house.moved("first", "s3", count):
+    """No client notices; in the end every file is there and ``fsck`` finds nothing."""
+    server = MigratingServer(make_settings(first="local", s3="seaweedfs", second="local"), tmp_path)
+    with server.moved("first", "s3", count):
         pass
-    with house.moved("s3", "second") as url:
-        # Copies of what was replaced or detached later, and nothing else.
-        _, found = house.run("second", "fsck", "--deep")
+    with server.moved("s3", "second") as url:
+        # Only copies of files that were replaced or detached later.
+        _, found = server.run("second", "fsck", "--deep")
         assert set(found) <= {"orphan object"}
-        assert house.run("second", "gc", "--older-than", "0")[0] == 0
-        assert house.run("second", "fsck", "--deep") == (0, {})
-        assert house.read_all(url) > count / 2
+        assert server.run("second", "gc", "--older-than", "0")[0] == 0
+        assert server.run("second", "fsck", "--deep") == (0, {})
+        assert server.read_all(url) > count / 2
 
 
 class TestInterrupted:
@@ -212,7 +211,7 @@ class TestInterrupted:
 
     @pytest.fixture
     def sites(self, make_settings, tmp_path):
-        """Before and after, with the ini files of both."""
+        """Sites on the old and on the new storage, with their ini files."""
 
         def make(old: str, new: str) -> tuple[Site, Site]:
             settings = make_settings(old=old, new=new)
@@ -236,7 +235,7 @@ class TestInterrupted:
         ],
     )
     def test_goes_on(self, sites, tmp_path, old, new, how):
-        """What was copied is whole, and is not copied again."""
+        """Each copied file is whole, and is not copied again."""
         old, new = sites(old, new)
         collection = old.collection()
         contents = {}

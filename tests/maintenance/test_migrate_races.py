@@ -1,4 +1,4 @@
-"""Moving the bytes while the server runs already on the other storage, and what is refused."""
+"""``migrate`` while the server already runs on the other storage, and what it refuses."""
 
 import os
 import subprocess
@@ -11,14 +11,12 @@ import pytest
 from kinto_attachment.attachments import records
 from kinto_attachment.cli import main
 from kinto_attachment.errors import NotImported, SettingError
-from kinto_attachment.files.blob import Source
 from kinto_attachment.maintenance import migrate
 from kinto_attachment.maintenance.migrate import copy
 from kinto_attachment.rows.deletion import Rule
-from tests.conftest import in_thread
-from tests.support.servers.wsgi import BIN
+from tests.support.servers.wsgi import BIN, write_ini
 from tests.support.site import ALICE, Collection, Site
-from tests.test_cli import write_ini
+from tests.support.threads import in_thread
 
 NAMED = {"kinto.attachment.randomize": "false"}
 BY_HASH = {**NAMED, "kinto.attachment.filename_pattern": "{hash}{extension}"}
@@ -33,7 +31,7 @@ def files(request):
 
 @pytest.fixture
 def make(make_server, files, file_settings):
-    """The server as it is, and as it will be: on another storage, with the same database."""
+    """Two servers with the same database: on the old storage, and on the new one."""
 
     def make(**settings: str) -> tuple[Site, Site]:
         old = make_server("local", **settings)
@@ -50,22 +48,14 @@ def kinds(job) -> list[str]:
     return [finding.kind for finding in job]
 
 
-def put(site: Site, key: str, content: bytes) -> None:
-    with site.storage.spool() as file:
-        file.write(content)
-        file.flush()
-        digest = sha256(content).hexdigest()
-        site.storage.put(key, Source(file, "a.txt", "text/plain", len(content), digest))
-
-
 def collections(old: Site, new: Site) -> tuple[Collection, Collection]:
     """One collection, by both servers."""
     before = old.collection()
     return before, Collection(new, before.bucket, "fonts")
 
 
-class TestTheServerIsOnTheOtherStorage:
-    def test_what_was_uploaded_there(self, make):
+class TestServerOnTheNewStorage:
+    def test_uploads_to_the_new_storage_stay(self, make):
         old, new = make()
         before, after = collections(old, new)
         before.record().upload(b"one")
@@ -73,8 +63,8 @@ class TestTheServerIsOnTheOtherStorage:
         after.record().upload(b"two")
         assert list(copy(old.server, new.storage)) == []
 
-    def test_newer_bytes_stay(self, make):
-        """The job has read its page of links; a file is replaced by another of its name."""
+    def test_newer_bytes_are_not_overwritten(self, make):
+        """After the job has read its page of links, a file is replaced by another of its name."""
         old, new = make(**BY_NAME)
         before, after = collections(old, new)
         for number in range(3):
@@ -90,8 +80,8 @@ class TestTheServerIsOnTheOtherStorage:
         assert set(kinds(job)) == {"copied"}
         assert new.read(after.record("r2").data["attachment"]["location"]) == b"new"
 
-    def test_bytes_under_way_stay(self, make, monkeypatch):
-        """The new ones are stored, and their record is not written yet."""
+    def test_bytes_of_an_upload_under_way_are_not_overwritten(self, make, monkeypatch):
+        """The new bytes are stored, and their record is not written yet."""
         old, new = make(**BY_NAME)
         before, after = collections(old, new)
         before.record("r").upload(b"old", "a.txt")
@@ -109,8 +99,8 @@ class TestTheServerIsOnTheOtherStorage:
         assert new.read(after.record("r").data["attachment"]["location"]) == b"new"
         assert list(copy(old.server, new.storage)) == []
 
-    def test_a_copy_whose_record_is_gone_stays(self, make, monkeypatch):
-        """Somebody may just be storing the same bytes, and has found them there."""
+    def test_a_copy_of_a_detached_file_stays(self, make, monkeypatch):
+        """An upload of the same bytes may have found the copy and rely on it."""
         old, new = make(**BY_HASH)
         before, after = collections(old, new)
         before.record("r").upload(b"same")
@@ -127,7 +117,7 @@ class TestTheServerIsOnTheOtherStorage:
         in_thread(lambda: after.record("s").upload(b"same"))
         assert new.read(after.record("s").data["attachment"]["location"]) == b"same"
 
-    def test_a_name_that_is_free_by_now(self, make):
+    def test_a_file_that_is_detached_meanwhile(self, make):
         old, new = make(**BY_NAME)
         before, after = collections(old, new)
         for number in range(2):
@@ -150,9 +140,9 @@ class TestTheServerIsOnTheOtherStorage:
         assert there(new) == there(old)
 
 
-class TestNamesThatAreGivenAgain:
+class TestReusedNames:
     def test_between_two_runs(self, make):
-        """What the first run copied is not the file of that name any more."""
+        """The name has another file since the first run copied it."""
         old, new = make(**BY_NAME)
         before, _ = collections(old, new)
         before.record("r").upload(b"first", "a.txt")
@@ -182,18 +172,18 @@ class TestNamesThatAreGivenAgain:
     def test_a_kept_file_whose_name_is_taken_there(self, make):
         old, new = make(**BY_NAME)
         key = f"{old.collection().bucket}/fonts/a.txt"
-        put(old, key, b"kept")
-        put(new, key, b"other")
+        old.put(key, b"kept")
+        new.put(key, b"other")
         old.in_transaction(lambda: old.releases.add([key], Rule.KEEP))
         (finding,) = copy(old.server, new.storage)
         assert (finding.kind, finding.is_problem) == ("conflict", True)
         assert there(new) == {key: b"other"}
 
 
-class TestWhatIsCopied:
+class TestCopiedFiles:
     @pytest.fixture
     def private(self, monkeypatch):
-        """What was said of each object that was put, by its key."""
+        """Whether each object was put as a private one, by its key."""
         told: dict[str, bool] = {}
 
         def watch(site):
@@ -216,12 +206,12 @@ class TestWhatIsCopied:
         assert kinds(copy(old.server, new.storage)) == ["copied"] * 2
         assert [told[key] for key in there(old)] == [True, True]
 
-    def test_kept_files_that_nobody_would_name_so(self, make, private):
-        """They are of older settings."""
+    def test_kept_files_of_unknown_collections_are_private(self, make, private):
+        """Their keys are of older settings, so they might be private."""
         old, new = make(**{"kinto.attachment.resources.secret.private": "true"})
         told, keys = private(new), ["a/b/c/d/e.txt", f"blog/fonts/{uuid4()}.txt"]
         for key in keys:
-            put(old, key, b"kept")
+            old.put(key, b"kept")
         old.in_transaction(lambda: old.releases.add(keys, Rule.KEEP))
         assert kinds(copy(old.server, new.storage)) == ["copied"] * 2
         assert [told[key] for key in keys] == [True, True]
@@ -235,7 +225,7 @@ class TestWhatIsCopied:
         assert [told[key] for key in there(old)] == [False, False]
 
     def test_the_media_store(self, make, private):
-        """What is verified, and what is not yet."""
+        """Media that are verified, and media that are not verified yet."""
         old, new = make(**{"kinto.attachment.media.verifier": "none"})
         told = private(new)
         headers = {**ALICE, "Content-Type": "text/plain"}
@@ -247,8 +237,8 @@ class TestWhatIsCopied:
         assert [told[key] for key in there(old)] == [True, True]
         assert list(copy(old.server, new.storage)) == []
 
-    def test_nothing_but_links_is_known(self, make):
-        """A record whose file nobody knew to copy is told of."""
+    def test_records_without_link_are_reported(self, make):
+        """A record whose file is not linked is reported."""
         old, new = make()
         record = old.collection().record("r")
         record.upload(b"content")
@@ -258,7 +248,7 @@ class TestWhatIsCopied:
         expected = ("record without link", record.uri, True)
         assert (finding.kind, finding.record, finding.is_problem) == expected
 
-    def test_dry_run_tells_of_what_is_missing(self, make):
+    def test_dry_run_reports_missing_files(self, make):
         old, new = make()
         old.collection().record().upload(b"content")
         old.storage.delete(list(there(old)))
@@ -277,7 +267,7 @@ class TestRefused:
         assert there(new) == {}
 
     def test_the_same_storage(self, make_server, files):
-        """By whatever name."""
+        """The same storage, configured twice."""
         site = make_server(files)
         site.collection().record().upload(b"content")
         other = make_server(files, **site.settings)
@@ -295,14 +285,14 @@ class TestRefused:
         with pytest.raises(SettingError, match="is the storage"):
             list(copy(site.server, make_server("local", **path).storage))
 
-    def test_other_storages_are_no_reason(self, make):
+    def test_different_storages_are_accepted(self, make):
         old, new = make()
         assert not migrate._is_same(old.storage, new.storage)
         assert (there(old), there(new)) == ({}, {})
 
 
-class TestTheOtherIniFile:
-    """It is read as its server reads it."""
+class TestOtherIniFile:
+    """The ini file of the other server is read as that server reads it."""
 
     @pytest.fixture
     def site(self, make_server, tmp_path):
@@ -334,14 +324,18 @@ class TestTheOtherIniFile:
     def test_interpolation_and_inclusion(self, run, tmp_path, text):
         (tmp_path / "base.ini").write_text(f"{self.APP}{tmp_path}/disk/files\n")
         assert run(text) == 0
-        copies = [path for path in (tmp_path / "disk" / "files").rglob("*") if path.is_file()]
+        copies = [
+            path
+            for path in (tmp_path / "disk" / "files").rglob("*.*")
+            if "storage.json" not in path.name
+        ]
         assert [path.read_bytes() for path in copies] == [b"content"]
 
     def test_environment(self, run, tmp_path, monkeypatch, capsys):
-        """It is that of both servers."""
+        """The environment applies to both servers."""
         monkeypatch.setenv("KINTO_ATTACHMENT_BASE_PATH", str(tmp_path / "disk" / "files"))
         assert run(f"{self.APP}%(here)s/elsewhere\n") == 2
-        assert "the storage that the files are in" in capsys.readouterr().err
+        assert "the storage that has the files already" in capsys.readouterr().err
         assert not (tmp_path / "elsewhere").exists()
 
     @pytest.mark.parametrize(
@@ -363,7 +357,7 @@ class TestTheOtherIniFile:
 
     def test_the_same(self, run, tmp_path, capsys):
         assert run((tmp_path / "kinto.ini").read_bytes()) == 2
-        assert "the storage that the files are in" in capsys.readouterr().err
+        assert "the storage that has the files already" in capsys.readouterr().err
 
 
 class TestExitStatus:
@@ -378,7 +372,7 @@ class TestExitStatus:
         return make_server("local").settings
 
     def test_the_database_is_down(self, settings, tmp_path):
-        url = "postgresql://nobody@127.0.0.1:1/nothing"
+        url = "postgresql://kinto@127.0.0.1:1/nothing"
         down = {**settings, "kinto.storage_url": url, "kinto.permission_url": url}
         status, said = self.shell(write_ini(tmp_path / "kinto.ini", down))
         assert status == 2
@@ -395,7 +389,7 @@ class TestExitStatus:
         status, said = self.shell(write_ini(tmp_path / "kinto.ini", wrong))
         assert status == 2 and "nothing_of_that_name" in said
 
-    def test_a_fault_of_ours(self, settings, tmp_path, monkeypatch, capsys):
+    def test_an_unexpected_error(self, settings, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr("kinto_attachment.cli.fsck", lambda *args, **options: 1 / 0)
         assert main(["fsck", "--ini", str(write_ini(tmp_path / "kinto.ini", settings))]) == 2
         assert "ZeroDivisionError" in capsys.readouterr().err

@@ -1,7 +1,6 @@
-"""The media store under real servers: many at once, processes that die, and the background."""
+"""The media store under real servers: many clients, killed processes, the background thread."""
 
 import os
-import secrets
 import signal
 import subprocess
 import threading
@@ -18,7 +17,8 @@ import transaction
 from kinto_attachment.maintenance.fsck import fsck
 from kinto_attachment.maintenance.gc import collect
 from kinto_attachment.maintenance.server import Server
-from kinto_attachment.rows import uploads as pending_module
+from kinto_attachment.rows import uploads as upload_rows
+from tests.support.media import random_content
 from tests.support.servers.wsgi import UWSGI, Gunicorn, GunicornProcesses
 from tests.support.site import Site
 
@@ -32,9 +32,9 @@ MIB = 1024 * 1024
 
 
 @pytest.fixture(params=["local", pytest.param("seaweedfs", marks=pytest.mark.slow)])
-def settings(request, kinto_settings, file_settings):
+def settings(request, make_database, file_settings):
     return {
-        **kinto_settings("postgresql", fresh=True),
+        **make_database(),
         **file_settings(request.param),
         "kinto.storage_pool_size": "50",
         "kinto.storage_max_overflow": "10",
@@ -60,20 +60,16 @@ def wait_for(url, seconds=60, **options):
     return answer
 
 
-def some(size=1000):
-    content = secrets.token_bytes(size)
-    return content, sha256(content).hexdigest()
-
-
 def test_the_three_snippets(settings, site, tmp_path):
-    """Of an application that keeps only the hash: fetch, store, store by hash, store and go on."""
+    """The code of an application that keeps only the hash: fetch, store, store by hash, and store
+    without waiting."""
     with Gunicorn({**settings, **OPEN, **THREAD}, tmp_path) as server:
-        content, _ = some()
+        content, _ = random_content(1000)
         hash_value = requests.post(f"{server.url}/media", data=content, timeout=30).text
         fetched = requests.get(f"{server.url}/media/{hash_value}", timeout=30).content
         assert fetched == content
 
-        content, _ = some()
+        content, _ = random_content(1000)
         hasher = sha256()
         hasher.update(content)
         hash_value = hasher.hexdigest()
@@ -82,14 +78,14 @@ def test_the_three_snippets(settings, site, tmp_path):
         assert (answer.status_code, answer.text) == (201, hash_value)
         assert requests.get(url, timeout=30).content == content
 
-        content, hash_value = some(5 * MIB)
+        content, hash_value = random_content(5 * MIB)
         url = f"{server.url}/media/{hash_value}"
         answer = requests.post(f"{url}?verify=false", data=content, timeout=30)
         assert (answer.status_code, answer.text) == (202, hash_value)
         assert wait_for(url).content == content
 
-        junk, _ = some()
-        _, hash_value = some()
+        junk, _ = random_content(1000)
+        _, hash_value = random_content(1000)
         url = f"{server.url}/media/{hash_value}"
         assert requests.post(f"{url}?verify=false", data=junk, timeout=30).status_code == 202
         deadline = time.monotonic() + 30
@@ -100,7 +96,7 @@ def test_the_three_snippets(settings, site, tmp_path):
 
 
 def test_200_posts_of_one_body(settings, site, tmp_path):
-    content, digest = some(100_000)
+    content, digest = random_content(100_000)
     with GunicornProcesses(settings, tmp_path) as server:
 
         def post(number):
@@ -123,9 +119,9 @@ def test_200_posts_of_one_body(settings, site, tmp_path):
 
 @pytest.mark.parametrize("rounds", [60, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.timeout(1200)
-def test_deletions_while_the_same_is_stored(settings, site, tmp_path, rounds):
-    """Two processes, and gc in the middle: whoever is told that he has it can get it."""
-    content, digest = some()
+def test_deletions_while_the_same_bytes_are_stored(settings, site, tmp_path, rounds):
+    """Two processes, with gc in between: a client whose upload succeeded can read the bytes."""
+    content, digest = random_content(1000)
     server_side = Server.of(site.registry, transaction.manager)
     stopped, swept = threading.Event(), []
 
@@ -168,8 +164,8 @@ def verify_command(server, *options):
 
 
 def test_a_verifier_that_is_killed(settings, site, tmp_path, monkeypatch):
-    """In the middle of a hash: another one takes over when its lease is over."""
-    uploads = [some(64 * MIB) for _ in range(2)]
+    """The first verifier dies in the middle; another one takes over when the lease has expired."""
+    uploads = [random_content(64 * MIB) for _ in range(2)]
     with Gunicorn(settings, tmp_path) as server:
         for content, digest in uploads:
             url = f"{server.url}/media/{digest}?verify=false"
@@ -178,8 +174,8 @@ def test_a_verifier_that_is_killed(settings, site, tmp_path, monkeypatch):
         victim = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE)
 
         def leases():
-            parent = f"{pending_module.LEASES_PARENT}/*"
-            return site.registry.storage.list_all(pending_module.LEASE_ROWS, parent)
+            parent = f"{upload_rows.LEASES_PARENT}/*"
+            return site.registry.storage.list_all(upload_rows.LEASE_ROWS, parent)
 
         deadline = time.monotonic() + 30
         while not site.in_transaction(leases):
@@ -187,14 +183,12 @@ def test_a_verifier_that_is_killed(settings, site, tmp_path, monkeypatch):
         os.killpg(victim.pid, signal.SIGKILL)
         victim.communicate()
         (lease,) = site.in_transaction(leases)
-        # Its lease is over: nobody wants to wait for that here.
-        over = lease["last_modified"] - pending_module.LEASE_SECONDS * 1000 - 1
+        # Let the lease expire without waiting for it.
+        over = lease["last_modified"] - upload_rows.LEASE_SECONDS * 1000 - 1
         row = {**lease, "last_modified": over}
-        parent = f"{pending_module.LEASES_PARENT}/{lease['id']}"
+        parent = f"{upload_rows.LEASES_PARENT}/{lease['id']}"
         site.in_transaction(
-            lambda: site.registry.storage.update(
-                pending_module.LEASE_ROWS, parent, lease["id"], row
-            )
+            lambda: site.registry.storage.update(upload_rows.LEASE_ROWS, parent, lease["id"], row)
         )
         done = subprocess.run([*command, "--once"], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
@@ -206,8 +200,8 @@ def test_a_verifier_that_is_killed(settings, site, tmp_path, monkeypatch):
 
 
 def test_a_server_that_is_killed(settings, tmp_path, site):
-    """What it was told to verify is verified by the one that takes its place."""
-    content, digest = some()
+    """Uploads that were not verified yet are verified by the next server."""
+    content, digest = random_content(1000)
     with Gunicorn(settings, tmp_path) as server:  # its verifier is off
         url = f"{server.url}/media/{digest}?verify=false"
         assert requests.post(url, data=content, auth=ALICE, timeout=30).status_code == 202
@@ -218,11 +212,13 @@ def test_a_server_that_is_killed(settings, tmp_path, site):
 
 
 @pytest.mark.parametrize("kind", [GunicornProcesses, UWSGI])
-def test_preforking_servers(kinto_settings, file_settings, tmp_path, kind):
-    settings = {**kinto_settings("postgresql", fresh=True), **file_settings("local")}
+def test_uploads_are_verified_under_preforking_servers(
+    make_database, file_settings, tmp_path, kind
+):
+    settings = {**make_database(), **file_settings("local")}
     Site(**settings).close()  # makes the tables
     with kind({**settings, **THREAD}, tmp_path) as server:
-        uploads = [some() for _ in range(20)]
+        uploads = [random_content(1000) for _ in range(20)]
         for content, digest in uploads:
             url = f"{server.url}/media/{digest}?verify=false"
             assert requests.post(url, data=content, auth=ALICE, timeout=30).status_code == 202
@@ -233,7 +229,7 @@ def test_preforking_servers(kinto_settings, file_settings, tmp_path, kind):
 
 def test_two_verifiers(settings, site, tmp_path):
     """Each upload is verified once."""
-    uploads = [some(200_000) for _ in range(40)]
+    uploads = [random_content(200_000) for _ in range(40)]
     with Gunicorn(settings, tmp_path) as server:
         for content, digest in uploads:
             url = f"{server.url}/media/{digest}?verify=false"

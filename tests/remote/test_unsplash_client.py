@@ -1,11 +1,10 @@
-"""Photos of Unsplash: what is asked of whom, with what, and what may come of it."""
+"""The client of the Unsplash API: its requests, and what it makes of any answer."""
 
 import hashlib
 import io
 import json
 import logging
 import re
-import socket
 import time
 import traceback
 from email.utils import formatdate
@@ -24,18 +23,16 @@ from kinto_attachment.errors import (
     RemoteTimeout,
     TooLarge,
 )
-from kinto_attachment.remote import connection
-from kinto_attachment.remote import unsplash as unsplash_module
+from kinto_attachment.remote import unsplash
 from kinto_attachment.remote.unsplash import Photo, Unsplash, read_id
-from tests.support.servers import unsplash as imitation
-from tests.support.servers.unsplash import (
-    KEY,
-    MISSING,
-    Web,
+from tests.support.fetches import PUBLIC
+from tests.support.servers import free_port
+from tests.support.servers.unsplash import KEY, MISSING, FakePhoto, FakeUnsplash, limited
+from tests.support.servers.web import (
+    WebServer,
     drips,
     endless,
     gzipped,
-    limited,
     overlong,
     redirects,
     says,
@@ -44,7 +41,6 @@ from tests.support.servers.unsplash import (
 )
 
 ID = "Dwu85P9SOIk"
-PUBLIC = "93.184.215.14"
 
 
 def make_jpeg(width=64, height=48):
@@ -56,32 +52,17 @@ def make_jpeg(width=64, height=48):
 JPEG = make_jpeg()
 
 
-@pytest.fixture(autouse=True)
-def internet(monkeypatch):
-    """Public addresses and the ports of this machine that play them; nobody else is reached."""
-    played = {}
-
-    def connect(self, address):
-        if address[0] in played:
-            address = ("127.0.0.1", played[address[0]])
-        assert address[0] == "127.0.0.1", f"a test wants to connect to {address}"
-        socket.socket.connect(self, address)
-
-    monkeypatch.setattr(connection._Socket, "connect", connect, raising=False)
-    return played
-
-
 @pytest.fixture
 def server():
-    with imitation.Unsplash() as server:
+    with FakeUnsplash() as server:
         server.add(ID, JPEG)
         yield server
 
 
 @pytest.fixture
 def elsewhere():
-    """Another server of this machine, which nobody is to ask."""
-    with Web(says(200, JPEG, Content_Type="image/jpeg")) as server:
+    """Another server of this machine, which the client must not ask."""
+    with WebServer(says(200, JPEG, Content_Type="image/jpeg")) as server:
         yield server
 
 
@@ -104,7 +85,7 @@ def fails(error, call, *args):
     return info.value
 
 
-# As it should be.
+# Photos and downloads.
 
 
 def test_a_photo(client, server):
@@ -133,7 +114,7 @@ def test_a_download(client, server):
     assert (fetched.digest.size, fetched.mimetype) == (len(JPEG), "image/jpeg")
 
 
-def test_a_download_is_told_before_it_is_done(client, server):
+def test_a_download_is_reported_before_it_begins(client, server):
     download(client)
     assert server.tracked == [ID]
     told, image = server.requests[1:]
@@ -142,14 +123,14 @@ def test_a_download_is_told_before_it_is_done(client, server):
     assert image.path == f"/images/photo-{ID}?fm=jpg&q=85"
 
 
-def test_the_key_is_not_for_the_image(client, server):
+def test_the_key_is_not_sent_with_the_request_for_the_image(client, server):
     download(client)
     image = server.requests[2]
     assert image.headers["Authorization"] is None
     assert KEY not in str(image.headers) + image.path
 
 
-def test_what_nobody_wrote_is_empty(client, server):
+def test_missing_descriptions_are_empty(client, server):
     server.add(ID, JPEG, description=None, alt=None)
     photo = client.photo(ID)
     assert (photo.description, photo.alt) == ("", "")
@@ -205,7 +186,7 @@ def test_ids_and_slugs(text, id):
         "https://unsplash.com/photos/Dwu85P9SOIk",
     ],
 )
-def test_what_is_no_id_is_not_asked_for(client, server, text):
+def test_an_invalid_id_is_not_asked_for(client, server, text):
     fails(RemoteNotFound, client.photo, text)
     assert server.requests == []
 
@@ -229,7 +210,7 @@ def test_an_unknown_photo(client):
 def test_a_wrong_key(server):
     client = Unsplash(server.url, "not-" + KEY, max_size=0, timeout=5)
     error = fails(RemoteFailed, client.photo, ID)
-    assert "refuses the key" in str(error)
+    assert "refused the access key" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -244,19 +225,19 @@ def test_a_wrong_key(server):
     ],
 )
 def test_a_rate_limit(client, server, answer, monkeypatch):
-    monkeypatch.setattr(unsplash_module.time, "time", lambda: 7200 * 100 + 3540.5)
+    monkeypatch.setattr(unsplash.time, "time", lambda: 7200 * 100 + 3540.5)
     server.on_photo = answer
     assert fails(RemoteLimited, client.photo, ID).retry_after == 60
 
 
-def test_the_rate_limit_of_the_imitation(client, server):
+def test_the_rate_limit_is_reached_during_a_download(client, server):
     server.left = 1
     photo = client.photo(ID)
     fails(RemoteLimited, client.download, photo, io.BytesIO())
     assert server.tracked == [] and len(server.requests) == 2
 
 
-def test_a_rate_limit_until_it_says(client, server):
+def test_a_rate_limit_with_retry_after(client, server):
     server.on_photo = limited(403, Retry_After="17")
     assert fails(RemoteLimited, client.photo, ID).retry_after == 17
     server.on_photo = limited(429, Retry_After=formatdate(time.time() + 90, usegmt=True))
@@ -293,7 +274,7 @@ def test_a_rate_limit_until_it_says(client, server):
         lambda handler: None,
     ],
 )
-def test_an_api_that_fails(client, server, answer):
+def test_a_failing_api(client, server, answer):
     server.on_photo = answer
     fails(RemoteFailed, client.photo, ID)
 
@@ -332,9 +313,9 @@ json_values = st.recursive(
 
 @given(st.data())
 def test_any_json_is_a_photo_or_refused(data):
-    server = imitation.Unsplash()
+    server = FakeUnsplash()
     server._server.server_close()
-    photo = server.to_json(imitation.FakePhoto(ID, JPEG))
+    photo = server.to_json(FakePhoto(ID, JPEG))
     place = photo
     while isinstance(place, dict):
         name = data.draw(st.sampled_from(sorted(place)))
@@ -359,8 +340,8 @@ def test_a_slow_api(server):
         assert time.monotonic() - began < 3
 
 
-def test_an_api_that_is_not_there():
-    client = Unsplash(f"http://127.0.0.1:{imitation.free_port()}", KEY, max_size=0, timeout=1)
+def test_an_api_that_refuses_connections():
+    client = Unsplash(f"http://127.0.0.1:{free_port()}", KEY, max_size=0, timeout=1)
     fails(RemoteFailed, client.photo, ID)
 
 
@@ -377,7 +358,7 @@ def test_an_api_that_is_not_there():
         (says(500), RemoteFailed),
     ],
 )
-def test_nothing_is_downloaded_that_could_not_be_told(client, server, answer, error):
+def test_nothing_is_downloaded_if_the_report_fails(client, server, answer, error):
     server.on_download = answer
     fails(error, download, client)
     assert not any(path.startswith("/images") for path in server.asked)
@@ -407,7 +388,7 @@ def test_nothing_is_downloaded_that_could_not_be_told(client, server, answer, er
         (redirects(f"/images/photo-{ID}"), RemoteFailed),  # to itself, for ever
     ],
 )
-def test_an_image_that_cannot_be_had(client, server, answer, error):
+def test_an_image_that_cannot_be_fetched(client, server, answer, error):
     server.on_image = answer
     fails(error, download, client)
     assert server.tracked == [ID]
@@ -423,7 +404,7 @@ def test_a_slow_image(server):
         assert time.monotonic() - began < 3
 
 
-def test_the_limit_is_allowed(server):
+def test_an_image_of_exactly_the_limit_is_allowed(server):
     client = Unsplash(server.url, KEY, max_size=len(JPEG), timeout=5)
     assert download(client)[1] == JPEG
     client = Unsplash(server.url, KEY, max_size=len(JPEG) - 1, timeout=5)
@@ -441,20 +422,20 @@ def test_the_limit_is_allowed(server):
         "https://127.0.0.1/a.jpg",
     ],
 )
-def test_an_image_where_nobody_is_led(client, server, elsewhere, full):
+def test_an_image_at_a_private_address_is_refused(client, server, elsewhere, full):
     server.add(ID, JPEG, full=full.format(port=elsewhere.port))
     error = fails(RemoteFailed, download, client)
     assert "public Internet" in str(error)
     assert elsewhere.requests == []
 
 
-def test_a_redirect_to_another_port(client, server, elsewhere):
+def test_a_redirect_to_another_port_is_refused(client, server, elsewhere):
     server.on_image = redirects(f"{elsewhere.url}/a.jpg")
     fails(RemoteFailed, download, client)
     assert elsewhere.requests == []
 
 
-def test_a_redirect_of_the_image_host_to_itself(client, server):
+def test_a_redirect_of_the_image_host_to_itself_is_followed(client, server):
     server.add("AAAAAAAAAAA", JPEG)
 
     def answer(handler):
@@ -472,7 +453,7 @@ def test_a_redirect_of_the_image_host_to_itself(client, server):
 @pytest.mark.parametrize(
     "location", [f"http://{PUBLIC}", "{server}1", "http://localhost:{port}", "https://{host}"]
 )
-def test_a_download_is_told_to_nobody_else(client, server, elsewhere, internet, location):
+def test_a_download_is_reported_to_the_api_only(client, server, elsewhere, internet, location):
     internet[PUBLIC] = elsewhere.port
     host = f"127.0.0.1:{server.port}"
     location = location.format(server=server.url, port=server.port, host=host)
@@ -482,7 +463,7 @@ def test_a_download_is_told_to_nobody_else(client, server, elsewhere, internet, 
 
 
 @pytest.mark.parametrize("knob", ["on_photo", "on_download"])
-def test_the_key_goes_along_with_no_redirect(client, server, elsewhere, internet, knob):
+def test_the_key_follows_no_redirect(client, server, elsewhere, internet, knob):
     internet[PUBLIC] = elsewhere.port
     for target in (f"http://{PUBLIC}/", "/photos/AAAAAAAAAAA"):
         setattr(server, knob, redirects(target))
@@ -491,7 +472,7 @@ def test_the_key_goes_along_with_no_redirect(client, server, elsewhere, internet
     assert "/photos/AAAAAAAAAAA" not in server.asked
 
 
-def test_the_key_is_not_for_an_image_host(client, server, elsewhere, internet):
+def test_the_key_is_not_sent_to_another_image_host(client, server, elsewhere, internet):
     internet[PUBLIC] = elsewhere.port
     server.add(ID, JPEG, full=f"http://{PUBLIC}/a.jpg")
     assert download(client)[1] == JPEG
@@ -500,7 +481,7 @@ def test_the_key_is_not_for_an_image_host(client, server, elsewhere, internet):
     assert KEY not in str(request.headers) + request.path
 
 
-def test_the_key_is_not_told(client, server, caplog, capfd):
+def test_the_key_is_not_logged_or_repeated_in_errors(client, server, caplog, capfd):
     caplog.set_level(logging.DEBUG)
     server.on_photo = says(401, KEY.encode())  # not even when the API repeats it
     error = fails(RemoteFailed, client.photo, ID)
@@ -514,7 +495,7 @@ def test_the_key_is_not_told(client, server, caplog, capfd):
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "a\r\nX: y", "é", "a\n"])
-def test_keys_that_none_is(key):
+def test_malformed_keys(key):
     with pytest.raises(ValueError) as info:
         Unsplash("https://api.unsplash.com", key, max_size=0, timeout=1)
     assert not key.strip() or key not in str(info.value)
@@ -523,6 +504,6 @@ def test_keys_that_none_is(key):
 @pytest.mark.parametrize(
     "url", ["", "api.unsplash.com", "ftp://x.example", "https://u:p@x.example"]
 )
-def test_urls_that_none_is(url):
+def test_malformed_urls(url):
     with pytest.raises(ValueError):
         Unsplash(url, KEY, max_size=0, timeout=1)

@@ -1,4 +1,4 @@
-"""What is written down before anything is deleted, on both of Kinto's storages."""
+"""Releases, on both of Kinto's storages."""
 
 from uuid import uuid4
 

@@ -1,4 +1,6 @@
-"""The rows, on both of Kinto's storages."""
+"""Links, on both of Kinto's storages."""
+
+from uuid import uuid4
 
 import pytest
 
@@ -25,12 +27,10 @@ def links(site):
 
 @pytest.fixture
 def bucket():
-    from uuid import uuid4
-
     return f"b_{uuid4().hex}"
 
 
-def test_of_a_record(links, run, bucket):
+def test_links_of_a_record(links, run, bucket):
     ref = RecordRef(bucket, "c", "r")
     link = Link(ref, f"{bucket}/a.txt", "ab12", shared=True)
     run(lambda: links.add(link))
@@ -52,7 +52,7 @@ def test_of_a_record(links, run, bucket):
         (("{b}", "c%", "r"), ("{b}", "cxx", "r")),
     ],
 )
-def test_below_a_collection_are_only_its_own(links, run, bucket, ids, others):
+def test_below_a_collection_are_only_its_own_links(links, run, bucket, ids, others):
     mine = RecordRef(*(part.format(b=bucket) for part in ids))
     other = RecordRef(*(part.format(b=bucket) for part in others))
     run(lambda: links.add(Link(mine, f"{bucket}/mine", "00")))
@@ -121,3 +121,10 @@ def test_all_reads_page_by_page(links, run, bucket, monkeypatch):
     mine = run(lambda: [link.key for link in links.all() if link.ref.path[0] == bucket])
     assert mine == [f"{bucket}/{index}" for index in range(10)]
     clean(run, links, bucket)
+
+
+def test_link_is_of():
+    link = Link(RecordRef("a", "b", "c"), "x/y.png", "12")
+    assert link.is_of({"location": "https://a.example/x/y.png"})
+    assert not link.is_of({"location": "https://a.example/xx/y.png"[:-1]})
+    assert not link.is_of(None)

@@ -1,4 +1,4 @@
-"""The settings: what is understood, what is refused, and by which name."""
+"""Settings that are understood, and settings that are refused."""
 
 import pytest
 
@@ -34,7 +34,7 @@ def test_defaults():
     assert {"jpg", "pdf", "txt", "json"} <= policy.extensions
 
 
-def test_other_plugins_settings_are_none_of_ours():
+def test_settings_of_other_plugins_are_ignored():
     assert read_settings({**BASE, "attachments": "x", "history.exclude_resources": "y"})
 
 
@@ -49,7 +49,7 @@ def test_other_plugins_settings_are_none_of_ours():
         ({"storage": "local", "base_path": "/srv", "aws.bucket": "files"}, "local"),
     ],
 )
-def test_storage_is_found(given, storage):
+def test_the_storage_is_inferred(given, storage):
     given = {f"attachment.{key}": value for key, value in given.items()}
     assert read_settings(given).storage == storage
 
@@ -58,7 +58,7 @@ def test_storage_is_found(given, storage):
     "given, message",
     [
         ({}, "attachment.base_path: no storage is configured"),
-        ({"attachment.storage": "s3"}, "attachment.aws.bucket_name: s3 storage needs it"),
+        ({"attachment.storage": "s3"}, "attachment.aws.bucket_name: must be set for s3 storage"),
         ({**BASE, "attachment.nope": "1"}, "attachment.nope: is not a setting of kinto-att"),
         ({**BASE, "attachment.gzipped": "true"}, "attachment.gzipped: is not a setting"),
         (
@@ -108,8 +108,11 @@ def test_storage_is_found(given, storage):
             },
             "attachment.aws.host: contradicts aws.endpoint_url",
         ),
-        ({**BASE, "attachment.library.bucket": "default"}, "library.bucket: 'default' is no id"),
-        ({**BASE, "attachment.library.bucket": "_a"}, "library.bucket: '_a' is no id of a bucket"),
+        ({**BASE, "attachment.library.bucket": "default"}, "library.bucket: 'default' is not the"),
+        (
+            {**BASE, "attachment.library.bucket": "_a"},
+            "library.bucket: '_a' is not the id of a bucket",
+        ),
         ({**BASE, "attachment.images.sizes": "320"}, "images.sizes: '320' is not a size of the"),
         ({**BASE, "attachment.images.workers": "0"}, "images.workers: '0' is not a whole number"),
         (
@@ -168,7 +171,7 @@ def test_resources_inherit_from_their_bucket():
     assert key(read).startswith("blog/")
 
 
-def test_every_per_resource_setting_is_taken():
+def test_every_per_resource_setting_is_accepted():
     for setting in SETTINGS:
         if setting.per_resource:
             value = setting.default or ""
@@ -218,7 +221,7 @@ def test_extensions(value, accepted, refused):
             policy.check_extension(filename)
 
 
-def test_mimetypes_of_the_operator_win():
+def test_configured_mimetypes_win():
     read = settings(mimetypes=".ftl:application/vnd.fluent; db:application/vnd.sqlite3")
     policy = read.policy("blog", "articles")
     assert policy.mimetype("a.ftl", None, b"a = b") == "application/vnd.fluent"
@@ -227,7 +230,7 @@ def test_mimetypes_of_the_operator_win():
     assert policy.mimetype("a.txt", None, b"") == "text/plain"
 
 
-def test_type_of_last_resort_is_its_signature():
+def test_the_type_of_last_resort_is_sniffed():
     policy = settings().policy("blog", "articles")
     assert policy.mimetype("a", None, b"GIF89a") == "image/gif"
     for text in (b"text", b"<html>", b""):
@@ -256,18 +259,20 @@ def test_unsplash_is_refused_at_start(given, name):
         open_unsplash(read_settings({**BASE, **given}))
 
 
-def test_contradictions_are_refused_where_asked():
+def test_check_content_refuses_contradictions():
     read = settings(**{"resources.blog.check_content": "true"})
     with pytest.raises(ContentRefused) as refused:
         read.policy("blog", "articles").mimetype("a.png", None, b"GIF89a")
-    assert refused.value.reason == "The file is no image/png, it looks like image/gif."
+    assert refused.value.reason == (
+        "The type of the file is image/png, but its bytes look like image/gif."
+    )
     assert read.policy("other", "articles").mimetype("a.png", None, b"GIF89a") == "image/png"
 
 
 @pytest.mark.parametrize("storage, download", [("local", "redirect"), ("s3", "accel")])
-def test_downloads_that_the_storage_cannot_do(storage, download):
+def test_downloads_that_the_storage_does_not_support(storage, download):
     bucket = {"aws.bucket_name": "files"} if storage == "s3" else {}
-    with pytest.raises(SettingError, match="attachment.download: .* is not for"):
+    with pytest.raises(SettingError, match="attachment.download: .* is not possible"):
         settings(storage=storage, download=download, **bucket)
 
 
@@ -277,7 +282,7 @@ def test_signed_urls_live_for_whole_seconds(seconds):
         settings(redirect_expires=seconds)
 
 
-def test_private_files_by_hash_are_objects_of_their_own():
+def test_private_files_by_hash_have_keys_of_their_own():
     names = {"randomize": "false", "filename_pattern": "{hash}"}
     read = settings(**names, **{"resources.secret.private": "true"})
     keys = [

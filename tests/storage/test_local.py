@@ -56,7 +56,7 @@ def test_files_are_where_their_keys_say(storage, tmp_path):
     assert storage.path("a/b.txt") == str(tmp_path / "root/a/b.txt")
 
 
-def test_files_are_readable_by_whom_the_umask_says(storage, tmp_path):
+def test_the_umask_is_respected(storage, tmp_path):
     before = os.umask(0o027)
     try:
         put(storage, "a")
@@ -176,8 +176,8 @@ def test_many_threads_with_one_name(storage):
         assert b"".join(storage.open(key)) == b"%d" % index
 
 
-def test_a_folder_that_is_somewhere_else(tmp_path):
-    """As an operator makes one when the disk is full; and one that leads back up."""
+def test_symbolic_links_to_folders(tmp_path):
+    """A symbolic link to another disk is followed; one that leads back up is not."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     root = tmp_path / "root"
@@ -191,7 +191,7 @@ def test_a_folder_that_is_somewhere_else(tmp_path):
     assert [stat.key for stat in storage.list()] == ["blog/a.txt"]
 
 
-def test_compose_of_one_part_is_another_name(tmp_path):
+def test_compose_of_one_part_is_a_hard_link(tmp_path):
     storage = LocalFileStorage(str(tmp_path))
     (tmp_path / "part").write_bytes(b"x")
     storage.compose(["part"], "folder/whole", Label("whole", "text/plain"))

@@ -1,4 +1,4 @@
-"""Storages of other packages: found, given their settings, and held to the interface."""
+"""Storages of other packages."""
 
 from importlib.metadata import EntryPoint
 

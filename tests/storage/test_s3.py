@@ -33,7 +33,7 @@ def sha256_of(content: bytes) -> str:
 
 
 class Broken:
-    """A file that fails after ``left`` bytes, or is at its end without ``error``."""
+    """A file that raises ``error`` after ``left`` bytes, or ends there if there is none."""
 
     def __init__(self, left: int, error: BaseException | None):
         self.left = left
@@ -186,7 +186,7 @@ class S3Test(StorageTest):
         monkeypatch.setattr(storage.client, "get_paginator", lambda name: Small(paginator(name)))
         assert len(self.keys(storage, prefix)) == 7
 
-    def test_sign_lets_anybody_read(self, storage, prefix):
+    def test_a_signed_url_can_be_read(self, storage, prefix):
         self.put(storage, f"{prefix}a", b"content", "a.txt", "text/plain")
         disposition = content_disposition("été.png", inline=True)
         url = storage.sign(f"{prefix}a", "GET", 60, disposition, "image/png")
@@ -196,7 +196,7 @@ class S3Test(StorageTest):
         assert response.headers["Content-Disposition"] == disposition
         assert requests.get(storage.sign(f"{prefix}a"), timeout=10).content == b"content"
 
-    def test_sign_lets_anybody_write(self, storage, prefix):
+    def test_a_signed_url_can_be_written(self, storage, prefix):
         url = storage.sign(f"{prefix}new", method="PUT", expires=60)
         assert requests.put(url, data=b"content", timeout=10).ok
         assert self.read(storage, f"{prefix}new") == b"content"
@@ -222,7 +222,7 @@ class S3Test(StorageTest):
         assert os.waitpid(pid, 0)[1] == 0
 
     @pytest.mark.parametrize("size", [5, LARGE])
-    def test_composed_objects_say_what_they_are(self, storage, bucket, prefix, size):
+    def test_composed_objects_have_type_and_disposition(self, storage, bucket, prefix, size):
         self.put(storage, f"{prefix}part", bytes(size))
         storage.compose([f"{prefix}part"], f"{prefix}whole", LABEL)
         head = storage.client.head_object(Bucket=bucket, Key=f"{prefix}whole")
@@ -248,8 +248,8 @@ class S3Test(StorageTest):
 
 
 class TestMoto(OnMoto, S3Test):
-    """An imitation: quick, and too friendly. SeaweedFS makes missing buckets by itself, and
-    ignores canned ACLs."""
+    """An imitation: quick, and too tolerant. Unlike SeaweedFS it does not create missing buckets,
+    and it knows canned ACLs."""
 
     def test_composed_objects_have_the_acl(self, settings, server, bucket, prefix):
         storage = make_storage(settings, **{"aws.acl": "public-read"})
@@ -270,7 +270,7 @@ class TestMoto(OnMoto, S3Test):
 class TestSeaweedFS(OnSeaweedFS, S3Test):
     """A real server."""
 
-    def test_bytes_that_are_not_the_digest_are_refused(self, storage, prefix):
+    def test_bytes_with_another_digest_are_refused(self, storage, prefix):
         with storage.spool() as file:
             file.write(b"other")
             source = Source(file, "a.txt", "text/plain", 5, sha256_of(b"these"))
@@ -300,7 +300,7 @@ def calls_of(storage):
 
 @pytest.mark.parametrize("name", calls_of(None))
 @pytest.mark.parametrize("kind", ["silent", "refusing"])
-def test_a_server_that_is_not_there(name, kind):
+def test_an_unreachable_server(name, kind):
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         if kind == "silent":
@@ -335,7 +335,7 @@ MIB = 1024 * 1024
         [3 * 1024 * 1024 * MIB, 5 * MIB],
     ],
 )
-def test_parts_of_a_whole_are_those_s3_takes(sizes):
+def test_composed_parts_keep_to_the_limits_of_s3(sizes):
     blobs = [(str(index), size) for index, size in enumerate(sizes)]
     parts = list(compose_parts(lambda key, start, end: iter([bytes(end - start)]), "files", blobs))
     lengths = []
@@ -356,7 +356,7 @@ def test_parts_of_a_whole_are_those_s3_takes(sizes):
 
 @pytest.fixture
 def answering():
-    """A storage whose server gives one answer to everything."""
+    """A storage whose server gives one answer to every request."""
     sockets = []
 
     def answer(status: str, *headers: str, body: bytes = b""):
@@ -374,7 +374,7 @@ def answering():
                     connection.recv(1024 * 1024)
                     connection.sendall(text.encode() + body)
                     connection.shutdown(socket.SHUT_WR)
-                    # What is unread when a socket is closed turns into a reset.
+                    # Closing a socket with unread bytes resets the connection.
                     while connection.recv(1024 * 1024):
                         continue
 
@@ -396,7 +396,7 @@ def answering():
 
 
 @pytest.mark.parametrize("name", ["put", "put large", "delete", "list"])
-def test_a_404_is_no_missing_blob_to_who_does_not_read_one(answering, name):
+def test_only_reads_take_a_404_for_a_missing_blob(answering, name):
     storage = answering("404 Not Found", "Content-Length: 9", body=b"not found")
     with pytest.raises(StorageUnavailable):
         calls_of(storage)[name]()
@@ -412,7 +412,7 @@ def test_a_404_is_no_missing_blob_to_who_does_not_read_one(answering, name):
         ["Content-Length: 3", "x-amz-missing-meta: many"],
     ],
 )
-def test_an_answer_that_is_not_of_s3(answering, headers):
+def test_a_response_that_is_not_from_s3(answering, headers):
     with pytest.raises(StorageUnavailable):
         answering("200 OK", *headers).stat("a")
 
@@ -422,7 +422,7 @@ def test_an_upload_without_an_id(answering):
         calls_of(answering("200 OK", "Content-Length: 0"))["put large"]()
 
 
-def test_a_body_that_is_cut(answering):
+def test_a_body_that_is_cut_off(answering):
     storage = answering("200 OK", "Content-Length: 100000", body=bytes(1000))
     chunks = storage.open("a")
     with pytest.raises(StorageUnavailable):
@@ -431,7 +431,7 @@ def test_a_body_that_is_cut(answering):
 
 
 def test_delete_of_many_that_times_out_is_one_failure(monkeypatch):
-    """Or else one deletion would have everybody wait."""
+    """Or else one deletion would open the circuit breaker for all requests."""
     keys = {"aws.access_key": "a", "aws.secret_key": "b"}
     storage = make_storage({}, **keys, **{"aws.bucket_name": "b", "aws.region": "us-east-1"})
 
@@ -448,7 +448,7 @@ def test_delete_of_many_that_times_out_is_one_failure(monkeypatch):
     assert len(counted) == 1
 
 
-def test_delete_of_what_the_server_keeps(answering):
+def test_delete_of_an_object_that_is_protected(answering):
     body = (
         b'<?xml version="1.0"?><DeleteResult><Error><Key>a</Key><Code>AccessDenied</Code>'
         b"<Message>no</Message></Error></DeleteResult>"
@@ -457,7 +457,7 @@ def test_delete_of_what_the_server_keeps(answering):
         answering("200 OK", f"Content-Length: {len(body)}", body=body).delete(["a"])
 
 
-def test_delete_of_what_the_server_never_had(answering):
+def test_delete_of_an_object_that_does_not_exist(answering):
     body = (
         b'<?xml version="1.0"?><DeleteResult><Error><Key>a</Key><Code>NoSuchKey</Code>'
         b"<Message>gone</Message></Error></DeleteResult>"
@@ -475,7 +475,7 @@ def test_delete_of_what_the_server_never_had(answering):
         ({"aws.region": "eu-west-3"}, "https://s3.eu-west-3.amazonaws.com"),
     ],
 )
-def test_where_the_server_is(settings, expected):
+def test_the_url_of_the_server(settings, expected):
     storage = make_storage({"attachment.aws.bucket_name": "files"}, **settings)
     assert storage.client.meta.endpoint_url == expected
 
@@ -487,7 +487,7 @@ def test_where_the_server_is(settings, expected):
         ("false", "https://files.s3.eu-west-3.amazonaws.com/a?"),
     ],
 )
-def test_where_the_bucket_is(path_style, expected):
+def test_the_url_of_the_bucket(path_style, expected):
     more = {"aws.region": "eu-west-3", "aws.access_key": "a", "aws.secret_key": "b"}
     more["aws.use_path_style"] = path_style
     storage = make_storage({"attachment.aws.bucket_name": "files"}, **more)
@@ -501,7 +501,7 @@ def test_credentials_that_boto3_finds_itself(monkeypatch):
     assert "found" in storage.sign("a")
 
 
-def test_time_and_repetitions():
+def test_timeout_and_retries():
     storage = make_storage(
         {"attachment.aws.bucket_name": "files"}, **{"aws.timeout": "7.5", "aws.num_retries": "3"}
     )

@@ -1,5 +1,6 @@
-"""Images made by code: usual ones, and such as would harm who decodes them unguarded."""
+"""Images made by code: usual ones, and hostile ones that would harm an unguarded decoder."""
 
+import math
 import re
 import struct
 import tempfile
@@ -8,7 +9,7 @@ from collections.abc import Callable
 from functools import cache
 from io import BytesIO
 
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageStat
 
 from kinto_attachment.images.formats.header import ImageHeader
 from kinto_attachment.images.plan import Output, Plan
@@ -17,8 +18,8 @@ from kinto_attachment.images.worker.pool import WorkerPool
 RED, GREEN, BLUE, YELLOW = (230, 20, 20), (20, 200, 20), (20, 20, 230), (230, 220, 20)
 
 
-class Resizer(WorkerPool):
-    """WorkerPool for bytes; with one process, unless they are told otherwise."""
+class BytesResizer(WorkerPool):
+    """A worker pool that resizes bytes."""
 
     @property
     def pid(self) -> int:
@@ -35,7 +36,7 @@ class Resizer(WorkerPool):
 
 
 def photo(width: int, height: int) -> Image.Image:
-    """Something with soft and hard edges in all colours, as photos have."""
+    """An image with soft and hard edges in all colours, as photos have."""
     # Colours of photos change less than their light.
     scales = [(8, 70), (64, 40), (64, 40)]
     bands = [
@@ -72,8 +73,32 @@ def encode(image: Image.Image, format: str, **options) -> bytes:
     return file.getvalue()
 
 
+def decode(data: bytes) -> Image.Image:
+    image = Image.open(BytesIO(data))
+    image.load()
+    return image
+
+
+def size_of(data: bytes) -> tuple[int, int]:
+    return Image.open(BytesIO(data)).size
+
+
+def on_grey(image: Image.Image) -> Image.Image:
+    """Return the image with grey behind its transparent parts."""
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "grey"), image).convert("RGB")
+
+
+def psnr(one: Image.Image, other: Image.Image) -> float:
+    """Return the decibels between two images; above 30 the difference cannot be seen."""
+    assert one.size == other.size
+    difference = ImageStat.Stat(ImageChops.difference(on_grey(one), on_grey(other)))
+    error = sum(difference.sum2) / sum(difference.count)
+    return math.inf if not error else 10 * math.log10(255**2 / error)
+
+
 def turned(image: Image.Image, format: str, orientation: int, **options) -> bytes:
-    """A file that says it is to be turned."""
+    """A file whose EXIF has that orientation."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     return encode(image, format, exif=exif, **options)
@@ -90,7 +115,7 @@ def animation(format: str, width: int, height: int, frames: int, duration: int =
 
 @cache
 def usual() -> dict[str, bytes]:
-    """Files that everybody has."""
+    """Usual images of all formats, by name."""
     small, with_alpha = photo(300, 200), photo(300, 200).convert("RGBA")
     with_alpha.putalpha(Image.linear_gradient("L").resize((300, 200)))
     return {
@@ -117,28 +142,28 @@ def usual() -> dict[str, bytes]:
     }
 
 
-# -- pieces
+# -- parts of files
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
-    """One of a PNG."""
+    """A chunk of a PNG."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def with_chunk(png: bytes, kind: bytes, data: bytes, times: int = 1) -> bytes:
-    """A PNG with more behind its header."""
+    """A PNG with more chunks behind its header."""
     return png[:33] + chunk(kind, data) * times + png[33:]
 
 
 def png(width: int, height: int, data: bytes, depth: int = 8, colour: int = 2) -> bytes:
-    """One that says it has this size, with these bytes of compressed data."""
+    """A PNG with this size in its header, and this compressed data."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     chunks = chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
 def segment(marker: int, data: bytes) -> bytes:
-    """One of a JPEG."""
+    """A segment of a JPEG."""
     return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data
 
 
@@ -156,7 +181,7 @@ def vp8x(width: int, height: int, flags: int = 0) -> bytes:
 
 
 def gif(width: int, height: int, frames: int, frame: tuple[int, int] | None = None) -> bytes:
-    """An animation whose frames are of two pixels' worth of data."""
+    """An animation whose frames have data for two pixels."""
     descriptor = b"," + struct.pack("<HHHHB", 0, 0, *(frame or (width, height)), 0)
     block = b"!\xf9\4\0\1\0\0\0" + descriptor + b"\2\2\x4c\1\0"
     table = b"\0\0\0\xff\xff\xff"
@@ -165,13 +190,13 @@ def gif(width: int, height: int, frames: int, frame: tuple[int, int] | None = No
 
 
 def resized_sof(jpeg: bytes, width: int, height: int) -> bytes:
-    """A JPEG that says it has this size."""
+    """A JPEG with this size in its header."""
     at = re.search(rb"\xff[\xc0-\xc2]\0\x11", jpeg).start() + 5
     return jpeg[:at] + struct.pack(">HH", height, width) + jpeg[at + 4 :]
 
 
 def resized_ispe(avif: bytes, width: int, height: int) -> bytes:
-    """An AVIF whose container says so, and not its image."""
+    """An AVIF with this size in its container, but not in its image."""
     parts = re.split(rb"(ispe\0\0\0\0)........", avif, flags=re.DOTALL)
     return b"".join(
         part + struct.pack(">II", width, height) if part == b"ispe\0\0\0\0" else part
@@ -180,7 +205,7 @@ def resized_ispe(avif: bytes, width: int, height: int) -> bytes:
 
 
 def many_scans(times: int) -> bytes:
-    """A progressive JPEG whose last scan comes again and again."""
+    """A progressive JPEG whose last scan is repeated."""
     jpeg = encode(Image.linear_gradient("L"), "JPEG", progressive=True, quality=30)
     last = jpeg.rindex(b"\xff\xda")
     return jpeg[:-2] + jpeg[last:-2] * times + b"\xff\xd9"
@@ -244,7 +269,7 @@ def noise(magic: bytes, size: int = 5000) -> bytes:
     return magic + Image.effect_noise((size, 1), 90).tobytes()
 
 
-# -- hostile ones: how to make each, and what it is told
+# -- hostile images: how to make each, and what the refusal says
 
 
 def _cut(data: bytes, share: float = 0.5) -> bytes:
@@ -358,7 +383,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "avif-12000": (
         lambda: avif_grid(12_000, 12_000, (12_000, 12_000), 188, 188),
-        "144 megapixels, 25 are allowed",
+        "144 megapixels, but only 25 are allowed",
     ),
     "avif-lying-container": (
         lambda: resized_ispe(encode(Image.new("RGB", (3000, 2000)), "AVIF", speed=10), 300, 200),

@@ -1,53 +1,45 @@
 """The media library of a site, as the tests use it."""
 
-from io import BytesIO
-
 import transaction
 from PIL import Image
 
 from kinto_attachment.maintenance.init_library import init_library
 from kinto_attachment.maintenance.server import Server
+from tests.support import images
 from tests.support.site import ALICE, Site
 
 
 def settings(bucket: str, **more: str) -> dict[str, str]:
-    """Of a site with a library in that bucket."""
+    """Settings of a site with a library in that bucket."""
     return {"kinto.attachment.library.bucket": bucket, **more}
 
 
 def jpeg(width: int = 120, height: int = 80, orientation: int = 1) -> bytes:
-    """A photo of one colour; turned by its camera."""
+    """A photo of one colour; its EXIF says how the camera was turned."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return encoded(Image.new("RGB", (width, height), (200, 30, 30)), "JPEG", exif=exif)
+    return images.encode(Image.new("RGB", (width, height), (200, 30, 30)), "JPEG", exif=exif)
 
 
-def encoded(image: Image.Image, format: str, **options) -> bytes:
-    file = BytesIO()
-    image.save(file, format, **options)
-    return file.getvalue()
+def field_of(answer: dict) -> str:
+    """Return the name of the field that the error is about."""
+    return answer["details"][0]["name"]
 
 
-def decoded(content: bytes) -> Image.Image:
-    image = Image.open(BytesIO(content))
-    image.load()
-    return image
-
-
-class Shelf:
-    """The library, and what an editor does there.
+class MediaLibrary:
+    """The media library of a site, as an editor uses it.
 
     :param site: with the settings of a library.
     """
 
     def __init__(self, site: Site, editors=("system.Authenticated",), readers=("system.Everyone",)):
         self.site, self.http = site, site.http
-        self.library = site.registry.attachment_library
+        self.uri = site.registry.attachment_library.uri
         self.server = Server.of(site.registry, transaction.manager)
         self.findings = list(
             init_library(
                 self.server,
-                self.library,
+                site.registry.attachment_library,
                 site.registry.permission,
                 editors=list(editors),
                 authors=[],
@@ -56,7 +48,7 @@ class Shelf:
         )
 
     def upload(self, content=None, filename="photo.jpg", headers=ALICE, status=201, **fields):
-        """Step one; the answer."""
+        """Upload a file; return the facts about it."""
         content = jpeg() if content is None else content
         mimetype, body = self.http.encode_multipart(
             list(fields.items()), [("file", filename, content)]
@@ -65,13 +57,13 @@ class Shelf:
         return self.http.post("/media", body, headers=headers, status=status).json
 
     def describe(self, facts: dict, headers=ALICE, status=201, **more):
-        """Step two; the answer."""
+        """Make an object of an upload; return the answer."""
         return self.http.post_json(
             "/content/_media", {**facts, **more}, headers=headers, status=status
         ).json
 
     def add(self, content=None, filename="photo.jpg", **more) -> dict:
-        """Both; the object."""
+        """Upload a file and make an object of it; return the object."""
         return self.describe(self.upload(content, filename), **more)["data"]
 
     def get(self, path: str, status=200, **options):
@@ -79,11 +71,11 @@ class Shelf:
 
     @property
     def keys(self) -> list[str]:
-        """Of all files of the site."""
-        return sorted(stat.key for stat in self.site.storage.list())
+        """The keys of all files of the site."""
+        return self.site.keys
 
     @property
     def waiting(self) -> list[str]:
-        """Ids of what nobody has described yet."""
+        """The ids of the uploads that are not described yet."""
         uploads = self.site.rows.unclaimed
         return [each.id for each in self.site.in_transaction(lambda: list(uploads.all()))]

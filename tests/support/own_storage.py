@@ -1,4 +1,4 @@
-"""A storage as another package would write it: nothing but what IStorage asks for.
+"""A storage of another package: it provides IStorage and nothing else.
 
 ``kinto.attachment.storage = tests.support.own_storage.OwnStorage``
 """
@@ -86,7 +86,7 @@ class Chunks:
 
 
 class Incomplete:
-    """What cannot be a storage."""
+    """A class that does not provide IStorage."""
 
     @classmethod
     def from_settings(cls, settings):

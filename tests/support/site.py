@@ -1,4 +1,4 @@
-"""A Kinto with this plugin, as a test sees it: over HTTP, and with a look into its storage."""
+"""A Kinto with this plugin, for tests: over HTTP, and with a look into its storage."""
 
 import json
 from hashlib import sha256
@@ -9,6 +9,8 @@ import transaction
 import webtest
 from kinto import main
 from kinto.core import testing
+
+from kinto_attachment.files.blob import Source
 
 ALICE = {"Authorization": "Basic YWxpY2U6c2VjcmV0"}  # alice:secret
 BOB = {"Authorization": "Basic Ym9iOnNlY3JldA=="}  # bob:secret
@@ -22,9 +24,9 @@ SETTINGS = {
     "kinto.experimental_collection_schema_validation": "true",
     "kinto.attachment.base_url": "https://cdn.example/files/",
     "kinto.attachment.folder": "{bucket_id}/{collection_id}",
-    "kinto.attachment.media.verifier": "none",  # tests say when
+    "kinto.attachment.media.verifier": "none",  # tests verify when they want to
     "multiauth.policies": "basicauth",
-    # SeaweedFS takes its time for a new bucket, when there are many.
+    # SeaweedFS is slow with many buckets.
     "kinto.heartbeat_timeout_seconds": "60",
 }
 
@@ -63,19 +65,32 @@ class Site:
         return collection
 
     def close(self) -> None:
-        """Close the connections to the database; of a site that no other test needs."""
+        """Close the connections to the database, and the image workers."""
         self.registry.attachment_images.close()
         for backend in (self.registry.storage, self.registry.permission):
             if hasattr(backend, "client"):
                 backend.client.session_factory.session_factory.kw["bind"].dispose()
 
     def in_transaction(self, call):
-        """What ``call()`` returns, run as the server would."""
+        """Call a function in a transaction, and return what it returns."""
         with transaction.manager:
             return call()
 
+    def put(self, key: str, content: bytes = b"content") -> None:
+        """Store an object that no record has."""
+        with self.storage.spool() as file:
+            file.write(content)
+            file.flush()
+            digest = sha256(content).hexdigest()
+            self.storage.put(key, Source(file, "a.txt", "text/plain", len(content), digest))
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of all files in the storage."""
+        return sorted(stat.key for stat in self.storage.list())
+
     def read(self, location: str) -> bytes:
-        """The bytes that a location stands for."""
+        """Return the bytes of the file at a location."""
         return b"".join(self.storage.open(self.key(location)))
 
     def key(self, location: str) -> str:
@@ -99,13 +114,13 @@ class Collection:
 
     @property
     def links(self) -> list[str]:
-        """The keys that records of the bucket are linked to."""
+        """The keys of the files of all records of the bucket."""
         links = self.site.in_transaction(lambda: list(self.site.links.all()))
         return sorted(link.key for link in links if link.ref.path[0] == self.bucket)
 
     @property
     def releases(self) -> list[tuple[str, str]]:
-        """``(rule, key)`` that were written down for the bucket."""
+        """``(rule, key)`` of all releases of the bucket."""
         releases = self.site.in_transaction(lambda: list(self.site.releases.all()))
         return sorted(
             (release.rule.value, key)
@@ -140,7 +155,7 @@ class Record:
         files: list | None = None,
         **fields: Any,
     ):
-        """Post a form as browsers do; text fields are JSON unless they are text already."""
+        """Post a form as browsers do; values of fields are sent as JSON unless they are text."""
         texts = [
             (name, value if isinstance(value, str | bytes) else json.dumps(value))
             for name, value in fields.items()
@@ -162,8 +177,8 @@ class Record:
         return self.http.delete(self.attachment_uri, headers=headers, status=status)
 
     def snapshot(self) -> tuple:
-        """All there is to know of the record, its permissions and its file, and of the files
-        of its bucket: what a request that fails must not change."""
+        """Return the record, its permissions and its file, and the files of its bucket: all that a
+        request that fails must not change."""
         record = self.http.get(self.uri, headers=ALICE, status="*")
         attachment = record.json.get("data", {}).get("attachment")
         content = self.site.read(attachment["location"]) if attachment else None
@@ -178,7 +193,8 @@ class Record:
         )
 
     def check(self, content: bytes) -> dict[str, Any]:
-        """The attachment of the record, which is this content, is there and is the only one."""
+        """Check that the record has this file, and that the bucket has no other; return the
+        attachment."""
         attachment = self.data["attachment"]
         key = self.site.key(attachment["location"])
         assert attachment["hash"] == sha256(content).hexdigest()
@@ -187,3 +203,21 @@ class Record:
         assert self.collection.keys == self.collection.links == [key]
         assert self.collection.releases == []
         return attachment
+
+
+def call_wsgi(record, environ):
+    """Call the application without WebTest and WebOb, which would read the input themselves."""
+    full = webtest.TestRequest.blank(f"/v1{record.attachment_uri}").environ
+    full.update({"HTTP_AUTHORIZATION": "Basic YWxpY2U6c2VjcmV0", **environ})
+    answer = {}
+
+    def start_response(status, headers, exc_info=None):
+        answer.update(status=status, headers=headers)
+
+    body = b"".join(record.site.wsgi(full, start_response))
+
+    class Answer:
+        status_int = int(answer["status"][:3])
+        json = json.loads(body)
+
+    return Answer

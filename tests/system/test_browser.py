@@ -1,4 +1,4 @@
-"""What strangers uploaded, in a real browser: it is shown at most, and nothing in it runs."""
+"""Uploaded files in a real browser: at most they are shown, and no script in them runs."""
 
 import re
 import shutil
@@ -9,7 +9,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.attachments.test_get import Attached
+from tests.support.http_record import HTTPRecord
 from tests.support.servers.wsgi import Gunicorn
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -66,7 +66,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def show(tmp_path_factory):
-    """Show a page with these URLs in all the ways there are; what ran on it."""
+    """Show a page that embeds these URLs in every way; return the scripts that ran."""
     folder = tmp_path_factory.mktemp("page")
     for name, (content, _) in FILES.items():
         (folder / name).write_text(content.replace("NAME", name))
@@ -99,10 +99,10 @@ def server(file_settings, tmp_path_factory):
         yield server
 
 
-def test_nothing_runs(server, show):
+def test_no_script_runs(server, show):
     urls = []
     for name, (content, mimetype) in FILES.items():
-        record = Attached(server)
+        record = HTTPRecord(server)
         record.upload(content.replace("NAME", name).encode(), name, mimetype)
         record.share("system.Everyone")
         assert record.get(auth=None).status_code == 200
@@ -110,7 +110,7 @@ def test_nothing_runs(server, show):
     assert show(urls) == set()
 
 
-def test_elsewhere_it_does(show):
-    """The files of that test are what they should be."""
+def test_scripts_run_on_another_server(show):
+    """The scripts do run where the headers of the plugin are missing."""
     ran = show([f"{show.base}/{name}" for name in ("page.html", "picture.svg", "script.js")])
     assert ran == {"page.html", "picture.svg", "script.js"}

@@ -9,6 +9,7 @@ from uuid import uuid4
 import kinto_http
 import pytest
 
+from tests.support.servers import Process, free_port, is_listening
 from tests.support.servers.wsgi import BIN, Gunicorn
 from tests.support.site import Site
 
@@ -22,8 +23,6 @@ def server(kinto_settings, tmp_path_factory):
     }
     Site(**settings)
     # The location of a file is a URL that can be followed.
-    from tests.support.servers import Process, free_port, is_listening
-
     port = free_port()
     (folder / "files").mkdir()
     command = [str(BIN / "python"), "-m", "http.server", str(port), "--bind", "127.0.0.1"]
@@ -74,7 +73,7 @@ def test_curl(server, picture):
     command = ["curl", "-sS", "-u", "alice:secret", "-F", f"attachment=@{picture}", url]
     answer = json.loads(subprocess.check_output(command, timeout=60))
     assert answer["hash"] == sha256(picture.read_bytes()).hexdigest()
-    # Sent from a pipe: in chunks, without a length.
+    # From a pipe, curl sends chunks, without a length.
     command[5] = "attachment=@-;filename=a.jpg"
     answer = json.loads(subprocess.check_output(command, input=b"piped", timeout=60))
     assert answer["hash"] == sha256(b"piped").hexdigest()

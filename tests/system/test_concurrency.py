@@ -1,4 +1,4 @@
-"""Many clients at once, on two processes and one PostgreSQL."""
+"""Many clients at once, on two server processes with one PostgreSQL."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -53,13 +53,14 @@ def delete(url):
     return requests.delete(url, auth=AUTH, timeout=120).status_code
 
 
-def at_once(call, arguments):
+def call_all(call, arguments):
+    """Call a function with each argument, in 100 threads."""
     with ThreadPoolExecutor(100) as pool:
         return list(pool.map(call, arguments))
 
 
 def check_record(server, collection, record) -> None:
-    """The record's file is there, is what its hash says, and is the only one."""
+    """Check that the file of the record exists, has its hash, and is the only one."""
     attachment = requests.get(record, auth=AUTH, timeout=60).json()["data"]["attachment"]
     key = server.site.key(attachment["location"])
     content = b"".join(server.site.storage.open(key))
@@ -72,16 +73,16 @@ def test_100_uploads_to_one_record(server, collection, exists):
     record = f"{collection}/records/r"
     if exists:
         upload(record).raise_for_status()
-    statuses = Counter(answer.status_code for answer in at_once(upload, [record] * 100))
+    statuses = Counter(answer.status_code for answer in call_all(upload, [record] * 100))
     assert statuses == ({200: 100} if exists else {201: 1, 200: 99})
     check_record(server, collection, record)
 
 
 def test_100_uploads_to_100_records(server, collection):
     records = [f"{collection}/records/r{index}" for index in range(100)]
-    assert {answer.status_code for answer in at_once(upload, records)} == {201}
+    assert {answer.status_code for answer in call_all(upload, records)} == {201}
     assert len(keys_of(server, collection)) == 100
-    assert {answer.status_code for answer in at_once(upload, records)} == {200}
+    assert {answer.status_code for answer in call_all(upload, records)} == {200}
     assert len(keys_of(server, collection)) == 100
 
 
@@ -94,7 +95,7 @@ def test_100_uploads_to_the_default_bucket(server):
         record = f"{url}/r{index}/attachment"
         return requests.post(record, files=form, auth=user, timeout=120).status_code
 
-    assert set(at_once(post, range(100))) == {201}
+    assert set(call_all(post, range(100))) == {201}
 
 
 def test_uploads_and_everything_else(server, collection):
@@ -113,7 +114,7 @@ def test_uploads_and_everything_else(server, collection):
             return "kinto", requests.patch(record, json=body, auth=AUTH, timeout=120).status_code
         return "ours", upload(record).status_code
 
-    answers = Counter(at_once(act, range(200)))
+    answers = Counter(call_all(act, range(200)))
     # Kinto's own writes of one record deadlock (503) and collide (409) by themselves.
     ours = {status for whose, status in answers if whose == "ours"}
     assert ours <= {200, 201, 204, 404}, answers
@@ -127,13 +128,13 @@ def test_uploads_and_the_deletion_of_the_collection(server, collection):
 
     def act(index):
         if index == 30:
-            # Kinto's own deletion collides with whatever else is written (409, 503).
+            # Kinto's own deletion collides with other writes (409, 503).
             while (status := delete(collection)) not in (200, 404):
                 assert status in (409, 503)
             return status
         return upload(records[index]).status_code
 
-    statuses = Counter(at_once(act, range(60)))
+    statuses = Counter(call_all(act, range(60)))
     assert set(statuses) <= {200, 201, 404}, statuses
     # Kinto itself does not keep records from being created in a collection that is being
     # deleted; those that were have their bytes, and no other bytes are left.
@@ -155,7 +156,7 @@ def test_patches_and_a_deletion_of_the_attachment(server, collection):
             body = {"data": {"index": index}}
             return requests.patch(record, json=body, auth=AUTH, timeout=60).status_code
 
-        statuses = set(at_once(act, range(8)))
+        statuses = set(call_all(act, range(8)))
         assert statuses <= {200, 204, 409, 503}, statuses
         left = requests.get(record, auth=AUTH, timeout=60).json()["data"].get("attachment")
         if left:

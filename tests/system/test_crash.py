@@ -1,5 +1,5 @@
-"""Servers that are killed at any moment, under load: nothing that was acknowledged is lost, and
-nothing is left over.
+"""Servers that are killed at any moment, under load: no acknowledged write is lost, and no file is
+left over.
 
 ``make crash-test`` kills 50 times for each storage, ``make tests`` a few times.
 """
@@ -36,10 +36,10 @@ KILLS = int(os.environ.get("CRASH_TEST_KILLS", "3"))
 
 
 class Client(threading.Thread):
-    """One that works in a collection of its own, and remembers what it was told.
+    """A client that works in a collection of its own, and remembers the responses.
 
     :ivar allowed: by record, the SHA-256 that its file may have; None is no file. More than one
-        while nobody said what became of the last request.
+        while the last request got no response.
     """
 
     def __init__(self, number: int, seed: int):
@@ -51,7 +51,7 @@ class Client(threading.Thread):
         self.failures: list[str] = []
 
     def begin(self, url: str) -> None:
-        """Another life of the server: the same collection, the same memory."""
+        """Go on with a new server: with the same collection and the same memory."""
         other = Client.__new__(Client)
         other.__dict__.update(self.__dict__)
         threading.Thread.__init__(other, daemon=True)
@@ -71,7 +71,7 @@ class Client(threading.Thread):
                     return  # killed
 
     def change(self, method: str, path: str, after: dict[str, str | None], **options) -> None:
-        """A request that leaves these records with these files, if it is a success."""
+        """Send a request that leaves these records with these files, if it succeeds."""
         before = {record: set(self.allowed[record]) for record in after}
         for record, digest in after.items():
             self.allowed[record] = before[record] | {digest}
@@ -81,7 +81,7 @@ class Client(threading.Thread):
             for record, digest in after.items():
                 self.allowed[record] = {digest}
         else:
-            # What is refused changes nothing.
+            # A request that is refused changes nothing.
             self.allowed.update(before)
             if response.status_code >= 500 and response.status_code != 503:
                 self.failures.append(f"{method} {path}: {response.status_code} {response.text}")
@@ -93,7 +93,7 @@ class Client(threading.Thread):
         record = self.any_record()
         size = self.random.choice([0, 10, 5000, 300_000, 2_000_000, 9_000_000])
         content = secrets.token_bytes(16) * (size // 16) + secrets.token_bytes(8)
-        if self.random.random() < 0.5:  # what others upload too
+        if self.random.random() < 0.5:  # content that other clients upload too
             content = self.random.choice(WELL_KNOWN)
         self.change(
             "POST",
@@ -164,7 +164,7 @@ class Client(threading.Thread):
     ]
 
     def check(self, url: str) -> None:
-        """All that the client was told is true. What it was not told is settled by now."""
+        """Check that the server has kept its word; what was open is settled by now."""
         for record, allowed in self.allowed.items():
             path = f"{url}/{self.collection}/records/{record}"
             response = requests.get(path, auth=ALICE, timeout=60)
@@ -211,7 +211,7 @@ def test_killed_at_any_moment(kinto_settings, file_settings, tmp_path, monkeypat
                 client.running.join(60)
                 assert not client.running.is_alive()
         problems = {finding.kind for finding in fsck(_parts(site), deep=kill == KILLS - 1)}
-        # What a killed process leaves is for gc; no record is ever without its bytes.
+        # gc deletes what a killed process has left; no record ever loses its bytes.
         assert problems <= {"orphan object"}, f"seed {seed}"
     with GunicornProcesses(settings, tmp_path) as server:
         for client in clients:

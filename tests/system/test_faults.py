@@ -1,7 +1,7 @@
-"""A failure at every call of the storage and at every step of the transaction, of every operation.
+"""Failures of every storage call and of every transaction step, in every operation.
 
-Afterwards the record is as it was, or as it was to become; what is left over is what ``gc`` takes,
-and ``fsck`` finds nothing more.
+Afterwards the record is unchanged, or changed as asked; ``gc`` deletes what is left over, and then
+``fsck`` finds nothing.
 """
 
 from contextlib import contextmanager
@@ -14,8 +14,8 @@ from kinto_attachment.errors import StorageUnavailable
 from kinto_attachment.maintenance.fsck import fsck
 from kinto_attachment.maintenance.gc import collect
 from kinto_attachment.maintenance.server import Server
+from tests.support.data_manager import FailingDataManager
 from tests.support.site import ALICE, Site
-from tests.transactions.test_files import Failing
 
 BY_HASH = {
     "kinto.attachment.randomize": "false",
@@ -101,8 +101,8 @@ OPERATIONS = [
         pytest.param(BY_NAME, id="by name", marks=pytest.mark.slow),
     ]
 )
-def site(request, kinto_settings, file_settings, faulty_files):
-    settings = {**kinto_settings("postgresql", fresh=True), **file_settings(faulty_files)}
+def site(request, make_database, file_settings, faulty_files):
+    settings = {**make_database(), **file_settings(faulty_files)}
     site = Site(**settings, **request.param)
     site.http.put_json("/buckets/other", {}, headers=ALICE)
     site.http.put_json("/buckets/other/collections/c", {}, headers=ALICE)
@@ -117,7 +117,7 @@ def faulty_files(request):
 
 @pytest.fixture
 def record(site):
-    """A record that is not there yet, beside some that are."""
+    """A record that does not exist yet, beside some that do."""
     collection = site.collection()
     for name in ("there", "also", "third"):
         collection.record(name).upload(name.encode())
@@ -125,7 +125,7 @@ def record(site):
 
 
 def state(record) -> dict:
-    """What a client sees of the records, bytes included."""
+    """Return what a client sees of the records, bytes included."""
     seen = {}
     for name in ("there", "also", "third", "new"):
         one = record.collection.record(name)
@@ -140,8 +140,8 @@ def state(record) -> dict:
 
 @contextmanager
 def failing_call(storage, number: int, after: bool):
-    """Let the call of that number fail, before or after it did its work. Yields the names of all
-    calls, in a list that is filled as they come."""
+    """Let the call of that number fail, before or after it did its work. Yield a list that gets
+    the names of all calls."""
     seen: list[str] = []
     originals = {name: getattr(storage, name) for name in CALLS}
 
@@ -170,7 +170,7 @@ def failing_call(storage, number: int, after: bool):
 
 
 def check_all(site, record, response, before: dict) -> None:
-    """Nothing is lost, and nothing is left."""
+    """Check that no file is lost, and that none is left over."""
     after = state(record)
     if response.status_int >= 400:
         assert after == before
@@ -186,7 +186,7 @@ def check_all(site, record, response, before: dict) -> None:
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_storage_calls(site, operation, after):
-    """Each call of each operation, one after the other."""
+    """Let each call of the operation fail, one after the other."""
     number = 1
     while True:
         collection = site.collection()
@@ -199,7 +199,7 @@ def test_storage_calls(site, operation, after):
         assert response.status_int < 400 or response.status_int in (500, 503)
         check_all(site, record, response, before)
         if len(seen) < number:
-            break  # it has no more
+            break  # the operation makes no more calls
         number += 1
     assert response.status_int < 400
     if operation in (create, replace):
@@ -227,7 +227,7 @@ def test_transaction_steps(site, record, operation, step, sort_key):
     def listener(event):
         if left:
             left.pop()
-            transaction.get().join(Failing(step, sort_key))
+            transaction.get().join(FailingDataManager(step, sort_key))
 
     site.registry.registerHandler(listener, (ResourceChanged,))
     try:
@@ -236,7 +236,7 @@ def test_transaction_steps(site, record, operation, step, sort_key):
         site.registry.unregisterHandler(listener, (ResourceChanged,))
     assert left == []
     if step == "tpc_finish" or (step, sort_key) == ("tpc_vote", "~~last"):
-        # The database has committed by then, in its vote: the client is not told the truth.
+        # The database has committed in its vote, so the 500 is wrong.
         check_all(site, record, response, state(record))
     else:
         assert response.status_int >= 500

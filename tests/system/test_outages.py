@@ -1,5 +1,5 @@
-"""The storage is down, silent, overloaded or slow: requests that need it end in time with a 503
-that changes nothing, others do not notice, and all is well when it is back."""
+"""The storage is down, silent, overloaded or slow: requests that need it end in time with a 503 and
+change nothing, others are served, and everything works again when it recovers."""
 
 import secrets
 import threading
@@ -23,7 +23,7 @@ from kinto_attachment.maintenance.server import Server
 from kinto_attachment.rows.deletion import Rule
 from kinto_attachment.storage.circuit_breaker import SLOW_FAILURES, CircuitBreaker
 from tests.support.servers.gcs import FakeGCS
-from tests.support.servers.outage import Line
+from tests.support.servers.outage import FaultyProxy
 from tests.support.servers.wsgi import Gunicorn
 from tests.support.site import Site
 
@@ -46,13 +46,13 @@ OUTAGES = {
 }
 
 
-class Place:
-    """A server, what it stores in, and the line between them.
+class Deployment:
+    """A server, its storage, and the line between them.
 
-    :ivar site: the same Kinto and the same storage, seen by a line that never fails.
+    :ivar site: a site with the same database and the same storage, connected directly.
     """
 
-    def __init__(self, server: Gunicorn, line: Line, site: Site, database: str):
+    def __init__(self, server: Gunicorn, line: FaultyProxy, site: Site, database: str):
         self.server, self.line, self.site, self.database = server, line, site, database
         self.parts = Server.of(site.registry, transaction.manager)
 
@@ -60,7 +60,7 @@ class Place:
         return Collection(self.server.url)
 
     def recover(self, url: str) -> None:
-        """After which a file is to be had again, soon."""
+        """End the outage, and wait until a file can be downloaded again."""
         self.line.recover()
         deadline = time.monotonic() + BOUND
         while (response := get(f"{url}/attachment")).status_code == 503:
@@ -69,12 +69,12 @@ class Place:
         assert response.status_code == 200
 
     def released(self) -> int:
-        """Keys that are yet to be deleted."""
+        """Return how many keys are released and not deleted yet."""
         releases = self.site.in_transaction(lambda: list(self.site.releases.all()))
         return sum(len(release.keys) for release in releases if release.rule is Rule.DELETE)
 
     def check_nothing_is_left(self) -> None:
-        """``gc`` finishes what the outage left undone, and then all is in order."""
+        """Check that ``gc`` finishes what the outage left undone: ``fsck`` finds nothing then."""
         found = {finding.kind for finding in collect(self.parts, offline=True, force=True)}
         assert found <= {"deleted"}
         assert list(fsck(self.parts, deep=True)) == []
@@ -120,7 +120,7 @@ def delete(url: str) -> requests.Response:
 
 
 def timed(call):
-    """What it returned, and the seconds that it took."""
+    """Return what the call returned, and the seconds that it took."""
     start = time.monotonic()
     return call(), time.monotonic() - start
 
@@ -137,19 +137,19 @@ def check_refusal(response: requests.Response) -> None:
 
 @pytest.fixture(scope="module")
 def make_storage(request, tmp_path_factory):
-    """A storage server behind a line: settings without it and with it, and the environment."""
+    """Storages behind a line: their settings with and without the line, and the environment."""
     with ExitStack() as stack:
 
         @cache
         def make(name: str) -> SimpleNamespace:
             if name == "s3":
                 server = request.getfixturevalue("seaweedfs")
-                line = stack.enter_context(Line(server.port))
+                line = stack.enter_context(FaultyProxy(server.port))
                 behind = {"aws.endpoint_url": line.url, "aws.timeout": TIMEOUT}
                 env = {}
             else:
                 server = FakeGCS(tmp_path_factory.mktemp("gcs"))
-                line = stack.enter_context(Line(urlsplit(server.url).port))
+                line = stack.enter_context(FaultyProxy(urlsplit(server.url).port))
                 stack.enter_context(pytest.MonkeyPatch.context()).setenv(*server.env.popitem())
                 server.url = line.url  # also where it says that an upload is to go on
                 stack.enter_context(server)
@@ -162,13 +162,13 @@ def make_storage(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def make_place(make_storage, kinto_settings, tmp_path_factory):
+def make_deployment(make_storage, kinto_settings, tmp_path_factory):
     with ExitStack() as stack:
 
         @cache
-        def make(name: str) -> Place:
+        def make(name: str) -> Deployment:
             storage = make_storage(name)
-            # Two connections: who held one while it waits would be noticed.
+            # Only two connections, so that a request that holds one while it waits is noticed.
             database = {
                 **kinto_settings("postgresql", fresh=True),
                 "kinto.storage_pool_size": "2",
@@ -177,18 +177,18 @@ def make_place(make_storage, kinto_settings, tmp_path_factory):
             site = stack.enter_context(closing(Site(**database, **storage.direct)))
             settings, folder = {**database, **storage.behind}, tmp_path_factory.mktemp("kinto")
             server = stack.enter_context(Gunicorn(settings, folder, storage.env))
-            return Place(server, storage.line, site, database["kinto.storage_url"])
+            return Deployment(server, storage.line, site, database["kinto.storage_url"])
 
         yield make
 
 
 @pytest.fixture
-def place(make_place, storage):
-    return make_place(storage)
+def deployment(make_deployment, storage):
+    return make_deployment(storage)
 
 
 def combined(**options):
-    """Run on both storages with each of the options; those that are not ``short`` are slow."""
+    """Parametrise by both storages and each option; those that are not ``short`` are slow."""
     short = options.pop("short")
     ((name, values),) = options.items()
     return pytest.mark.parametrize(
@@ -202,8 +202,8 @@ def combined(**options):
 
 class TestRequests:
     @combined(outage=OUTAGES, short=[("s3", "silent"), ("gcs", "silent"), ("gcs", "refused")])
-    def test_end_in_time_and_change_nothing(self, place, outage):
-        here, gone = place.collection(), place.collection()
+    def test_end_in_time_and_change_nothing(self, deployment, outage):
+        here, gone = deployment.collection(), deployment.collection()
         old, lost = here.record("old", SMALL), here.record("lost", SMALL)
         gone.fill()
         before = get(old).json()
@@ -218,10 +218,10 @@ class TestRequests:
             "DELETE": lambda: delete(f"{lost}/attachment"),
             "DELETE of many": lambda: delete(gone.url),
         }
-        OUTAGES[outage](place.line)
+        OUTAGES[outage](deployment.line)
         with ThreadPoolExecutor() as pool:
             calls = [*refused.values(), *done.values()]
-            heartbeat = pool.submit(timed, lambda: get(f"{place.server.url}/__heartbeat__"))
+            heartbeat = pool.submit(timed, lambda: get(f"{deployment.server.url}/__heartbeat__"))
             answers = dict(zip([*refused, *done], pool.map(timed, calls), strict=True))
         for name, (response, seconds) in answers.items():
             assert seconds < BOUND, name
@@ -236,69 +236,69 @@ class TestRequests:
         assert [get(here.record(name)).status_code for name in ("small", "large")] == [404, 404]
         assert get(lost).status_code == 200
         assert get(gone.url).status_code == 404
-        assert place.released() == 1 + MANY
+        assert deployment.released() == 1 + MANY
 
-        place.recover(old)
+        deployment.recover(old)
         assert get(f"{old}/attachment").content == SMALL
         assert post(here.record("small")).status_code == 201
         assert post(here.record("large"), LARGE).status_code == 201
         assert post(old, b"new").status_code == 200
         assert delete(f"{here.record('small')}/attachment").status_code == 204
-        assert get(f"{place.server.url}/__heartbeat__").json()["attachments"] is True
+        assert get(f"{deployment.server.url}/__heartbeat__").json()["attachments"] is True
         assert get(f"{here.record('large')}/attachment").content == LARGE
-        place.check_nothing_is_left()
+        deployment.check_nothing_is_left()
 
     @combined(how=["silence", "cut"], short=[("s3", "silence"), ("gcs", "cut")])
-    def test_an_upload_that_stops_in_its_middle(self, place, how):
-        old = place.collection().record("old", SMALL)
+    def test_an_upload_that_stops_in_its_middle(self, deployment, how):
+        old = deployment.collection().record("old", SMALL)
         before = get(old).json()
-        getattr(place.line, how)(after=9 * MIB)
+        getattr(deployment.line, how)(after=9 * MIB)
         response, seconds = timed(lambda: post(old, LARGE))
         check_refusal(response)
         assert seconds < BOUND
-        assert place.line.up > 9 * MIB
+        assert deployment.line.up > 9 * MIB
         assert get(old).json() == before
-        place.recover(old)
+        deployment.recover(old)
         assert get(f"{old}/attachment").content == SMALL
-        place.check_nothing_is_left()
+        deployment.check_nothing_is_left()
 
     @combined(how=["silence", "cut"], short=[("s3", "cut"), ("gcs", "silence")])
-    def test_a_download_that_stops_in_its_middle(self, place, how):
-        large = place.collection().record("large", LARGE)
-        getattr(place.line, how)(after=9 * MIB, down=True)
+    def test_a_download_that_stops_in_its_middle(self, deployment, how):
+        large = deployment.collection().record("large", LARGE)
+        getattr(deployment.line, how)(after=9 * MIB, down=True)
         start = time.monotonic()
         with requests.get(f"{large}/attachment", auth=ALICE, stream=True, timeout=60) as response:
             assert response.status_code == 200
             assert int(response.headers["Content-Length"]) == len(LARGE)
-            # Fewer bytes than were announced: no client takes that for the file.
+            # Fewer bytes arrive than were announced, so no client takes them for the file.
             with pytest.raises(requests.RequestException, match="IncompleteRead|more expected"):
                 _ = response.content
         assert time.monotonic() - start < BOUND
-        place.recover(large)
+        deployment.recover(large)
         assert get(f"{large}/attachment").content == LARGE
 
     @combined(rate=[500_000], short=[("gcs", 500_000)])
-    def test_slow_is_not_down(self, place, rate):
-        """A file may take longer than a time-out, as long as some of it comes."""
+    def test_a_slow_storage_is_not_down(self, deployment, rate):
+        """A file may take longer than the time-out, as long as bytes arrive."""
         content = secrets.token_bytes(800_000)
-        slow = place.collection().record("slow", content)
-        place.line.slow(rate)
+        slow = deployment.collection().record("slow", content)
+        deployment.line.slow(rate)
         response, seconds = timed(lambda: get(f"{slow}/attachment"))
         assert response.content == content
         assert seconds > TIMEOUT
         assert post(slow).status_code == 200
-        place.recover(slow)
-        place.check_nothing_is_left()
+        deployment.recover(slow)
+        deployment.check_nothing_is_left()
 
 
 class TestThreads:
     @combined(threads=[8], short=[("s3", 8)])
-    def test_while_some_wait_others_are_served(self, place, threads):
-        """Seven of eight threads wait for the storage: records are read as ever, with the two
-        connections that there are to the database."""
-        collection = place.collection()
+    def test_others_are_served_while_some_wait(self, deployment, threads):
+        """Seven of eight threads wait for the storage. The other one serves records, with only two
+        connections to the database."""
+        collection = deployment.collection()
         records = [collection.record(f"r{n}", SMALL) for n in range(5)]
-        place.line.silence()
+        deployment.line.silence()
         waiting = [
             lambda: post(collection.record("new1")),
             lambda: post(collection.record("new2"), LARGE),
@@ -315,7 +315,7 @@ class TestThreads:
             looks = 0
             while True:
                 response, seconds = timed(lambda: get(records[0]))
-                in_use = self.in_use(place)
+                in_use = self.in_use(deployment)
                 if any(answer.done() for answer in answers):
                     break
                 assert (response.status_code, in_use) == (200, [])
@@ -324,12 +324,12 @@ class TestThreads:
             assert looks > 1
             statuses = [answer.result().status_code for answer in answers]
         assert statuses == [503, 503, 503, 503, 503, 204, 200]
-        place.recover(records[0])
-        place.check_nothing_is_left()
+        deployment.recover(records[0])
+        deployment.check_nothing_is_left()
 
-    def in_use(self, place: Place) -> list[str]:
-        """What connections to the database do, of those that do something."""
-        connection = psycopg2.connect(place.database)
+    def in_use(self, deployment: Deployment) -> list[str]:
+        """Return the states of the connections to the database that are not idle."""
+        connection = psycopg2.connect(deployment.database)
         try:
             with connection.cursor() as cursor:
                 cursor.execute(
@@ -342,21 +342,21 @@ class TestThreads:
             connection.close()
 
     @combined(threads=[8], short=[("gcs", 8)])
-    def test_soon_nobody_waits(self, place, threads):
-        """More than there are threads: but for the first, they are refused at once."""
-        collection = place.collection()
+    def test_soon_requests_do_not_wait(self, deployment, threads):
+        """More requests than threads: all but the first are refused at once."""
+        collection = deployment.collection()
         old = collection.record("old", SMALL)
-        place.line.silence()
+        deployment.line.silence()
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(lambda n: post(collection.record(f"n{n}")), range(threads)))
             answers = list(pool.map(lambda n: timed(lambda: post(old, b"new")), range(60)))
         for response, _ in answers:
             check_refusal(response)
-        # One call at a time looks whether the storage is back.
+        # One call at a time checks whether the storage is back.
         assert sorted(seconds for _, seconds in answers)[50] < 1
-        place.recover(old)
+        deployment.recover(old)
         assert post(old, b"new").status_code == 200
-        place.check_nothing_is_left()
+        deployment.check_nothing_is_left()
 
 
 @pytest.mark.slow
@@ -395,14 +395,14 @@ class TestBreaker:
         with pytest.raises(StorageUnavailable, match="in a row timed out"), breaker.call("key"):
             pytest.fail("it was called")
 
-    def test_fast_failures_hold_nobody(self, breaker, clock):
+    def test_fast_failures_do_not_open_it(self, breaker, clock):
         for _ in range(10):
             self.fail(breaker, clock, 1)
         with breaker.call("key"):
             pass
 
     @pytest.mark.parametrize("answer", [None, BlobNotFound])
-    def test_any_answer_is_one(self, breaker, clock, answer):
+    def test_any_response_closes_it(self, breaker, clock, answer):
         for _ in range(5):
             self.fail(breaker, clock, 10)
             self.fail(breaker, clock, 10)
@@ -412,7 +412,7 @@ class TestBreaker:
                 with breaker.call("key"):
                     clock.now += 10
 
-    def test_one_call_looks_whether_it_is_back(self, breaker, clock):
+    def test_one_call_checks_whether_the_storage_is_back(self, breaker, clock):
         for _ in range(SLOW_FAILURES):
             self.fail(breaker, clock, 10)
         for _ in range(3):
@@ -421,7 +421,7 @@ class TestBreaker:
             with pytest.raises(StorageUnavailable, match="in a row timed out"), breaker.call("key"):
                 pytest.fail("it was called")
         clock.now += 5.1
-        # Others do not wait with it.
+        # Other calls do not wait for it.
         with breaker.call("key"), pytest.raises(StorageUnavailable), breaker.call("other"):
             pytest.fail("it was called")
         with breaker.call("key"):

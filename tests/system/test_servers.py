@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from tests.support.servers.wsgi import UWSGI, Gunicorn, GunicornSync, Waitress
+from tests.support.site import Site
 
 AUTH = ("alice", "secret")
 
@@ -23,29 +24,22 @@ def server(request, kinto_settings, tmp_path_factory):
         "kinto.attachment.base_path": str(folder / "files"),
         "kinto.attachment.max_size": str(64 * 1024 * 1024),
     }
-    migrate(settings)
+    Site(**settings).close()  # creates the tables
     with request.param(settings, folder) as server:
         server.files = folder / "files"
         yield server
 
 
-def migrate(settings):
-    """Create the schema, as ``kinto migrate`` does."""
-    from tests.support.site import Site
-
-    Site(**settings)
-
-
 @pytest.fixture
 def record(server):
-    """The URL of a record that is not there yet, in a collection that is."""
+    """The URL of a record that does not exist yet, in a collection that does."""
     collection = f"{server.url}/buckets/b{secrets.token_hex(8)}/collections/c"
     for parent in (collection.rpartition("/collections")[0], collection):
         requests.put(parent, auth=AUTH, timeout=60).raise_for_status()
     return f"{collection}/records/r"
 
 
-def file_transaction(server, record):
+def files_of(server, record):
     bucket = urlsplit(record).path.split("/")[3]
     folder = server.files / bucket
     return sorted(path for path in folder.rglob("*") if path.is_file())
@@ -57,14 +51,14 @@ def test_upload_replace_delete(server, record):
         response = requests.post(f"{record}/attachment", files=form, auth=AUTH, timeout=60)
         assert response.status_code == status, response.text
         assert response.json()["hash"] == sha256(content).hexdigest()
-        (path,) = file_transaction(server, record)
+        (path,) = files_of(server, record)
         assert path.read_bytes() == content
         assert (
             requests.get(record, auth=AUTH, timeout=60).headers["ETag"] == response.headers["ETag"]
         )
     response = requests.delete(f"{record}/attachment", auth=AUTH, timeout=60)
     assert (response.status_code, response.content) == (204, b"")
-    assert file_transaction(server, record) == []
+    assert files_of(server, record) == []
 
 
 def test_chunked_body(server, record):
@@ -94,7 +88,7 @@ def test_chunked_body(server, record):
         (AUTH, {}, "a.exe", 400),
     ],
 )
-def test_refusals_are_read_by_clients_that_send_first(
+def test_clients_read_the_refusal_of_a_body_they_have_sent(
     server, record, size, auth, headers, filename, status
 ):
     requests.put(record, auth=AUTH, timeout=60).raise_for_status()
@@ -103,18 +97,18 @@ def test_refusals_are_read_by_clients_that_send_first(
     response = requests.post(url, files=form, headers=headers, auth=auth, timeout=60)
     assert response.status_code == status
     assert response.json()["code"] == status
-    assert file_transaction(server, record) == []
+    assert files_of(server, record) == []
 
 
-def test_too_large_by_its_length(server, record):
-    """Refused at once: the body is never sent."""
+def test_a_declared_length_over_the_limit(server, record):
+    """The request is refused at once; the body is never sent."""
     head = (
         f"POST {urlsplit(record).path}/attachment HTTP/1.1\r\nHost: localhost\r\n"
         "Authorization: Basic YWxpY2U6c2VjcmV0\r\nConnection: close\r\n"
         f"Content-Type: multipart/form-data; boundary=XX\r\nContent-Length: {2**30 - 1}\r\n\r\n"
     )
     if isinstance(server, Waitress):
-        head = head.replace(str(2**30 - 1), str(80 * 2**20))  # it spools the body first
+        head = head.replace(str(2**30 - 1), str(80 * 2**20))  # Waitress spools the body first
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(head.encode())
         if isinstance(server, Waitress):
@@ -129,10 +123,10 @@ def test_too_large_by_its_length(server, record):
     assert b"exceeds the limit" in answer
 
 
-def test_client_that_goes_away(server, record):
+def test_a_client_that_disconnects(server, record):
     form = {"attachment": ("a.pdf", b"first")}
     requests.post(f"{record}/attachment", files=form, auth=AUTH, timeout=60).raise_for_status()
-    before = file_transaction(server, record)
+    before = files_of(server, record)
     head = (
         f"POST {urlsplit(record).path}/attachment HTTP/1.1\r\nHost: localhost\r\n"
         "Authorization: Basic YWxpY2U6c2VjcmV0\r\n"
@@ -147,11 +141,11 @@ def test_client_that_goes_away(server, record):
     while requests.get(record, auth=AUTH, timeout=60).status_code != 200:
         assert time.monotonic() < deadline
     time.sleep(0.5)
-    assert file_transaction(server, record) == before
+    assert files_of(server, record) == before
     assert before[0].read_bytes() == b"first"
 
 
-def test_keeps_the_connection_alive(server, record):
+def test_the_connection_is_kept_alive(server, record):
     if isinstance(server, GunicornSync | UWSGI):
         return  # they close it after each answer
     with requests.Session() as session:

@@ -1,4 +1,4 @@
-"""Files and Kinto's transaction: whatever fails, whenever, nothing is lost and nothing is left."""
+"""Files and Kinto's transaction: after any failure no file is lost, and none is left over."""
 
 import pytest
 import transaction
@@ -7,39 +7,14 @@ from kinto.core.storage.exceptions import BackendError, IntegrityError
 from pyramid.events import NewRequest
 
 from kinto_attachment.errors import BlobExists, StorageUnavailable
-from tests.conftest import in_thread
+from tests.support.data_manager import FailingDataManager
 from tests.support.site import ALICE
-
-
-class Failing:
-    """A data manager that fails at one step of the commit, after or before the others."""
-
-    def __init__(self, step: str, sort_key: str):
-        self.step, self._sort_key = step, sort_key
-        self.transaction_manager = transaction.manager
-
-    def sortKey(self):
-        return self._sort_key
-
-    def abort(self, transaction):
-        pass
-
-    tpc_abort = abort
-
-    def __getattr__(self, name):
-        if name not in ("tpc_begin", "commit", "tpc_vote", "tpc_finish"):
-            raise AttributeError(name)
-
-        def run(transaction):
-            if name == self.step:
-                raise RuntimeError(f"{name} failed")
-
-        return run
+from tests.support.threads import in_thread
 
 
 @pytest.fixture
 def on_write(site):
-    """Run something when a record of the site was written, within the transaction."""
+    """Call functions when a record is written, within the transaction."""
     calls = []
 
     def listener(event):
@@ -83,19 +58,19 @@ def test_a_listener_that_raises(record, operation, on_write):
 )
 def test_a_commit_that_fails(record, operation, on_write, step, sort_key):
     before = record.snapshot()
-    on_write(lambda: transaction.get().join(Failing(step, sort_key)))
+    on_write(lambda: transaction.get().join(FailingDataManager(step, sort_key)))
     operation(status=500)
     assert record.snapshot() == before
 
 
 def test_a_commit_in_doubt(make_site, files):
-    """The answer to COMMIT is lost: what the rows say is true, and the bytes are there."""
+    """The response to COMMIT is lost: the rows are right, and the bytes are there."""
     site = make_site("postgresql", files)
     record = site.collection().record()
     record.upload(b"before")
 
     def listener(event):
-        transaction.get().join(Failing("tpc_vote", "~~last"))
+        transaction.get().join(FailingDataManager("tpc_vote", "~~last"))
 
     site.registry.registerHandler(listener, (ResourceChanged,))
     record.upload(b"after", status=500)
@@ -119,7 +94,7 @@ def test_a_put_that_fails(site, record, monkeypatch):
     assert record.snapshot() == before
 
 
-def test_a_put_that_is_a_bug(site, record, monkeypatch):
+def test_a_put_with_a_bug(site, record, monkeypatch):
     before = record.snapshot()
 
     def fail(key, source):
@@ -172,7 +147,7 @@ def test_a_connection_that_is_lost_after_the_commit(site, record, monkeypatch):
 
 @pytest.mark.parametrize("failures", [1, 5])
 def test_a_conflict_is_tried_again(site, record, operation, monkeypatch, failures):
-    """Kinto's timestamps collide; the bytes are already safe."""
+    """Kinto's timestamps collide after the bytes were stored."""
     left = [failures]
     for name in ("create", "update"):
         original = getattr(site.registry.storage, name)
@@ -196,7 +171,7 @@ def test_a_conflict_is_tried_again(site, record, operation, monkeypatch, failure
 
 
 def test_a_conflict_in_a_listener_is_tried_again(site, record, operation, monkeypatch):
-    """Such as in the history, whose entries have timestamps that are unique in the bucket."""
+    """The history writes entries whose timestamps are unique in the bucket."""
     left, hooks = [3], []
     create = site.registry.storage.create
 
@@ -241,8 +216,8 @@ def test_a_conflict_without_end_is_a_409(site, record, operation, monkeypatch):
     assert record.snapshot() == before
 
 
-def test_a_record_that_appears_meanwhile(site, record, monkeypatch):
-    """The race for the creation is lost: it becomes an update."""
+def test_a_record_that_is_created_meanwhile(site, record, monkeypatch):
+    """Another request creates the record first: the upload becomes an update."""
     put = site.storage.put
 
     def put_slowly(key, source):
@@ -256,7 +231,7 @@ def test_a_record_that_appears_meanwhile(site, record, monkeypatch):
     assert record.data["family"] == "sans"
 
 
-def test_a_record_that_disappears_meanwhile(site, record, monkeypatch):
+def test_a_record_that_is_deleted_meanwhile(site, record, monkeypatch):
     record.upload(b"first")
     put = site.storage.put
 
@@ -270,7 +245,7 @@ def test_a_record_that_disappears_meanwhile(site, record, monkeypatch):
     record.check(b"content")
 
 
-def test_a_collection_that_disappears_meanwhile(site, record, monkeypatch):
+def test_a_collection_that_is_deleted_meanwhile(site, record, monkeypatch):
     put = site.storage.put
 
     def put_slowly(key, source):
@@ -328,7 +303,7 @@ def test_no_connection_is_held_while_bytes_move(make_site, files, monkeypatch):
 
 
 def test_other_hooks_survive_the_restart(site, record, on_write):
-    """What other plugins hung on the transaction before the body was read still runs."""
+    """Hooks that other plugins added before the body was read still run."""
     called = []
 
     def listener(event):

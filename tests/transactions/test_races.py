@@ -1,17 +1,18 @@
-"""Two requests that meet, step by step: the record has its bytes afterwards, whoever won."""
+"""Races of two requests, step by step: afterwards the record has its bytes, whichever won."""
 
 import errno
 import os
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from kinto_attachment.attachments import attribute, listeners
 from kinto_attachment.errors import StorageUnavailable
 from kinto_attachment.rows import links, paging
 from kinto_attachment.rows.deletion import Releases
 from kinto_attachment.transactions.files import FileTransaction
-from tests.conftest import in_thread
 from tests.support.site import ALICE
+from tests.support.threads import in_thread
 
 PLAIN_NAMES = {"kinto.attachment.randomize": "false"}
 BY_HASH = {**PLAIN_NAMES, "kinto.attachment.filename_pattern": "{hash}"}
@@ -48,7 +49,9 @@ def test_a_stale_write_never_brings_an_attachment_back(
     call = getattr(record.http, method)
     response = call(record.uri, {"data": stale}, headers=ALICE, status="*")
     assert response.status_int == 409
-    assert response.json["message"] == "The attachment of this record was replaced meanwhile."
+    assert response.json["message"] == (
+        "The attachment of this record was replaced meanwhile: read the record again."
+    )
     if how in ("delete", "plural", "collection", "bucket"):
         for uri in (f"/buckets/{bucket}", record.collection.uri):
             record.http.put_json(uri, {}, headers=ALICE)
@@ -58,7 +61,7 @@ def test_a_stale_write_never_brings_an_attachment_back(
 
 
 def delete_with_others(record) -> None:
-    """More than are dealt with one by one."""
+    """Delete more records than are handled one by one."""
     for _ in range(listeners.BATCH_LIMIT + 1):
         record.collection.record().upload(b"x")
     record.http.delete(f"{record.collection.uri}/records", headers=ALICE)
@@ -76,7 +79,7 @@ def test_a_stale_write_never_drops_a_first_upload(
     if kinto == "postgresql":
         assert response.status_int == 409
         record.check(b"first")
-    else:  # what is written is written: at least nothing is left behind
+    else:  # nothing is rolled back, but no file is left over
         assert record.snapshot()[3:] == (None, [], [], [])
 
 
@@ -153,10 +156,10 @@ def batch(record, *operations, status=200):
 
 
 def test_a_deletion_that_meets_a_deletion_and_an_upload(make_site, files, between_read_and_write):
-    """It had read the record in between, without attachment; it is tried again."""
+    """The second deletion reads the record without its attachment; it is tried again."""
     record = make_site("postgresql", files).collection().record()
     record.upload(b"first")
-    storage, get, left = record.site.registry.storage, record.site.registry.storage.get, [2]
+    storage, get, left = record.site.registry.storage, record.site.registry.storage.get, [3]
 
     def get_then_without(resource_name, *args, **kwargs):
         found = get(resource_name, *args, **kwargs)
@@ -177,7 +180,7 @@ def test_a_deletion_that_meets_a_deletion_and_an_upload(make_site, files, betwee
 def test_a_second_loss_does_not_hide_the_first(make_site, files, between_read_and_write):
     record = make_site("postgresql", files).collection().record()
     record.upload(b"first")
-    # Who asks first for the timestamp of a collection writes it down, and others wait for him.
+    # The first request for the timestamp of a collection writes it, and others wait for that.
     record.http.get(f"{record.collection.uri}/records", headers=ALICE)
 
     def lose_twice():
@@ -190,28 +193,39 @@ def test_a_second_loss_does_not_hide_the_first(make_site, files, between_read_an
     assert content(record) is None
 
 
+@pytest.mark.parametrize("where", ["before the old link is removed", "after"])
 @pytest.mark.parametrize("mode", ["transactions", "memory", "no transactions"])
-def test_two_uploads_that_swap_their_links(make_site, files, monkeypatch, mode):
+def test_two_uploads_that_swap_their_links(make_site, files, monkeypatch, mode, where):
     more = {"kinto.transaction_per_request": "false"} if mode == "no transactions" else {}
     site = make_site("memory" if mode == "memory" else "postgresql", files, **more)
     record = site.collection().record()
     record.upload(b"before")
-    original, left, threads = FileTransaction.link, [1], []
+    threads = []
 
-    def link(self, *args):
-        if left:
-            left.pop()
-            threads.append(in_thread(lambda: record.upload(b"second"), timeout=2))
-        return original(self, *args)
+    def upload_once():
+        if not threads:
+            threads.append(None)
+            threads[0] = in_thread(lambda: record.upload(b"second"), timeout=2)
 
-    monkeypatch.setattr(FileTransaction, "link", link)
+    owner, name = (links.Links, "remove") if where == "after" else (FileTransaction, "link")
+    original = getattr(owner, name)
+
+    def meet(*args):
+        if where == "after":
+            removed = original(*args)
+            upload_once()
+            return removed
+        upload_once()
+        return original(*args)
+
+    monkeypatch.setattr(owner, name, meet)
     record.upload(b"first")
     threads[0].join()
     record.check(content(record))
 
 
-def test_a_put_that_fails_deletes_nobody_elses_file(make_site, kinto, files, monkeypatch):
-    """It never learned that the name was taken."""
+def test_a_put_that_fails_deletes_no_other_file(make_site, kinto, files, monkeypatch):
+    """The upload failed before it learned that the name was taken."""
     site = make_site(kinto, files, **PLAIN_NAMES)
     collection = site.collection()
     first, second = collection.record(), collection.record()
@@ -270,7 +284,7 @@ def test_a_refused_upload_by_hash_is_known_to_gc(make_site, kinto, files):
 
 
 def test_an_upload_during_the_deletion_of_its_collection(make_site, kinto, files, monkeypatch):
-    """Kinto did not see its record; neither it nor those with the same bytes are mixed up."""
+    """Kinto did not see the new record. It keeps its file, which others of the same bytes lose."""
     monkeypatch.setattr(paging, "PAGE", 1)
     site = make_site(kinto, files, **BY_HASH)
     collection = site.collection()
@@ -281,7 +295,7 @@ def test_an_upload_during_the_deletion_of_its_collection(make_site, kinto, files
         "_with_attachment",
         lambda request, refs: {ref for ref in refs if ref.record == "r1"},
     )
-    # As if the collection was there again by then.
+    # As if the collection had been created again by then.
     monkeypatch.setattr(listeners, "_bury", lambda request, refs: set())
     site.http.delete(collection.uri, headers=ALICE)
     assert len(collection.keys) == 1
@@ -311,7 +325,7 @@ def test_a_trusted_copy_while_its_source_is_replaced(make_site, files, monkeypat
     assert content(source) == b"second"
 
 
-def test_a_trusted_copy_of_what_is_gone(make_site, files, monkeypatch):
+def test_a_trusted_copy_of_a_replaced_file(make_site, files, monkeypatch):
     site = make_site("postgresql", files)
     source, copy = site.collection().record(), site.collection().record()
     source.upload(b"first")
@@ -357,9 +371,7 @@ def test_each_collection_keeps_its_old_files_or_not(make_site, kinto, files, tar
 
 
 def test_a_lost_connection_while_settling(make_site, files, monkeypatch):
-    """SQLAlchemy's own error, at the commit after the commit: the answer stays what it was."""
-    from sqlalchemy.exc import OperationalError
-
+    """SQLAlchemy raises an error in the commit after the commit: the response stays the same."""
     site = make_site("postgresql", files)
     record = site.collection().record()
     record.upload(b"first")
@@ -372,11 +384,11 @@ def test_a_lost_connection_while_settling(make_site, files, monkeypatch):
     monkeypatch.undo()
     assert content(record) == b"second"
     assert len(record.collection.releases) == 1
-    record.put(family="sans")  # and the next request is fine
+    record.put(family="sans")  # the next request succeeds
 
 
 def test_equal_keys_where_links_cannot_be_made(make_site, kinto, monkeypatch):
-    """The name is never there before the bytes are."""
+    """The key never exists before its bytes do."""
     site = make_site(kinto, "local", **BY_HASH)
     collection = site.collection()
     rename, seen = os.rename, []
@@ -398,5 +410,5 @@ def test_equal_keys_where_links_cannot_be_made(make_site, kinto, monkeypatch):
     record.upload(b"same", status=201)
     assert content(record) == b"same"
     assert collection.keys == collection.links
-    # Of the first nobody knew how far it came.
+    # The first upload may have stored its bytes.
     assert collection.releases == [("sweep", key) for key in collection.keys]

@@ -1,7 +1,8 @@
-"""What stands before the decoder sees a byte.
+"""Checks that an image must pass before it reaches the decoder.
 
-A few kilobytes can ask a decoder for gigabytes, or for minutes. All of that can be read from the
-structure of the file, without decoding: that is done here, in constant memory.
+A file of a few kilobytes can make a decoder use gigabytes of memory, or minutes of time. The
+structure of the file tells how much the decoder would need, so the checks read the structure and
+decode nothing. They need constant memory.
 """
 
 from typing import BinaryIO
@@ -28,11 +29,13 @@ _CHECKS = {
 
 
 def check_image(file: BinaryIO, image: ImageHeader, limits: Limits | None = None) -> Checked:
-    """What of the file may be decoded.
+    """Check an image, and return which parts of its file the decoder gets.
 
-    :param file: seekable.
-    :param image: what :func:`~kinto_attachment.images.formats.header.read_header` says of it.
-    :raises ImageRefused: it cannot be decoded, or not without harm; the reason says why.
+    :param file: a seekable file. Its position is undefined afterwards.
+    :param image: what :func:`~kinto_attachment.images.formats.header.read_header` returned for it.
+    :param limits: what the image may demand of the decoder; None for the defaults.
+    :raises ImageRefused: if the image cannot be resized, is broken, or exceeds the limits. The
+        reason is a sentence for the client.
 
     ::
 
@@ -41,8 +44,14 @@ def check_image(file: BinaryIO, image: ImageHeader, limits: Limits | None = None
     """
     limits = limits or Limits()
     if not image.resizable:
-        raise ImageRefused(f"An image of type {image.mimetype} cannot be resized.")
+        raise ImageRefused(
+            f"An image of type {image.mimetype} cannot be resized. Upload a JPEG, PNG, WebP, GIF or"
+            " AVIF."
+        )
     if size_of(file) > limits.max_bytes:
-        raise ImageRefused(f"The image has over {limits.max_bytes} bytes, which is too many.")
+        raise ImageRefused(
+            f"The file of the image has over {limits.max_bytes} bytes, which is too many. Upload a"
+            " smaller one."
+        )
     limits.check_size(image.format, image.width, image.height)
     return _CHECKS[image.format](file, image, limits)

@@ -1,4 +1,8 @@
-"""AVIF before it is decoded: what each of its images says of its size, and what AV1 says of it."""
+"""Checks of an AVIF before it is decoded.
+
+The container states a size for each image, and so do the AV1 data of the image. A decoder may trust
+either, so both are checked.
+"""
 
 from typing import BinaryIO
 
@@ -9,22 +13,27 @@ from .limits import Checked, Limits, contradiction
 from .reader import read_at
 
 MAX_IMAGES = 1024
-"""Tiles, alpha, thumbnails."""
+"""Coded images in one file: tiles, alpha channels and thumbnails."""
 
 _SEQUENCE_HEADER = 1
-# Blocks of AV1 have up to 128 pixels a side: some encoders say the size in those.
+# Blocks of AV1 have sides of up to 128 pixels, and some encoders round the size up to whole blocks.
 _SLACK = 128
 
 
 def check_avif(file: BinaryIO, image: ImageHeader, limits: Limits) -> Checked:
-    """
-    :raises ImageRefused: an image in it is larger than it says, or than is allowed.
+    """Check an AVIF; see :func:`kinto_attachment.images.formats.check_image`.
+
+    :raises ImageRefused: if the file is malformed, or if an image in it is larger than it states or
+        larger than is allowed.
     """
     try:
         items = isobmff.read_items(file)
         coded = [item for item in items.items.values() if item.kind == b"av01"]
         if not coded or len(coded) > MAX_IMAGES:
-            raise ImageRefused(f"The AVIF has {len(coded)} images, 1 to {MAX_IMAGES} are allowed.")
+            raise ImageRefused(
+                f"The AVIF has {len(coded)} coded images, but only 1 to {MAX_IMAGES} are allowed."
+                " Save it again with an image editor."
+            )
         for item in items.items.values():
             limits.check_size("avif", *item.size)
         for item in items.items.values():
@@ -36,26 +45,36 @@ def check_avif(file: BinaryIO, image: ImageHeader, limits: Limits) -> Checked:
             if width > item.size[0] + _SLACK or height > item.size[1] + _SLACK:
                 raise contradiction("AVIF")
     except isobmff.Malformed as error:
-        raise ImageRefused(f"The AVIF is damaged: {error}.") from error
+        raise ImageRefused(f"The AVIF cannot be read: {error}.") from error
     if sum(item.size[0] * item.size[1] for item in coded) > 4 * limits.avif_pixels:
-        raise ImageRefused("The images in the AVIF have too many pixels in all.")
+        raise ImageRefused(
+            "The images in the AVIF have too many pixels in all. Upload a smaller image."
+        )
     return Checked()
 
 
 def _first(file: BinaryIO, items: isobmff.Items, item: isobmff.Item, size: int) -> bytes:
-    """The first bytes of an image."""
+    """Return the first bytes of an item's data.
+
+    :raises Malformed: if the item has no data.
+    """
     if not item.stored:
-        raise isobmff.Malformed("an image has no data")
+        raise isobmff.Malformed("an image in it has no data")
     if item.in_idat:
         return items.idat[item.offset : item.offset + size]
     return read_at(file, item.offset, size)
 
 
 def _check_grid(data: bytes, item: isobmff.Item, coded: list[isobmff.Item], limits: Limits) -> None:
-    """ISO/IEC 23008-12, section 6.6.2.3."""
+    """Check a grid of tiles (ISO/IEC 23008-12, section 6.6.2.3).
+
+    :param data: the first bytes of the grid's data.
+    :param item: the grid.
+    :param coded: all coded images of the file, as any of them may be a tile.
+    """
     width = 4 if data[1:2] and data[1] & 1 else 2
     if len(data) < 4 + 2 * width:
-        raise isobmff.Malformed("a grid is cut off")
+        raise isobmff.Malformed("a grid of tiles in it is cut off")
     tiles = (data[2] + 1) * (data[3] + 1)
     size = (
         int.from_bytes(data[4 : 4 + width], "big"),
@@ -65,13 +84,17 @@ def _check_grid(data: bytes, item: isobmff.Item, coded: list[isobmff.Item], limi
         raise contradiction("AVIF")
     largest = max(tile.size[0] * tile.size[1] for tile in coded)
     if tiles > MAX_IMAGES or tiles * largest > 4 * limits.avif_pixels:
-        raise ImageRefused("The tiles of the AVIF have too many pixels in all.")
+        raise ImageRefused(
+            "The tiles of the AVIF have too many pixels in all. Upload a smaller image."
+        )
 
 
 def coded_size(data: bytes) -> tuple[int, int]:
-    """The largest frame by the sequence header of AV1 (AV1 specification, sections 5.3 to 5.5).
+    """Return the largest width and height that AV1 data allow a frame, in pixels, from their
+    sequence header (AV1 specification, sections 5.3 to 5.5).
 
-    :raises Malformed: there is none.
+    :param data: the first bytes of a coded image.
+    :raises Malformed: if there is no sequence header.
     """
     offset = 0
     while offset < len(data):
@@ -87,50 +110,55 @@ def coded_size(data: bytes) -> tuple[int, int]:
         if header >> 3 & 15 == _SEQUENCE_HEADER:
             return _Bits(data[offset : offset + size]).frame_size()
         offset += size
-    raise isobmff.Malformed("an image has no header of AV1")
+    raise isobmff.Malformed("an image in it has no AV1 sequence header")
 
 
 class _Bits:
-    """A sequence header."""
+    """The bits of a sequence header, read from its start."""
 
     def __init__(self, data: bytes) -> None:
-        self._left = 8 * len(data)
+        self._remaining = 8 * len(data)
         self._value = int.from_bytes(data, "big")
 
     def take(self, count: int) -> int:
-        self._left -= count
-        if self._left < 0:
-            raise isobmff.Malformed("a header of AV1 is cut off")
-        return self._value >> self._left & ((1 << count) - 1)
+        """Return the number in the next ``count`` bits.
+
+        :raises Malformed: if there are fewer bits.
+        """
+        self._remaining -= count
+        if self._remaining < 0:
+            raise isobmff.Malformed("an AV1 sequence header in it is cut off")
+        return self._value >> self._remaining & ((1 << count) - 1)
 
     def frame_size(self) -> tuple[int, int]:
-        self.take(4)  # profile, still
-        if self.take(1):
-            self.take(5)
+        """Read the header up to the largest width and height of a frame, and return these."""
+        self.take(4)  # seq_profile, still_picture
+        if self.take(1):  # reduced_still_picture_header
+            self.take(5)  # seq_level_idx
         else:
             self._skip_operation()
         wide, high = self.take(4) + 1, self.take(4) + 1
         return self.take(wide) + 1, self.take(high) + 1
 
     def _skip_operation(self) -> None:
-        """Everything about time in a header that is not reduced to a still image."""
+        """Skip the timing, and the operating points, of a header that is not reduced."""
         delay = 0
-        if self.take(1):  # timing
+        if self.take(1):  # timing_info_present_flag
             self.take(64)
-            if self.take(1):
+            if self.take(1):  # equal_picture_interval
                 zeros = 0
                 while not self.take(1):
                     zeros += 1
                 self.take(zeros)
-            if self.take(1):  # decoder model
+            if self.take(1):  # decoder_model_info_present_flag
                 delay = self.take(5) + 1
                 self.take(42)
-        shown_late = self.take(1)
-        for _ in range(self.take(5) + 1):
+        has_display_delay = self.take(1)
+        for _ in range(self.take(5) + 1):  # operating_points_cnt_minus_1
             self.take(12)
-            if self.take(5) > 7:
-                self.take(1)
+            if self.take(5) > 7:  # seq_level_idx
+                self.take(1)  # seq_tier
             if delay and self.take(1):
                 self.take(2 * delay + 1)
-            if shown_late and self.take(1):
+            if has_display_delay and self.take(1):
                 self.take(4)

@@ -1,4 +1,4 @@
-"""GIF before it is decoded (https://www.w3.org/Graphics/GIF/spec-gif89a.txt)."""
+"""Checks of a GIF before it is decoded (https://www.w3.org/Graphics/GIF/spec-gif89a.txt)."""
 
 from typing import BinaryIO
 
@@ -8,15 +8,17 @@ from .limits import Checked, Limits, truncated
 from .reader import read_at
 
 MAX_BLOCKS = 1_000_000
-"""Sub-blocks have up to 255 bytes, and all but their last ones usually do."""
+"""Sub-blocks in a file. Most of them have 255 bytes, the most that they can have."""
 
 _CHUNK = 256 * 1024
 _EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
 
 
 def check_gif(file: BinaryIO, image: ImageHeader, limits: Limits) -> Checked:
-    """
-    :raises ImageRefused: too many frames, no frame, one that is too large, no end.
+    """Check a GIF; see :func:`kinto_attachment.images.formats.check_image`.
+
+    :raises ImageRefused: if the file is malformed or cut off, has no frame, too many frames or
+        blocks, or a frame that is too large.
     """
     blocks, frames = _Blocks(file), 0
     flags = blocks.take(13)[10]
@@ -32,50 +34,67 @@ def check_gif(file: BinaryIO, image: ImageHeader, limits: Limits) -> Checked:
             limits.check_size("gif", width, height)
             blocks.take(_table(descriptor[8]) + 1)
         else:
-            raise ImageRefused("The GIF is damaged.")
+            raise ImageRefused(
+                "The GIF is damaged: it has a block of an unknown kind. Save it again with an image"
+                " editor."
+            )
         blocks.skip()
     if not frames:
-        raise ImageRefused("The GIF has no frame.")
+        raise ImageRefused("The GIF has no frame. Save it again with an image editor.")
     return Checked(limits.animated(frames, image))
 
 
 def _table(flags: int) -> int:
-    """Bytes of the colour table that follows."""
+    """Return the bytes of the colour table that follows.
+
+    :param flags: the packed byte of the screen or image descriptor.
+    """
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
 class _Blocks:
-    """A GIF from its start, a chunk at a time."""
+    """A GIF, read from its start to its end in constant memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._start = self._at = self._blocks = 0
+        self._start = self._position = self._blocks = 0
         self._chunk = b""
 
     def take(self, size: int) -> bytes:
-        if self._at + size > len(self._chunk):
+        """Return the next ``size`` bytes.
+
+        :raises ImageRefused: if there are fewer.
+        """
+        if self._position + size > len(self._chunk):
             self._advance()
-        taken = self._chunk[self._at : self._at + size]
+        taken = self._chunk[self._position : self._position + size]
         if len(taken) < size:
             raise truncated("GIF")
-        self._at += size
+        self._position += size
         return taken
 
     def skip(self) -> None:
-        """Over sub-blocks up to the empty one that ends them."""
+        """Skip sub-blocks up to and including the empty one that ends them.
+
+        :raises ImageRefused: if the file ends before, or has too many sub-blocks.
+        """
         size = 1
         while size:
-            if self._at >= len(self._chunk):
+            if self._position >= len(self._chunk):
                 self._advance()
-            size = self._chunk[self._at]
-            self._at += size + 1
+            size = self._chunk[self._position]
+            self._position += size + 1
             self._blocks += 1
             if self._blocks > MAX_BLOCKS:
-                raise ImageRefused(f"The GIF has more than {MAX_BLOCKS} blocks.")
+                raise ImageRefused(
+                    f"The GIF has more than {MAX_BLOCKS} blocks, which is too many. Upload a"
+                    " smaller one."
+                )
 
     def _advance(self) -> None:
-        self._start += self._at
-        self._at = 0
+        """Read a chunk from the current position."""
+        self._start += self._position
+        self._position = 0
         self._chunk = read_at(self._file, self._start, _CHUNK)
         if not self._chunk:
             raise truncated("GIF")

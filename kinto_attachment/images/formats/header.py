@@ -1,4 +1,7 @@
-"""The one thing of EXIF that changes what an image looks like (CIPA DC-008, section 4.6.5)."""
+"""The headers of images: format, size and orientation.
+
+The rest of the file is not checked here; see :mod:`kinto_attachment.images.formats`.
+"""
 
 import struct
 from dataclasses import dataclass
@@ -14,14 +17,16 @@ from .reader import BoundedReader, read_at
 UPRIGHT = 1
 """The orientation of an image that is shown as it is stored."""
 
+# The tag "Orientation" and its type in EXIF.
 _ORIENTATION = 0x0112
 _SHORT = 3
 
 
 def read_orientation(exif: bytes) -> int:
-    """From 1 to 8, as the tag says; 1 where nothing valid says otherwise.
+    """Return the orientation that EXIF states, from 1 to 8, or 1 if it states none that is valid
+    (CIPA DC-008, section 4.6.5).
 
-    :param exif: a TIFF block, with or without ``Exif`` and two zeros before it.
+    :param exif: a TIFF block, with or without ``Exif`` and two zero bytes before it.
 
     >>> read_orientation(b"MM\\0*" + bytes([0, 0, 0, 8, 0, 1, 1, 18, 0, 3, 0, 0, 0, 1, 0, 6, 0, 0]))
     6
@@ -44,16 +49,17 @@ def read_orientation(exif: bytes) -> int:
 
 
 def is_sideways(orientation: int) -> bool:
-    """Whether width and height change places."""
+    """Return whether turning the image upright swaps its width and height."""
     return orientation in (5, 6, 7, 8)
 
 
 HEAD_BYTES = 128 * 1024
-"""Bytes that are read at once. Few formats have their size behind them, and JPEGs with large
-previews or profiles."""
+"""Bytes that are read first. They contain the size of most images. In a few formats, and in JPEGs
+with a large preview or colour profile, the size comes later."""
 
-# What a JPEG may have before its size, in calls and bytes.
+# How many calls and bytes to read in search of the size or the orientation.
 _MAX_READS, _MAX_READ_BYTES = 8192, 16 * 1024 * 1024
+# How many chunks of a PNG or WebP to look at for its EXIF.
 _MAX_CHUNKS = 256
 
 _MIMETYPES = {
@@ -83,20 +89,22 @@ _MAGIC = {
 }
 _AVIF = {b"avif", b"avis"}
 _HEIC = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
+# The namespace and the name of the root element, as expat joins them.
 _SVG = "http://www.w3.org/2000/svg svg"
-# CSS Values and Units 4, section 6.2: pixels of each unit.
+# Pixels per unit of length: CSS Values and Units 4, section 6.2.
 _UNITS = {"": 1, "px": 1, "pt": 4 / 3, "pc": 16, "in": 96, "cm": 96 / 2.54, "mm": 9.6 / 2.54}
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """An image, as its header has it.
+    """What the header of an image states.
 
     :param format: ``jpeg``, ``png``, ``gif``, ``webp``, ``avif``, ``svg``, ``tiff``, ``heic``,
         ``bmp``, ``ico`` or ``jp2``.
-    :param width: pixels of the image as it is shown, upright.
-    :param orientation: how it has to be turned for that, from 1 to 8 as EXIF has it. AVIF and HEIC
-        are turned by their decoders.
+    :param width: pixels of the upright image.
+    :param height: likewise.
+    :param orientation: how the stored image has to be turned to be upright, from 1 to 8 as in EXIF.
+        It is always 1 for AVIF and HEIC, whose decoders turn them.
     """
 
     format: str
@@ -106,26 +114,26 @@ class ImageHeader:
 
     @property
     def mimetype(self) -> str:
-        """By the bytes, whatever the file is called."""
+        """The media type of the format."""
         return _MIMETYPES[self.format]
 
     @property
     def resizable(self) -> bool:
-        """Whether it can be had in other sizes."""
+        """Whether this server can resize images of the format."""
         return self.format in ("jpeg", "png", "webp", "gif", "avif")
 
     @property
     def stored(self) -> tuple[int, int]:
-        """Width and height before it is turned upright."""
+        """Width and height of the stored image, before it is turned upright."""
         if is_sideways(self.orientation):
             return self.height, self.width
         return self.width, self.height
 
 
 def read_header(file: BinaryIO) -> ImageHeader | None:
-    """What image a file is; None if it is none, or nobody can tell its size.
+    """Return the header of an image, or None if the file is no image or its size cannot be found.
 
-    :param file: seekable; it is left at its start.
+    :param file: a seekable file. Its position is at the start afterwards.
 
     >>> read_header(BytesIO(b"GIF89a" + bytes([64, 1, 240, 0, 0, 0, 0]))).width
     320
@@ -150,6 +158,8 @@ def read_header(file: BinaryIO) -> ImageHeader | None:
 
 
 def _format(head: bytes) -> str | None:
+    """Return the format that the first bytes of a file indicate, or None. ``svg`` stands for any
+    markup here."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "webp"
     if head[4:8] == b"ftyp":
@@ -165,7 +175,10 @@ def _format(head: bytes) -> str | None:
 
 
 def _dimensions(format: str, head: bytes, file: BinaryIO) -> tuple[int, int]:
-    """As stored; below 1 if nobody can tell."""
+    """Return width and height as they are stored; numbers below 1 mean that they are unknown.
+
+    :raises ValueError, struct.error, OverflowError: if the file is malformed.
+    """
     if format == "svg":
         return _svg(head)
     if format == "ico":
@@ -178,9 +191,10 @@ def _dimensions(format: str, head: bytes, file: BinaryIO) -> tuple[int, int]:
     source = BoundedReader(source, _MAX_READS, _MAX_READ_BYTES)
     width, height = imagesize.get(source, exif_rotation=False)
     if format == "gif" and len(head) >= 10:
-        return width & 0xFFFF, height & 0xFFFF  # they are not signed
+        return width & 0xFFFF, height & 0xFFFF  # imagesize reads them as signed numbers
     if format == "webp" and head[12:16] == b"VP8 ":
-        return width & 0x3FFF, height & 0x3FFF  # above are hints how to scale (RFC 6386, 9.1)
+        # The two upper bits are hints for scaling (RFC 6386, section 9.1).
+        return width & 0x3FFF, height & 0x3FFF
     return int(width), int(height)
 
 
@@ -197,8 +211,13 @@ def _orientation(format: str, head: bytes, file: BinaryIO) -> int:
 
 
 def _chunk(file: BinaryIO, offset: int, name: bytes, order: str, extra: int) -> bytes:
-    """The start of the first chunk of that name: PNG has name and length in one order, WebP in
-    the other, and an even length."""
+    """Return the first 64 KiB of the payload of the first chunk with that name, or no bytes.
+
+    :param offset: where the first chunk begins.
+    :param order: ``big`` for a PNG, in which the length comes before the name; ``little`` for a
+        WebP, in which the name comes first and payloads are padded to an even length.
+    :param extra: bytes of a chunk besides its payload.
+    """
     for _ in range(_MAX_CHUNKS):
         header = read_at(file, offset, 8)
         kind, length = (header[4:], header[:4]) if order == "big" else (header[:4], header[4:])
@@ -212,7 +231,7 @@ def _chunk(file: BinaryIO, offset: int, name: bytes, order: str, extra: int) -> 
 
 
 def _ico(head: bytes) -> tuple[int, int]:
-    """The largest of them; 0 stands for 256."""
+    """Return the size of the largest image in an icon. In the file, 0 stands for 256."""
     count = int.from_bytes(head[4:6], "little")
     entries = [head[at : at + 16] for at in range(6, 6 + 16 * count, 16)]
     if not 1 <= count <= 64 or any(len(entry) < 16 or entry[3] for entry in entries):
@@ -221,11 +240,11 @@ def _ico(head: bytes) -> tuple[int, int]:
 
 
 class _Root(Exception):
-    """The first element of a document; not an error, it ends the parsing."""
+    """Ends the parsing of a document at its first element. This is not an error."""
 
 
 def _svg(head: bytes) -> tuple[int, int]:
-    """The size in pixels of CSS: of the root, or of its ``viewBox``."""
+    """Return the size of a drawing in CSS pixels, from its width and height or its ``viewBox``."""
     root: list[tuple[str, dict[str, str]]] = []
 
     def on_start(name: str, attributes: dict[str, str]) -> None:
@@ -252,7 +271,7 @@ def _svg(head: bytes) -> tuple[int, int]:
 
 
 def _pixels(length: str | None) -> float:
-    """0 where it is not given, or follows from the page."""
+    """Return a length in CSS pixels, or 0 if it is missing, invalid or relative to the page."""
     text = (length or "").strip().lower()
     number = text.rstrip("abcdefghijklmnopqrstuvwxyz%")
     try:

@@ -1,4 +1,5 @@
-"""AVIF and HEIF before anything is decoded (ISO/IEC 23008-12; AV1 in it: AV1-AVIF 1.1)."""
+"""The boxes of AVIF and HEIF files, read without decoding an image (ISO/IEC 23008-12; AV1-AVIF 1.1
+for AVIF; ISO/IEC 14496-12 for the boxes)."""
 
 import struct
 from collections.abc import Iterator
@@ -8,23 +9,31 @@ from typing import BinaryIO
 from .reader import read_at, size_of
 
 MAX_META = 1024 * 1024
-"""Bytes of metadata. A grid of 25 megapixels in tiles of 512 has some 10 KB."""
+"""Bytes of metadata. An image of 25 megapixels in tiles of 512 x 512 has about 10 KB."""
 
 MAX_ENTRIES = 65536
-"""Boxes, items and extents that are looked at."""
+"""Items in a file, boxes in a box, and associations of items with properties that are read."""
 
 
 class Malformed(ValueError):
-    """The boxes are no such file."""
+    """The file is not a valid AVIF or HEIF, or exceeds the limits of this module. The message is to
+    follow "The AVIF cannot be read:"."""
 
 
 @dataclass
 class Item:
-    """One coded image, or how to put several together."""
+    """One coded image, or an instruction to derive an image from others.
+
+    :param kind: four bytes: ``av01`` is an image coded in AV1, ``grid`` joins tiles.
+    :param stored: whether the item has data.
+    :param offset: where the data begins: an offset in the file, or in the box ``idat``.
+    :param in_idat: whether the data is in ``idat``.
+    :param size: width and height in pixels, before the image is turned.
+    :param angle: degrees, anticlockwise, by which the decoder turns the image.
+    """
 
     kind: bytes = b""
     stored: bool = False
-    # Of its first bytes: an offset in the file, or in ``idat``.
     offset: int = -1
     in_idat: bool = False
     size: tuple[int, int] = (0, 0)
@@ -33,7 +42,12 @@ class Item:
 
 @dataclass
 class Items:
-    """What a file says of its images: by their ids, and which one is shown."""
+    """The items of a file.
+
+    :param primary: the id of the item that is shown.
+    :param idat: the payload of the box ``idat``, which holds small items.
+    :param items: the items by their ids.
+    """
 
     primary: int = 0
     idat: bytes = b""
@@ -41,22 +55,29 @@ class Items:
 
     @property
     def shown(self) -> Item:
+        """The item that is shown."""
         return self.item(self.primary)
 
     def item(self, number: int) -> Item:
+        """Return the item with that id, which is added if there is none.
+
+        :raises Malformed: if there are too many items.
+        """
         if len(self.items) > MAX_ENTRIES:
-            raise Malformed("too many items")
+            raise Malformed(f"it has more than {MAX_ENTRIES} items, which is too many")
         return self.items.setdefault(number, Item())
 
 
 def read_items(file: BinaryIO) -> Items:
-    """
-    :raises Malformed: there is no metadata where it belongs, or it makes no sense.
+    """Read the items of a file.
+
+    :param file: a seekable file. Its position is undefined afterwards.
+    :raises Malformed: if the file has no valid metadata, or too much of it.
     """
     start, end = _find_meta(file)
     meta = read_at(file, start, end - start)
     if len(meta) < end - start:
-        raise Malformed("the metadata is cut off")
+        raise Malformed("its metadata is cut off")
     found = Items()
     properties: list[tuple[bytes, bytes]] = []
     associations: dict[int, list[int]] = {}
@@ -73,7 +94,7 @@ def read_items(file: BinaryIO) -> Items:
             elif kind == b"iprp":
                 _read_properties(payload, properties, associations)
     except (struct.error, IndexError) as error:
-        raise Malformed("a box ends too early") from error
+        raise Malformed("a box in it is cut off") from error
     for number, indexes in associations.items():
         for index in indexes:
             if 1 <= index <= len(properties):
@@ -82,7 +103,7 @@ def read_items(file: BinaryIO) -> Items:
 
 
 def _find_meta(file: BinaryIO) -> tuple[int, int]:
-    """From where to where the payload of the box ``meta`` is."""
+    """Return the start and the end offset of the payload of the box ``meta``."""
     end, offset = size_of(file), 0
     for _ in range(64):
         header = read_at(file, offset, 16)
@@ -98,14 +119,14 @@ def _find_meta(file: BinaryIO) -> tuple[int, int]:
             break
         if kind == b"meta":
             if size > MAX_META:
-                raise Malformed("too much metadata")
+                raise Malformed(f"its metadata has over {MAX_META} bytes, which is too many")
             return offset + start, offset + size
         offset += size
-    raise Malformed("no metadata")
+    raise Malformed("it has no metadata")
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kinds and payloads of the boxes one after the other in these bytes."""
+    """Yield kind and payload of each of the boxes that these bytes consist of."""
     offset = 0
     for _ in range(MAX_ENTRIES):
         if offset + 8 > len(data):
@@ -114,13 +135,14 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         if size == 0:
             size = len(data) - offset
         if size < 8 or offset + size > len(data):
-            raise Malformed("a box is larger than what it is in")
+            raise Malformed("a box in it is larger than the box around it")
         yield kind, data[offset + 8 : offset + size]
         offset += size
-    raise Malformed("too many boxes")
+    raise Malformed(f"it has {MAX_ENTRIES} boxes or more, which is too many")
 
 
 def _read_kinds(payload: bytes, found: Items) -> None:
+    """Read the box ``iinf``, which states the kind of each item."""
     for kind, entry in _boxes(payload[6 if payload[0] == 0 else 8 :]):
         if kind == b"infe" and entry[0] in (2, 3):
             wide = 2 if entry[0] == 2 else 4
@@ -129,6 +151,7 @@ def _read_kinds(payload: bytes, found: Items) -> None:
 
 
 def _read_locations(payload: bytes, found: Items) -> None:
+    """Read the box ``iloc``, which states where the data of each item is."""
     version, widths = payload[0], payload[4:6]
     offset_width, length_width = widths[0] >> 4, widths[0] & 15
     base_width, index_width = widths[1] >> 4, (widths[1] & 15 if version else 0)
@@ -139,7 +162,7 @@ def _read_locations(payload: bytes, found: Items) -> None:
         nonlocal cursor
         cursor += width
         if cursor > len(payload):
-            raise Malformed("a location is cut off")
+            raise Malformed("the location of an image in it is cut off")
         return int.from_bytes(payload[cursor - width : cursor], "big")
 
     for _ in range(take(wide)):
@@ -159,6 +182,7 @@ def _read_locations(payload: bytes, found: Items) -> None:
 def _read_properties(
     payload: bytes, properties: list[tuple[bytes, bytes]], associations: dict[int, list[int]]
 ) -> None:
+    """Read the box ``iprp``: the properties, and the numbers of the properties of each item."""
     for kind, inside in _boxes(payload):
         if kind == b"ipco":
             properties.extend(_boxes(inside))
@@ -181,6 +205,8 @@ def _read_properties(
 
 
 def _apply(item: Item, kind: bytes, payload: bytes) -> None:
+    """Apply a property to an item: ``ispe`` states its size, ``irot`` its rotation. Others are
+    ignored."""
     if kind == b"ispe" and len(payload) >= 12:
         width, height = struct.unpack_from(">II", payload, 4)
         item.size = (width, height)

@@ -1,4 +1,4 @@
-"""How much an image may ask of whoever decodes it, and what of it the decoder gets."""
+"""What an image may demand of the decoder, and which parts of its file the decoder gets."""
 
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -12,16 +12,20 @@ MEGA = 1_000_000
 
 @dataclass(frozen=True)
 class Limits:
-    """
-    :param max_bytes: of the file.
-    :param pixels: of one frame; ``avif_pixels`` and ``gif_pixels`` of those.
+    """The most that an image may demand of the decoder.
+
+    :param max_bytes: bytes of the file.
+    :param pixels: pixels of one frame.
+    :param avif_pixels: pixels of one frame of an AVIF.
+    :param gif_pixels: pixels of one frame of a GIF.
     :param side: pixels of the longer side.
-    :param scans: of a JPEG. Usual progressive ones have 10.
-    :param frames: that are animated; of more only the first is used, of ten times more none.
-    :param animation: pixels of all frames; likewise.
-    :param profile: bytes of a colour profile. Those of cameras have a few hundred, of printers
-        some 2 MB.
-    :param text: bytes of compressed text in a PNG, which may inflate to a thousand times more.
+    :param scans: scans of a JPEG. A usual progressive JPEG has 10.
+    :param frames: frames of an animation. Of a longer animation only the first frame is used; an
+        animation that is over ten times longer is refused.
+    :param animation: pixels of all frames together; likewise.
+    :param profile: bytes of a colour profile. The profile of a camera has a few hundred bytes,
+        that of a printer about 2 MB.
+    :param text: bytes of compressed text in a PNG. They may inflate to a thousand times more.
     """
 
     max_bytes: int = 100 * 1024 * 1024
@@ -36,61 +40,70 @@ class Limits:
     text: int = 1024 * 1024
 
     def of_frame(self, format: str) -> int:
-        """Pixels a frame may have."""
+        """Return how many pixels a frame in that format may have."""
         return {"avif": self.avif_pixels, "gif": self.gif_pixels}.get(format, self.pixels)
 
     def check_size(self, format: str, width: int, height: int) -> None:
-        """
-        :raises ImageRefused: that is more than a frame may have.
+        """Check the size of a frame in pixels.
+
+        :raises ImageRefused: if a side is too long, or the frame has too many pixels.
         """
         if max(width, height) > self.side:
             raise ImageRefused(
-                f"The image is {width} x {height} pixels, a side may have {self.side}."
+                f"The image is {width} x {height} pixels, but a side may have {self.side} at most."
+                " Upload a smaller image."
             )
         allowed = self.of_frame(format)
         if width * height > allowed:
             megapixels = -(-width * height // MEGA)
             raise ImageRefused(
-                f"The image has {megapixels} megapixels, {allowed / MEGA:g} are allowed."
+                f"The image has {megapixels} megapixels, but only {allowed / MEGA:g} are allowed."
+                " Upload a smaller image."
             )
 
     def animated(self, frames: int, image: ImageHeader) -> int:
-        """How many frames are used: all, or the first.
+        """Return how many frames of an animation are used: all of them, or 1.
 
-        :raises ImageRefused: they are beyond everything.
+        :param frames: the number of frames of the image, or of those found so far.
+        :raises ImageRefused: as :meth:`check_animation`.
         """
         pixels = frames * image.width * image.height
         self.check_animation(frames, pixels)
         return frames if frames <= self.frames and pixels <= self.animation else 1
 
     def check_animation(self, frames: int, pixels: int) -> None:
-        """
-        :raises ImageRefused: there are more than ten times as many as are animated.
+        """Check that an animation is not so large that even its first frame is refused.
+
+        :param frames: the number of frames, or of those found so far.
+        :param pixels: pixels of all frames together.
+        :raises ImageRefused: if either is over ten times the limit.
         """
         if frames > 10 * self.frames:
             raise ImageRefused(
-                f"The animation has more than {10 * self.frames} frames, which is too many."
+                f"The animation has more than {10 * self.frames} frames, which is too many. Upload"
+                " a shorter one."
             )
         if frames > 1 and pixels > 10 * self.animation:
             raise ImageRefused(
                 f"The frames of the animation have more than {10 * self.animation / MEGA:g}"
-                " megapixels in all, which is too many."
+                " megapixels in all, which is too many. Upload a shorter or smaller one."
             )
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What the decoder gets.
+    """What the decoder gets of an image that passed the checks.
 
-    :param frames: of an animation, how many; 1 of anything else.
-    :param parts: from where to where in the file; all of it if there are none.
+    :param frames: how many frames are used; 1 unless the image is animated.
+    :param parts: the ``(start, end)`` offsets of the parts of the file that are used, in order. An
+        empty tuple means the whole file.
     """
 
     frames: int = 1
     parts: tuple[tuple[int, int], ...] = ()
 
     def read(self, file: BinaryIO) -> bytes:
-        """The bytes of the parts, without what was left out."""
+        """Return the bytes that the decoder gets: the parts, one after the other."""
         if not self.parts:
             return read_at(file, 0, -1)
         pieces = [read_at(file, start, end - start) for start, end in self.parts]
@@ -98,8 +111,20 @@ class Checked:
 
 
 def truncated(name: str) -> ImageRefused:
-    return ImageRefused(f"The {name} is cut off: it ends before its end.")
+    """Return the error for a file that ends too early.
+
+    :param name: the format, as it is written in sentences.
+    """
+    return ImageRefused(
+        f"The {name} is cut off: the file ends before the image does. Upload the complete file."
+    )
 
 
 def contradiction(name: str) -> ImageRefused:
-    return ImageRefused(f"The {name} contradicts itself about its size.")
+    """Return the error for a file that states different sizes, or sizes that do not fit together.
+
+    :param name: the format, as it is written in sentences.
+    """
+    return ImageRefused(
+        f"The {name} contradicts itself about its size. Save it again with an image editor."
+    )

@@ -1,4 +1,4 @@
-"""PNG before it is decoded (https://www.w3.org/TR/png-3/)."""
+"""Checks of a PNG before it is decoded (https://www.w3.org/TR/png-3/)."""
 
 import struct
 import zlib
@@ -10,21 +10,26 @@ from .limits import Checked, Limits, contradiction, truncated
 from .reader import read_at, size_of
 
 MAX_CHUNKS = 65536
-"""Usual encoders write 8 KiB or more into each."""
+"""Chunks in a file. Usual encoders put 8 KiB or more into each chunk of pixels."""
 
-# What changes how the pixels look. Texts, times and the frames of animations are left out.
+# Chunks that change how the image looks. All others, such as texts, times and the frames of
+# animations, do not reach the decoder.
 _KEPT = {
     *(b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"),
     *(b"cHRM", b"gAMA", b"iCCP", b"sRGB", b"sBIT"),
 }
+# Channels of each colour type.
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _MAX_RATIO = 1032
-"""Deflate makes no more than that of one byte (https://zlib.net/zlib_tech.html)."""
+"""The most bytes that one byte of deflated data can inflate to
+(https://zlib.net/zlib_tech.html)."""
 
 
 def check_png(file: BinaryIO, image: ImageHeader, limits: Limits) -> Checked:
-    """
-    :raises ImageRefused: too much compressed text, more or less data than the size needs.
+    """Check a PNG; see :func:`kinto_attachment.images.formats.check_image`.
+
+    :raises ImageRefused: if the file is cut off, has too many chunks or frames, too much compressed
+        text or too large a profile, or has more or less data than its size needs.
     """
     end, offset, parts, data, text = size_of(file), 8, [(0, 8)], 0, 0
     kind = b""
@@ -46,48 +51,76 @@ def check_png(file: BinaryIO, image: ImageHeader, limits: Limits) -> Checked:
             frames = int.from_bytes(file.read(4), "big")
             limits.check_animation(frames, frames * image.width * image.height)
         if text > limits.text:
-            raise ImageRefused(f"The PNG has over {limits.text} bytes of compressed text.")
+            raise ImageRefused(
+                f"The PNG has over {limits.text} bytes of compressed text, which is too many. Save"
+                " it without metadata."
+            )
         if kind in _KEPT:
             _keep(parts, offset, after)
         offset = after
         if kind == b"IEND":
             break
     else:
-        raise ImageRefused(f"The PNG has more than {MAX_CHUNKS} chunks, which is too many.")
+        raise ImageRefused(
+            f"The PNG has more than {MAX_CHUNKS} chunks, which is too many. Save it again with an"
+            " image editor."
+        )
     _check_data(read_at(file, 8, 25), image, data)
     return Checked(parts=tuple(parts))
 
 
 def _keep(parts: list[tuple[int, int]], start: int, end: int) -> None:
+    """Add a part, or extend the last part if they touch."""
     if parts[-1][1] == start:
         start = parts.pop()[0]
     parts.append((start, end))
 
 
 def _check_data(header: bytes, image: ImageHeader, data: int) -> None:
-    """Whether so many compressed bytes can be these pixels."""
+    """Check that the pixels can be compressed to that many bytes.
+
+    :param header: the chunk ``IHDR``.
+    :param data: bytes of all chunks ``IDAT``.
+    """
     length, kind, width, height, depth, colour = struct.unpack(">I4sIIBB", header[:18])
     if (length, kind) != (13, b"IHDR") or (width, height) != image.stored:
         raise contradiction("PNG")
-    # Each line has a byte more, and each of the seven passes of an interlaced one has lines.
+    # Each line begins with a byte for its filter. An interlaced image has more lines, because each
+    # of its seven passes has lines of its own. Twice as many bytes are enough for them.
     raw = height * (-(-width * depth * _CHANNELS.get(colour, 4) // 8) + 1)
     if data * _MAX_RATIO < raw:
-        raise ImageRefused("The PNG has too little data for its size.")
+        raise ImageRefused(
+            "The PNG has too little data for its size. Save it again with an image editor."
+        )
     if data > 2 * raw + 65536:
-        raise ImageRefused("The PNG has more data than its size needs.")
+        raise ImageRefused(
+            "The PNG has more data than its size needs. Save it again with an image editor."
+        )
 
 
 def _is_compressed(text: bytes) -> bool:
-    """Whether the flag after the keyword of such a text says so."""
+    """Return whether the flag after the keyword of a chunk ``iTXt`` says that the text is
+    compressed.
+
+    :param text: the first bytes of the payload. A keyword has at most 79 bytes.
+    """
     return text.partition(b"\0")[2][:1] == b"\1"
 
 
 def _check_profile(chunk: bytes, limit: int) -> None:
+    """Check the size of a colour profile.
+
+    :param chunk: the payload of a chunk ``iCCP``.
+    :param limit: bytes, for the compressed and for the inflated profile.
+    """
     compressed = chunk.partition(b"\0")[2][1:]
     inflate = zlib.decompressobj()
     try:
         profile = inflate.decompress(compressed, limit + 1)
     except zlib.error:
-        return  # the decoder goes on without it
+        return  # the decoder ignores an invalid profile
     if len(profile) > limit or len(chunk) > limit:
-        raise ImageRefused(f"The colour profile has over {limit} bytes.")
+        raise ImageRefused(
+            f"The colour profile of the PNG has over {limit} bytes, which is too many. Save it with"
+            " a smaller profile."
+        )

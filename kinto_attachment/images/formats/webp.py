@@ -1,4 +1,4 @@
-"""WebP before it is decoded (RFC 9649)."""
+"""Checks of a WebP before it is decoded (RFC 9649)."""
 
 import struct
 from collections.abc import Iterator
@@ -10,11 +10,14 @@ from .limits import Checked, Limits, contradiction, truncated
 from .reader import read_at, size_of
 
 MAX_CHUNKS = 16384
+"""Chunks in a file, or in one frame of an animation."""
 
 
 def check_webp(file: BinaryIO, image: ImageHeader, limits: Limits) -> Checked:
-    """
-    :raises ImageRefused: too many frames, no frame, cut off, or larger than it says.
+    """Check a WebP; see :func:`kinto_attachment.images.formats.check_image`.
+
+    :raises ImageRefused: if the file is cut off, has no frame, too many frames or chunks or too
+        large a profile, or if a frame is larger than the file states.
     """
     end = 8 + int.from_bytes(read_at(file, 4, 4), "little")
     if end > size_of(file):
@@ -30,13 +33,21 @@ def check_webp(file: BinaryIO, image: ImageHeader, limits: Limits) -> Checked:
                 raise contradiction("WebP")
             frames += 1
         elif kind == b"ICCP" and length > limits.profile:
-            raise ImageRefused(f"The colour profile has over {limits.profile} bytes.")
+            raise ImageRefused(
+                f"The colour profile of the WebP has over {limits.profile} bytes, which is too"
+                " many. Save it with a smaller profile."
+            )
     if not frames:
-        raise ImageRefused("The WebP has no frame.")
+        raise ImageRefused("The WebP has no frame. Save it again with an image editor.")
     return Checked(limits.animated(frames, image), ((0, end),))
 
 
 def _check_frame(file: BinaryIO, start: int, length: int, image: ImageHeader) -> None:
+    """Check that a frame is within the canvas, and that its data have the size that it states.
+
+    :param start: offset of the payload of its chunk ``ANMF``.
+    :param length: bytes of that payload.
+    """
     header = read_at(file, start, 12)
     left, top, width, height = (
         int.from_bytes(header[at : at + 3], "little") for at in range(0, 12, 3)
@@ -51,7 +62,11 @@ def _check_frame(file: BinaryIO, start: int, length: int, image: ImageHeader) ->
 
 
 def _size(kind: bytes, data: bytes) -> tuple[int, int]:
-    """Of a frame, from its first bytes: RFC 6386, section 9.1; RFC 9649, section 3.4."""
+    """Return the width and height of a frame (RFC 6386, section 9.1; RFC 9649, section 3.4).
+
+    :param kind: the name of its chunk, ``VP8`` with a space or ``VP8L``.
+    :param data: the first ten bytes of its payload.
+    """
     if len(data) < 10:
         raise truncated("WebP")
     if kind == b"VP8 ":
@@ -62,7 +77,11 @@ def _size(kind: bytes, data: bytes) -> tuple[int, int]:
 
 
 def _chunks(file: BinaryIO, offset: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, offset and length of the payload of each chunk."""
+    """Yield the kind of each chunk, and the offset and the length of its payload.
+
+    :param offset: where the first chunk begins.
+    :param end: where the last chunk ends.
+    """
     for _ in range(MAX_CHUNKS):
         if offset + 8 > end:
             return
@@ -71,4 +90,7 @@ def _chunks(file: BinaryIO, offset: int, end: int) -> Iterator[tuple[bytes, int,
             raise truncated("WebP")
         yield kind, offset + 8, length
         offset += 8 + length + length % 2
-    raise ImageRefused(f"The WebP has more than {MAX_CHUNKS} chunks, which is too many.")
+    raise ImageRefused(
+        f"The WebP has {MAX_CHUNKS} chunks or more, which is too many. Save it again with an image"
+        " editor."
+    )

@@ -1,4 +1,7 @@
-"""Colour profiles (https://www.color.org/specification/ICC.1-2022-05.pdf)."""
+"""Decoding, resizing and encoding with libvips (https://www.libvips.org/API/current/).
+
+Only the worker process imports this module, so that libvips is never loaded into a server.
+"""
 
 import struct
 
@@ -8,7 +11,7 @@ from ...errors import ImageRefused
 from ..formats.header import UPRIGHT, ImageHeader, is_sideways
 from ..plan import Output, Plan
 
-# The description of those that are sRGB, by whoever made them: converting would change nothing.
+# The descriptions of the usual profiles that are sRGB. Converting from them would change nothing.
 _SRGB = {
     "sRGB",
     "sRGB built-in",
@@ -19,11 +22,14 @@ _SRGB = {
     "c2",
     "uRGB",
 }
-_TAGS = 100
+# Tags of a profile that are looked at.
+_MAX_TAGS = 100
 
 
 def is_srgb(profile: bytes) -> bool:
-    """Whether it calls itself one of the known ones.
+    """Return whether the description of a colour profile is that of a known sRGB profile.
+
+    :param profile: an ICC profile (https://www.color.org/specification/ICC.1-2022-05.pdf).
 
     >>> is_srgb(b"")
     False
@@ -32,11 +38,11 @@ def is_srgb(profile: bytes) -> bool:
 
 
 def _description(profile: bytes) -> str:
-    """Empty where there is none."""
+    """Return the description of a colour profile, or an empty string if it has none."""
     if len(profile) < 132:
         return ""
     (count,) = struct.unpack_from(">I", profile, 128)
-    for at in range(132, min(132 + 12 * min(count, _TAGS), len(profile) - 11), 12):
+    for at in range(132, min(132 + 12 * min(count, _MAX_TAGS), len(profile) - 11), 12):
         name, offset, size = struct.unpack_from(">4sII", profile, at)
         if name == b"desc":
             return _text(profile[offset : offset + min(size, 1024)])
@@ -44,6 +50,7 @@ def _description(profile: bytes) -> str:
 
 
 def _text(tag: bytes) -> str:
+    """Return the text in a tag of type ``desc`` (version 2) or ``mluc`` (version 4)."""
     if tag[:4] == b"desc" and len(tag) >= 12:
         (length,) = struct.unpack_from(">I", tag, 8)
         return tag[12 : 12 + length].split(b"\0")[0].decode("ascii", "replace").strip()
@@ -53,12 +60,13 @@ def _text(tag: bytes) -> str:
     return ""
 
 
-# Where decoding smaller stops: the rest is left to a better filter.
+# The JPEG decoder leaves at least this factor to the scaler, whose filter is better.
 _RESIDUAL = 1.3
-# By how many pixels of the result a crop may be off, as it begins at a pixel that was decoded.
-_OFF = 0.06
-# Pixels that may be added to a side so that it is scaled to whole ones.
-_SPARE = 16
+# A crop begins at a pixel that was decoded. This may shift it by at most so many pixels of the
+# result.
+_MAX_SHIFT = 0.06
+# Pixels that may be added to a side so that it is scaled to a whole number of pixels.
+_MAX_PADDING = 16
 _LOADERS = {
     "avif": "heifload_buffer",
     "gif": "gifload_buffer",
@@ -66,7 +74,9 @@ _LOADERS = {
     "png": "pngload_buffer",
     "webp": "webpload_buffer",
 }
-# A JPEG that ends in the middle but says it is whole is a warning among those that cameras cause.
+# libvips only warns of a JPEG that is cut off but has an end marker. Images of some cameras cause
+# warnings too, so a JPEG that fails is decoded again, leniently, unless the warning says that it is
+# cut off.
 _LENIENT = "truncated"
 _STRICT = {"jpeg": "warning"}
 _CUT_OFF = "premature end"
@@ -74,7 +84,8 @@ _WHITE = [255, 255, 255]
 
 
 def prepare() -> None:
-    """Once in the process: only the decoders that are meant to be reached, and no cache."""
+    """Set up libvips: allow only the decoders that are needed, and keep no cache. Call this once in
+    the process, before :func:`resize`."""
     pyvips.operation_block_set("VipsForeignLoad", True)
     for name in ("Jpeg", "Png", "Webp", "Nsgif", "Heif"):
         pyvips.operation_block_set(f"VipsForeignLoad{name}", False)
@@ -84,11 +95,15 @@ def prepare() -> None:
 def resize(
     source: bytes, header: ImageHeader, plan: Plan, output: Output, frames: int = 1
 ) -> bytes:
-    """The image as it was planned.
+    """Return the resized image, encoded.
 
-    :param source: a file that was checked.
-    :param frames: how many of them are used.
-    :raises ImageRefused: it is broken.
+    :param source: the bytes of an image that :func:`~kinto_attachment.images.formats.check_image`
+        accepted.
+    :param header: the header of the image.
+    :param plan: the part of the image to use, and the size of the result.
+    :param output: the format of the result.
+    :param frames: how many frames of the image to use, from the first.
+    :raises ImageRefused: if the image is broken, or needs too much memory.
     """
     try:
         return _make(source, header, plan, output, frames, _STRICT.get(header.format, _LENIENT))
@@ -114,10 +129,10 @@ def _make(
 
 
 def _as_stored(header: ImageHeader, plan: Plan) -> Plan:
-    """The plan for the image before it is turned upright."""
+    """Return the plan in pixels of the image as it is stored, before it is turned upright."""
     left, top, crop_width, crop_height = plan.left, plan.top, plan.crop_width, plan.crop_height
     width, height = plan.width, plan.height
-    # Where a turned image has its sides: measured from the far ones.
+    # In these orientations the distance counts from the opposite side of the stored image.
     if header.orientation in (2, 3, 6, 7):
         left = header.width - left - crop_width
     if header.orientation in (3, 4, 7, 8):
@@ -131,24 +146,31 @@ def _as_stored(header: ImageHeader, plan: Plan) -> Plan:
 
 
 def _shrink(plan: Plan) -> int:
-    """By how much a JPEG is decoded smaller, which costs less than anything that is done later."""
+    """Return the factor by which the decoder makes a JPEG smaller: 1, 2, 4 or 8. Decoding fewer
+    pixels costs less than scaling them down afterwards."""
     x, y = plan.crop_width / plan.width, plan.crop_height / plan.height
 
     def fits(shrink: int) -> bool:
-        off = max(_off(plan.left, shrink) / x, _off(plan.top, shrink) / y)
-        return min(x, y) >= shrink * _RESIDUAL and off <= _OFF
+        shift = max(_distance(plan.left, shrink) / x, _distance(plan.top, shrink) / y)
+        return min(x, y) >= shrink * _RESIDUAL and shift <= _MAX_SHIFT
 
     return next(filter(fits, (8, 4, 2)), 1)
 
 
-def _off(side: int, shrink: int) -> int:
-    """How far it is from the next pixel of a smaller image."""
-    return min(side % shrink, -side % shrink)
+def _distance(offset: int, shrink: int) -> int:
+    """Return the distance from an offset to the nearest edge of a pixel that was decoded ``shrink``
+    times smaller, in pixels of the image."""
+    return min(offset % shrink, -offset % shrink)
 
 
 def _load(
     source: bytes, header: ImageHeader, shrink: int, frames: int, fail_on: str
 ) -> pyvips.Image:
+    """Open the image; its pixels are decoded when they are needed.
+
+    :param shrink: the factor by which the decoder makes a JPEG smaller.
+    :raises ImageRefused: if the image has another size than its header.
+    """
     options = {"fail_on": fail_on, "access": "sequential"}
     if header.format == "jpeg":
         options["shrink"] = shrink
@@ -157,45 +179,54 @@ def _load(
     image = pyvips.Operation.call(_LOADERS[header.format], source, **options)
     width, height = (side // shrink for side in header.stored)
     if (image.width, image.get_page_height()) != (width, height):
-        raise ImageRefused("The image contradicts itself about its size.")
+        raise ImageRefused(
+            "The image contradicts itself about its size. Save it again with an image editor."
+        )
     return image
 
 
 def _resize(image: pyvips.Image, orientation: int, plan: Plan, shrink: int) -> pyvips.Image:
-    """One frame: cropped, scaled, in sRGB, upright."""
+    """Return one frame cropped, scaled, in sRGB and upright."""
     image = _crop(image, plan, shrink)
     if (plan.width, plan.height) != (image.width, image.height):
         image = _scale(image, plan, shrink)
     image = _to_srgb(image)
     if orientation != UPRIGHT:
-        # It was read line by line, and is turned in memory.
+        # The decoder delivers line after line, but turning needs all lines.
         image = _turn(image.copy_memory(), orientation)
     return image
 
 
 def _crop(image: pyvips.Image, plan: Plan, shrink: int) -> pyvips.Image:
-    """The part that is used, and what has to be added to it."""
+    """Return the part of the image that is used, padded so that it is scaled to whole pixels."""
     left, top = (2 * plan.left + shrink) // (2 * shrink), (2 * plan.top + shrink) // (2 * shrink)
     width = _whole(plan.crop_width, plan.width, shrink)
     height = _whole(plan.crop_height, plan.height, shrink)
-    there = min(width, image.width - left), min(height, image.height - top)
-    if there != (image.width, image.height):
-        image = image.crop(left, top, *there)
-    if there != (width, height):
+    available = min(width, image.width - left), min(height, image.height - top)
+    if available != (image.width, image.height):
+        image = image.crop(left, top, *available)
+    if available != (width, height):
         image = image.embed(0, 0, width, height, extend="copy")
     return image
 
 
 def _whole(crop: int, length: int, shrink: int) -> int:
-    """So many pixels of what was decoded that they are scaled to whole ones. The decoder leaves
-    out the rest of a division, and the scaler puts half of a rest on either side: both move the
-    image, by up to half a pixel."""
+    """Return how many decoded pixels a side must have so that it is scaled to a whole number of
+    pixels, or nearly so.
+
+    With any other number the image would shift by up to half a pixel: the decoder drops the
+    remainder when it divides a side by ``shrink``, and the scaler spreads a remainder over both
+    ends.
+
+    :param crop: length of the side in pixels of the image.
+    :param length: length of the side in pixels of the result.
+    """
     first = -(-crop // shrink)
-    return min(range(first, first + _SPARE), key=lambda side: -side * shrink * length % crop)
+    return min(range(first, first + _MAX_PADDING), key=lambda side: -side * shrink * length % crop)
 
 
 def _scale(image: pyvips.Image, plan: Plan, shrink: int) -> pyvips.Image:
-    """By the exact factor, then to the exact size."""
+    """Scale by the exact factor, then cut off what exceeds the exact size."""
     format, has_alpha = image.format, image.hasalpha()
     if has_alpha:
         image = image.premultiply()
@@ -212,7 +243,7 @@ def _scale(image: pyvips.Image, plan: Plan, shrink: int) -> pyvips.Image:
 
 
 def _turn(image: pyvips.Image, orientation: int) -> pyvips.Image:
-    """Upright: CIPA DC-008, section 4.6.5."""
+    """Turn the image upright (CIPA DC-008, section 4.6.5)."""
     if orientation in (2, 4, 5, 7):
         image = image.fliphor()
     turns = {3: "d180", 4: "d180", 5: "d270", 6: "d90", 7: "d90", 8: "d270"}
@@ -220,7 +251,7 @@ def _turn(image: pyvips.Image, orientation: int) -> pyvips.Image:
 
 
 def _join(frames: list[pyvips.Image], animation: pyvips.Image) -> pyvips.Image:
-    """An animation of these frames, which keeps its times."""
+    """Return an animation of these frames, with the delays and the loop count of the original."""
     joined = pyvips.Image.arrayjoin(frames, across=1).copy()
     joined.set_type(pyvips.GValue.gint_type, "page-height", frames[0].height)
     for name in ("delay", "loop"):
@@ -230,7 +261,7 @@ def _join(frames: list[pyvips.Image], animation: pyvips.Image) -> pyvips.Image:
 
 
 def _to_srgb(image: pyvips.Image) -> pyvips.Image:
-    """Whatever the colours are: a profile that makes no sense is left alone."""
+    """Convert the image to sRGB with 8 bits per channel. A profile that is invalid is ignored."""
     if image.get_typeof("icc-profile-data") and not is_srgb(image.get("icc-profile-data")):
         try:
             image = image.icc_transform("srgb", embedded=True, intent="perceptual")
@@ -243,6 +274,7 @@ def _to_srgb(image: pyvips.Image) -> pyvips.Image:
 
 
 def _save(image: pyvips.Image, output: Output) -> bytes:
+    """Encode the image without its metadata. JPEG has no transparency: its background is white."""
     if output.format == "jpeg":
         if image.hasalpha():
             image = image.flatten(background=_WHITE)
@@ -257,8 +289,12 @@ def _save(image: pyvips.Image, output: Output) -> bytes:
 
 
 def _reason(header: ImageHeader, error: pyvips.Error) -> str:
-    """The first line of what the library says, which knows no names of files."""
+    """Return a sentence about the image, with the first line of libvips's message. There are no
+    file names in it, because libvips decodes from memory."""
     if "out of memory" in error.detail:
-        return "The image needs more memory than it may use."
+        return "Resizing the image needs too much memory. Upload a smaller image."
     lines = [line.strip() for line in error.detail.splitlines() if line.strip()]
-    return f"The {header.format.upper()} is damaged: {''.join(lines[:1])[:200]}"
+    return (
+        f"The {header.format.upper()} cannot be resized and may be damaged"
+        f" ({''.join(lines[:1])[:200]}). Save it again with an image editor."
+    )

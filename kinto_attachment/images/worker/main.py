@@ -1,9 +1,40 @@
-"""The process that resizes: ``python -m kinto_attachment.images.worker.main SOCKET PARENT MEMORY``.
+"""The worker process, which decodes and resizes images.
 
-It is told of its jobs through a socket, one line of JSON each, with the descriptors of the file it
-reads and of the one it writes; it answers each with a line when it takes it, and with another when
-it is done. It ends when its parent does, and when a job has left it too large: the parent starts
-another one.
+Usage: ``python -m kinto_attachment.images.worker.main SOCKET PARENT MEMORY``. The arguments are the
+number of a socket that the process inherits, the id of the parent process, and the bytes of address
+space that the worker may use.
+
+Parent and worker exchange lines over the socket, each of them one JSON object::
+
+    parent                                     worker
+    ------                                     ------
+    start the process
+                                               {"ready": true}, or
+                                               {"missing": REASON}, and exit
+
+    {"header": ..., "plan": ...,
+     "output": ..., "limits": ...}
+      + descriptors of two open files:
+        source, target
+                                               {"taken": true}
+                                               read the source, write the target
+                                               {"size": BYTES},
+                                               {"refused": REASON}, or
+                                               {"failed": REASON}
+
+* ``missing`` means that libvips or its Python binding cannot be loaded.
+* A *job* is one line with the fields of the ``ImageHeader``, ``Plan``, ``Output`` and ``Limits``
+  that belong to the image. The two descriptors come with its first bytes (``SCM_RIGHTS``,
+  unix(7)). The parent sends the next job only after the result of the last one.
+* ``taken`` tells the parent that the worker has the job. If the socket closes before this line,
+  the worker ended before it looked at the job, and the parent can give the job to another worker.
+  If the socket closes later, the image may be the cause, and the parent does not try again.
+* ``size`` is the length of the variant, which replaces all that the target held.
+* ``refused`` means that the variant cannot be made from this image; REASON is shown to the client.
+* ``failed`` means that the source cannot be read or the target cannot be written.
+
+The worker ends when its parent ends, and after a job that left it with more than
+:data:`LARGE_BYTES` of memory. The parent then starts another worker for the next job.
 """
 
 import json
@@ -25,21 +56,23 @@ from ..formats.reader import SharedFile
 from ..plan import Output, Plan
 
 JOB_BYTES = 64 * 1024
-"""Bytes of a job."""
+"""Bytes that are received at once. A job is usually shorter."""
 
 LARGE_BYTES = 400 * 1024 * 1024
-"""Bytes of memory that it may keep after a job; with more it ends."""
+"""Resident memory in bytes above which the worker ends after a job."""
 
-_LOOK_SECONDS = 0.25
+# How often the worker checks whether its parent still exists.
+_POLL_SECONDS = 0.25
+# Requests come before resizing when the processors are busy (nice(2)).
 _NICE = 5
 
 
 def main() -> None:
-    """Arguments are the number of the socket, the parent's id, and bytes of memory."""
+    """Resize images until the parent ends or sends no more jobs; see the module."""
     number, parent, memory = (int(argument) for argument in sys.argv[1:4])
-    _limit(memory)
+    _restrict(memory)
     with socket.socket(fileno=number) as channel:
-        threading.Thread(target=_end_with, args=(channel, parent), daemon=True).start()
+        threading.Thread(target=_exit_with_parent, args=(channel, parent), daemon=True).start()
         try:
             from . import engine
 
@@ -55,8 +88,13 @@ def main() -> None:
                 return
 
 
-def _limit(memory: int) -> None:
-    # Ctrl-C, and the signal that stops a server, are for the parent: it may still be answering.
+def _restrict(memory: int) -> None:
+    """Ignore signals, write no core dumps, and limit memory and priority.
+
+    :param memory: bytes of address space.
+    """
+    # Ctrl-C, and the signal that stops a server, also reach this process. Only the parent acts on
+    # them: it may still be answering a request that needs this image.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -64,18 +102,20 @@ def _limit(memory: int) -> None:
     os.nice(_NICE)
 
 
-def _end_with(channel: socket.socket, parent: int) -> None:
-    """End this process as soon as its parent is gone, whatever it is doing. A sibling that was
-    forked may hold the other end of the socket, so the parent's id is looked at too."""
-    ended = select.poll()
-    ended.register(channel, select.POLLHUP)
-    while not ended.poll(1000 * _LOOK_SECONDS) and os.getppid() == parent:
+def _exit_with_parent(channel: socket.socket, parent: int) -> None:
+    """Wait until the parent is gone, then end this process, even in the middle of a job."""
+    hangup = select.poll()
+    hangup.register(channel, select.POLLHUP)
+    # A process that was forked from the parent may keep the other end of the socket open. The id of
+    # the parent changes all the same.
+    while not hangup.poll(1000 * _POLL_SECONDS) and os.getppid() == parent:
         pass
     os._exit(0)
 
 
 def _next_job(channel: socket.socket) -> tuple[dict[str, Any], int, int] | None:
-    """None when there will be none any more."""
+    """Return the next job with the descriptors of its source and its target, or None if the parent
+    has closed the socket."""
     line, descriptors = b"", []
     while not line.endswith(b"\n"):
         received, more, _, _ = socket.recv_fds(channel, JOB_BYTES, 2)
@@ -88,7 +128,8 @@ def _next_job(channel: socket.socket) -> tuple[dict[str, Any], int, int] | None:
 
 
 def _resident() -> int:
-    """Bytes of memory that it has now, where the system tells (proc_pid_statm(5))."""
+    """Return the resident memory of this process in bytes; 0 on systems that do not tell
+    (proc_pid_statm(5))."""
     try:
         pages = Path("/proc/self/statm").read_text().split()[1]
     except OSError:
@@ -97,7 +138,10 @@ def _resident() -> int:
 
 
 def _do(resize: Any, job: dict[str, Any], source: int, target: int) -> dict[str, Any]:
-    """Make one image; what is answered."""
+    """Do one job, close its files, and return the result to send.
+
+    :param resize: :func:`kinto_attachment.images.worker.engine.resize`.
+    """
     try:
         made = _resize(resize, job, source)
         os.ftruncate(target, 0)
@@ -107,11 +151,12 @@ def _do(resize: Any, job: dict[str, Any], source: int, target: int) -> dict[str,
     except ImageRefused as refused:
         return {"refused": refused.reason}
     except MemoryError:
-        return {"refused": "The image needs more memory than it may use."}
+        return {"refused": "Resizing the image needs too much memory. Upload a smaller image."}
     except (TypeError, ValueError) as error:
-        return {"refused": f"The image cannot be resized ({type(error).__name__})."}
+        reason = f"The image cannot be resized ({type(error).__name__})."
+        return {"refused": f"{reason} Save it again with an image editor."}
     except OSError as error:
-        return {"failed": error.strerror or "the file cannot be written"}
+        return {"failed": error.strerror or "a file cannot be read or written"}
     finally:
         os.close(source)
         os.close(target)

@@ -1,5 +1,7 @@
-"""Which Python the worker runs on. Under uWSGI, and in other programs that embed Python,
-``sys.executable`` is that program."""
+"""One worker process, seen from its parent.
+
+What parent and worker send each other is described in :mod:`kinto_attachment.images.worker.main`.
+"""
 
 import json
 import os
@@ -16,19 +18,25 @@ from typing import Any
 from ...errors import ImagingMissing, WorkerLost
 
 _PYTHON = re.compile(r"(python|pypy)[0-9.]*(\.exe)?")
-# What a worker needs to know of the environment, and no password of a database.
+# The worker gets only the environment variables that it needs, and no passwords or keys.
 _PASSED = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PATH", "PYTHONHOME", "TMPDIR")
 
 
 def find_interpreter() -> str:
-    """The path of a Python of this version and, if it can be, of this environment.
+    """Return the path of a Python interpreter, if possible of this version and environment.
 
-    :raises ImagingMissing: there is none.
+    ``sys.executable`` is not enough: under uWSGI, and in other programs that embed Python, it is
+    the path of that program.
+
+    :raises ImagingMissing: if there is no interpreter.
     """
     for path in _candidates():
         if path and os.access(path, os.X_OK) and _PYTHON.fullmatch(Path(path).name):
             return path
-    raise ImagingMissing("No Python interpreter was found that could resize images.")
+    raise ImagingMissing(
+        "Images cannot be resized, as no Python interpreter was found. Put python"
+        f"{sys.version_info[0]}.{sys.version_info[1]} on the PATH."
+    )
 
 
 def _candidates() -> Iterator[str | None]:
@@ -40,7 +48,8 @@ def _candidates() -> Iterator[str | None]:
 
 
 def environment() -> dict[str, str]:
-    """For the worker: the modules of this process, one thread, and memory that is given back."""
+    """Return the environment of the worker: it finds the same modules as this process, computes in
+    one thread, and gives memory back to the system."""
     return {
         **{name: os.environ[name] for name in _PASSED if name in os.environ},
         "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path if path),
@@ -50,9 +59,9 @@ def environment() -> dict[str, str]:
     }
 
 
-_LINE = 64 * 1024
-# As ``python -m kinto_attachment.images.worker.main``, without what the package itself imports:
-# Kinto takes half a second and 45 MB, and each server process has a worker.
+_RECEIVE_BYTES = 64 * 1024
+# Does what ``python -m kinto_attachment.images.worker.main`` does, but does not run the __init__ of
+# the package. That would import Kinto, at the cost of half a second and 45 MB for each worker.
 _PACKAGE = Path(__file__).parents[2]
 _START = f"""
 import sys, types
@@ -64,32 +73,33 @@ main()
 
 
 class NotTaken(Exception):
-    """The process had ended before it was given anything to do."""
+    """The worker ended before it took the job, so the job can be given to another worker."""
 
 
 class Ended(WorkerLost):
-    """It ended by itself, or somebody else ended it."""
+    """The worker has ended, by itself or because another thread or process ended it."""
 
 
 class Process:
-    """
-    :param memory: bytes of address space it may have.
-    :param timeout: seconds it may take to start.
-    :raises WorkerLost: it did not start.
-    :raises ImagingMissing: it cannot.
+    """A running worker. It does one job at a time, and any thread may end it.
+
+    :param memory: bytes of address space that the worker may use.
+    :param timeout: seconds that it may take to start.
+    :raises WorkerLost: if the worker ended before it was ready, or was not ready in time.
+    :raises ImagingMissing: if no interpreter was found, or libvips cannot be loaded.
     """
 
     def __init__(self, memory: int, timeout: float) -> None:
-        self._channel, theirs = socket.socketpair()
+        self._channel, inherited = socket.socketpair()
         self._received = b""
-        arguments = [str(theirs.fileno()), str(os.getpid()), str(memory)]
+        arguments = [str(inherited.fileno()), str(os.getpid()), str(memory)]
         try:
-            with theirs:
+            with inherited:
                 self._process = subprocess.Popen(
                     [find_interpreter(), "-c", _START, *arguments],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[inherited.fileno()],
                     env=environment(),
                     cwd="/",
                 )
@@ -106,19 +116,22 @@ class Process:
 
     @property
     def pid(self) -> int:
+        """The process id of the worker."""
         return self._process.pid
 
     def has_ended(self) -> bool:
-        """By itself, or by somebody else."""
+        """Return whether the process has ended, for whatever reason."""
         return self._process.poll() is not None
 
     def ask(self, job: dict[str, Any], descriptors: list[int], timeout: float) -> dict[str, Any]:
-        """Its answer to a job.
+        """Send a job and return its result.
 
-        :param descriptors: of open files it gets with the job.
-        :param timeout: seconds it may take.
-        :raises NotTaken: it is dead.
-        :raises WorkerLost: it died over it, or the time is up; it is of no use then.
+        :param job: the JSON object of the job.
+        :param descriptors: those of the source and the target.
+        :param timeout: seconds that the worker may take.
+        :raises NotTaken: if the worker ended before it took the job.
+        :raises WorkerLost: if the worker ended during the job, or the time is up. Call :meth:`end`
+            then: the worker cannot be used again.
         """
         if self.has_ended():
             raise NotTaken
@@ -129,35 +142,42 @@ class Process:
         except OSError as error:
             raise NotTaken from error
         try:
-            self._answer(deadline)  # it has the job
+            self._answer(deadline)  # {"taken": true}
         except Ended as error:
             raise NotTaken from error
         return self._answer(deadline)
 
     def _answer(self, deadline: float) -> dict[str, Any]:
+        """Return the next line that the worker sends.
+
+        :param deadline: on the clock of ``time.monotonic()``.
+        :raises Ended: if the socket was closed.
+        :raises WorkerLost: if the deadline has passed.
+        """
         while b"\n" not in self._received:
-            left = deadline - time.monotonic()
+            remaining = deadline - time.monotonic()
             try:
-                self._channel.settimeout(max(left, 0.001))
-                received = self._channel.recv(_LINE)
+                self._channel.settimeout(max(remaining, 0.001))
+                received = self._channel.recv(_RECEIVE_BYTES)
             except TimeoutError as error:
-                raise WorkerLost("The image took too long to resize.") from error
+                raise WorkerLost("Resizing the image took too long.") from error
             except OSError:
-                received = b""  # closed, from either side
+                received = b""  # the socket was closed, by this process or by the worker
             if not received:
-                raise Ended("The process that resized the image ended.")
+                raise Ended("The worker process ended before the image was resized.")
             self._received += received
         self._channel.settimeout(None)
         line, _, self._received = self._received.partition(b"\n")
         return json.loads(line)
 
     def end(self) -> None:
-        """Kill it, and leave nothing of it behind."""
+        """Kill the worker, wait until it has ended, and close the socket. Idempotent."""
         self._process.kill()
         self._process.wait()
         self._channel.close()
 
     def forget(self) -> None:
-        """It belongs to the process that this one was forked from."""
+        """Close the socket in this process only. Call this after a fork, in the child: the worker
+        belongs to the parent."""
         self._channel.close()
-        self._process.returncode = 0  # so that nobody waits for it
+        self._process.returncode = 0  # or Popen would wait for a process that is not our child

@@ -1,4 +1,4 @@
-"""Real servers for the tests: started on free ports of 127.0.0.1, stopped by their ids."""
+"""Real servers for the tests: started on free ports of 127.0.0.1, stopped by process id."""
 
 import os
 import random
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-# Below those that connections get, and different ones for each process of a test run.
+# Below the ports that connections get, and different ones for each process of a test run.
 _SLICE = 4000
 _WORKER = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0)
 _FIRST = 12000 + _SLICE * (_WORKER % 5)
@@ -18,7 +18,7 @@ _given: set[int] = set()
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on, and that nobody else is given."""
+    """Return a TCP port of 127.0.0.1 that is free, and that no other call returns."""
     while True:
         port = _FIRST + random.randrange(_SLICE)
         try:
@@ -79,7 +79,7 @@ class Process:
             time.sleep(0.05)
 
     def stop(self, signum: int = signal.SIGTERM) -> None:
-        """End the process and all that it started; again does nothing."""
+        """End the process and all that it started. Idempotent."""
         for attempt in (signum, signal.SIGKILL):
             try:
                 os.killpg(self.pid, attempt)

@@ -1,5 +1,5 @@
-"""A plugin for Kinto that writes down which images it resizes, a line for each, in the file that
-the environment names. ``kinto.includes = ... tests.support.servers.counting``"""
+"""A plugin for Kinto that writes a line for each image it resizes to the file that the environment
+names. ``kinto.includes = ... tests.support.servers.counting``"""
 
 import os
 from functools import wraps

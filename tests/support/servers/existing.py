@@ -1,4 +1,4 @@
-"""The existing plugin, in a virtual environment of its own: both have the same import name."""
+"""Version 8, in a virtual environment of its own, as both have the same import name."""
 
 import os
 import subprocess
@@ -8,11 +8,11 @@ from pathlib import Path
 from tests.support.servers.wsgi import Gunicorn
 
 REUSE = "KINTO_ATTACHMENT_EXISTING"
-"""Environment variable: the python of a virtual environment where it is installed already."""
+"""Environment variable: the python of a virtual environment that has version 8."""
 
 REQUIREMENTS = ["kinto-attachment==8.0.0", "kinto[postgresql]", "gunicorn", "setuptools<81"]
 
-# What kinto-signer does, for who asks in a header.
+# Copies records as kinto-signer does, if a header asks for it.
 COPIER = """\
 from pyramid.events import NewRequest
 
@@ -28,30 +28,34 @@ def copy(event):
 
 
 class NotInstalled(Exception):
-    """It could not be installed, and why."""
+    """Version 8 could not be installed; the message tells why."""
 
 
 def find_python(folder: Path) -> Path:
-    """The python that has the existing plugin, installed in that folder unless there is one.
+    """Return the python that has version 8, and install it in that folder if there is none.
 
-    :raises NotInstalled:
+    :raises NotInstalled: if pip fails.
     """
     if os.environ.get(REUSE):
         return Path(os.environ[REUSE])
     python = Path(folder) / "bin" / "python"
+    installed, expected = Path(folder) / "installed", f"{sys.version} {folder} {REQUIREMENTS}"
+    if installed.exists() and installed.read_text() == expected:
+        return python
     for command in (
-        [sys.executable, "-m", "venv", str(folder)],
+        [sys.executable, "-m", "venv", "--clear", str(folder)],
         [str(python), "-m", "pip", "install", "--quiet", *REQUIREMENTS],
     ):
         try:
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
         except (OSError, subprocess.SubprocessError) as error:
             raise NotInstalled(getattr(error, "stderr", "") or error) from error
+    installed.write_text(expected)
     return python
 
 
 class ExistingPlugin(Gunicorn):
-    """A Kinto with the existing plugin, its database migrated.
+    """A Kinto with version 8, whose database is migrated.
 
     :param python: of its virtual environment.
     :ivar ini: for this plugin as well.

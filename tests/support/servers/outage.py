@@ -1,4 +1,4 @@
-"""A line to another server that can be out of order in every way there is."""
+"""A TCP proxy to another server that can fail in every way."""
 
 import contextlib
 import select
@@ -14,12 +14,12 @@ BLOCK = 64 * 1024
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a RST
 
 
-class Line:
-    """Passes TCP connections on to a port of 127.0.0.1, until it is told otherwise.
+class FaultyProxy:
+    """Passes TCP connections on to a port of 127.0.0.1, until a test lets it fail.
 
     ::
 
-        with Line(server.port) as line:
+        with FaultyProxy(server.port) as line:
             line.silence()   # connections are accepted, and nothing is ever said
             line.recover()
 
@@ -36,30 +36,30 @@ class Line:
         self._flowing = threading.Event()
         self.recover()
 
-    # What can be wrong.
+    # Failures.
 
     def refuse(self) -> None:
-        """Nobody listens; who is connected is cut off."""
+        """Refuse connections, and reset those that are open."""
         self._change()
         self._stop_listening()
         self._cut_all()
 
     def silence(self, after: int = 0, down: bool = False) -> None:
-        """From now on, or after so many bytes from the clients (or to them), nothing passes. What
-        was sent meanwhile arrives at the recovery, as after a broken network."""
+        """Pass nothing from now on, or after so many bytes from the clients (or to them). What is
+        sent meanwhile arrives after the recovery, as with a broken network."""
         self._change(stall=(after, down))
 
     def answer(self, status: int, code: str) -> None:
-        """Every request is answered so, with an error of S3 and of Google in one."""
+        """Answer every request with this error, in a format that fits S3 and Google."""
         self._change(answer=(status, code))
         self._cut_all()
 
     def cut(self, after: int, down: bool = False) -> None:
-        """Connections are reset after so many bytes from the clients, or to them."""
+        """Reset connections after so many bytes from the clients, or to them."""
         self._change(cut=(after, down))
 
     def slow(self, rate: int) -> None:
-        """Each connection gets so many bytes through in a second."""
+        """Pass so many bytes a second on each connection."""
         self._change(rate=rate)
 
     def recover(self) -> None:
@@ -67,7 +67,7 @@ class Line:
         if self._listener is None:
             self._listen()
 
-    # How it is done.
+    # Implementation.
 
     def _change(self, stall=None, answer=None, cut=None, rate=0) -> None:
         self._stall, self._answer, self._cut, self._rate = stall, answer, cut, rate
@@ -85,7 +85,7 @@ class Line:
     def _stop_listening(self) -> None:
         listener, self._listener = self._listener, None
         if listener:
-            listener.shutdown(socket.SHUT_RDWR)  # wakes up who accepts
+            listener.shutdown(socket.SHUT_RDWR)  # wakes up the accepting thread
             listener.close()
 
     def _accept(self, listener: socket.socket) -> None:
@@ -167,11 +167,11 @@ class Line:
             request += more
         client.sendall(head.encode() + body)
         client.shutdown(socket.SHUT_WR)
-        # A reset, for bytes nobody read, would overtake the answer.
+        # Closing with unread bytes would reset the connection before the response.
         while select.select([client], [], [], 1)[0] and client.recv(BLOCK):
             pass
 
-    def __enter__(self) -> "Line":
+    def __enter__(self) -> "FaultyProxy":
         return self
 
     def __exit__(self, *exc_info) -> None:

@@ -1,5 +1,5 @@
-"""A plugin for Kinto that takes its time around all that a crash may come between: storing,
-deleting and committing. ``kinto.includes = ... tests.support.servers.pauses``"""
+"""A plugin for Kinto that pauses before and after storing, deleting and committing, so that crashes
+happen in between. ``kinto.includes = ... tests.support.servers.pauses``"""
 
 import random
 import time

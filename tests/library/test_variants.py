@@ -1,0 +1,509 @@
+"""Variants: the resized copies of an image that the plugin stores."""
+
+import os
+import threading
+import time
+from datetime import timedelta
+from types import SimpleNamespace
+
+import psutil
+import pytest
+import requests
+from PIL import Image
+
+from kinto_attachment.http import response_cache
+from kinto_attachment.images import host_lock
+from kinto_attachment.images.service import ImageService
+from kinto_attachment.images.worker import pool
+from kinto_attachment.images.worker.pool import BorrowedWorker
+from kinto_attachment.maintenance.fsck import fsck
+from kinto_attachment.maintenance.gc import collect
+from tests.conftest import FILE_STORAGES
+from tests.support import images
+from tests.support.library import MediaLibrary, jpeg, settings
+from tests.support.site import ALICE, Site
+from tests.support.threads import at_once
+
+COLOURS = ((255, 0, 0), (0, 0, 255))
+LANCZOS = Image.Resampling.LANCZOS
+ALL_WAIT = {"kinto.attachment.images.queue": "64"}
+
+
+@pytest.fixture(params=FILE_STORAGES)
+def files(request):
+    return request.param
+
+
+@pytest.fixture
+def resizes(monkeypatch):
+    """The sizes of all variants that are made during the test."""
+    done, original = [], BorrowedWorker.resize
+
+    def resize(self, input, picture, plan, output, into):
+        done.append((plan.width, plan.height))
+        return original(self, input, picture, plan, output, into)
+
+    monkeypatch.setattr(BorrowedWorker, "resize", resize)
+    return done
+
+
+def _as_jpeg(image: Image.Image) -> Image.Image:
+    return images.decode(images.encode(image, "JPEG", quality=80))
+
+
+class TestVariant:
+    def test_is_made_once(self, library, resizes):
+        data = library.add()
+        for asked in ("60x0", "0x40", "60x40", "60x0"):
+            library.get(f"image/{asked}/{data['id']}.jpg")
+        assert resizes == [(60, 40)]
+
+    def test_larger_than_the_image_is_one(self, local_library, resizes):
+        data = local_library.add()
+        for asked in ("120x0", "5000x0", "0x99999", "500x300"):
+            local_library.get(f"image/{asked}/{data['id']}.jpg")
+        assert resizes == [(120, 80)]
+
+    def test_is_made_once_for_many_at_the_same_time(self, make_site, kinto, files, resizes):
+        library = MediaLibrary(make_site(kinto, files, **settings("site", **ALL_WAIT)))
+        data = library.add(jpeg(1200, 800))
+        answers = at_once(24, lambda: library.get(f"image/600x0/{data['id']}.jpg").body)
+        assert len(answers) == 24 and len(set(answers)) == 1
+        assert resizes == [(600, 400)]
+
+    def test_of_many_sizes_at_the_same_time(self, make_site):
+        local_library = MediaLibrary(make_site(**settings("site", **ALL_WAIT)))
+        data, widths = local_library.add(), list(range(20, 36))
+        answers = at_once(
+            16,
+            lambda: images.size_of(
+                local_library.get(f"image/{widths.pop()}x0/{data['id']}.jpg").body
+            ),
+        )
+        assert sorted(width for width, _ in answers) == list(range(20, 36))
+
+    def test_is_kept_below_the_hash_of_its_original(self, make_library, files):
+        library = make_library(files)
+        data = library.add()
+        library.get(f"image/60x0/{data['id']}.jpg")
+        digest = data["attachment"]["hash"]
+        (variant,) = set(library.keys) - {library.site.key(data["attachment"]["location"])}
+        assert variant.startswith(f"private/_variants/{digest[:2]}/{digest}/")
+
+    def test_goes_with_its_original(self, make_library, files):
+        library = make_library(files)
+        data, other = library.add(), library.add(jpeg(90, 90))
+        for each in (data, other):
+            for asked in ("60x0", "30x30"):
+                library.get(f"image/{asked}/{each['id']}.jpg")
+        assert len(library.keys) == 6
+        library.http.delete(f"/content/_media/{data['id']}", headers=ALICE)
+        assert len(library.keys) == 3
+        assert list(fsck(library.server)) == []
+        library.http.delete(f"{library.uri}/records", headers=ALICE)
+        assert library.keys == []
+        variants = library.site.rows.variants
+        assert library.site.in_transaction(lambda: list(variants.all())) == []
+
+    def test_of_a_name_by_hash_goes_with_gc(self, make_library):
+        by_hash = {
+            "kinto.attachment.randomize": "false",
+            "kinto.attachment.filename_pattern": "{hash}{extension}",
+        }
+        library = make_library(**by_hash)
+        data = library.add()
+        library.get(f"image/60x0/{data['id']}.jpg")
+        library.http.delete(f"/content/_media/{data['id']}", headers=ALICE)
+        list(collect(library.server, offline=True))
+        assert library.keys == []
+
+    def test_oldest_is_deleted_when_there_are_too_many(self, make_library, resizes):
+        library = make_library(**{"kinto.attachment.images.max_variants": "3"})
+        data = library.add()
+        for width in (10, 20, 30, 40, 50):
+            library.get(f"image/{width}x0/{data['id']}.jpg")
+        assert len(library.keys) == 4
+        assert list(fsck(library.server)) == []
+        for width in (30, 40, 50):
+            library.get(f"image/{width}x0/{data['id']}.jpg")
+        assert len(resizes) == 5
+        assert library.get(f"image/10x0/{data['id']}.jpg").body
+        assert len(resizes) == 6
+
+    def test_is_made_again_when_it_is_lost(self, library, resizes):
+        data = library.add()
+        path = f"image/60x0/{data['id']}.jpg"
+        before = library.get(path).body
+        variants = library.site.rows.variants
+        key = library.site.key(data["attachment"]["location"])
+        (variant,) = library.site.in_transaction(lambda: variants.of([key]))
+        library.site.storage.delete([variant.key])
+        assert library.get(path).body == before
+        assert resizes == [(60, 40), (60, 40)]
+        assert len(library.site.in_transaction(lambda: variants.of([key]))) == 1
+
+    def test_is_made_again_when_it_is_cut_off(self, make_library, resizes):
+        library = make_library("local")
+        data = library.add()
+        path = f"image/60x0/{data['id']}.jpg"
+        before = library.get(path).body
+        folder = library.site.settings["kinto.attachment.base_path"]
+        (key,) = (key for key in library.keys if key.startswith("private"))
+        os.truncate(f"{folder}/{key}", 100)
+        assert library.get(path).body == before
+
+    def test_is_made_of_a_larger_variant(self, local_library, monkeypatch):
+        read, original = [], BorrowedWorker.resize
+
+        def resize(self, input, picture, *rest):
+            read.append((picture.width, picture.height))
+            return original(self, input, picture, *rest)
+
+        monkeypatch.setattr(BorrowedWorker, "resize", resize)
+        content = images.encode(images.photo(1600, 1200), "JPEG", quality=95)
+        image, data = images.decode(content), local_library.add(content)
+        for asked in ("800x0", "200x0", "300x300", "500x0"):
+            local_library.get(f"image/{asked}/{data['id']}.jpg")
+        assert read == [(1600, 1200), (800, 600), (800, 600), (1600, 1200)]
+        small = images.decode(local_library.get(f"image/200x0/{data['id']}.jpg").body)
+        assert images.psnr(small, _as_jpeg(image.resize((200, 150), LANCZOS))) > 28
+        square = images.decode(local_library.get(f"image/300x300/{data['id']}.jpg").body)
+        assert (
+            images.psnr(square, _as_jpeg(image.resize((300, 300), LANCZOS, (200, 0, 1400, 1200))))
+            > 28
+        )
+
+    def test_is_not_made_of_a_variant_of_lower_quality(self, make_server):
+        common = settings("site")
+        site = make_server("local", **common, **{"kinto.attachment.images.jpeg_quality": "5"})
+        content = images.encode(images.photo(800, 600), "JPEG", quality=95)
+        bad = MediaLibrary(site)
+        data = bad.add(content)
+        bad.get(f"image/400x0/{data['id']}.jpg")
+        better = Site(**{**site.settings, "kinto.attachment.images.jpeg_quality": "95"})
+        made = images.decode(better.http.get(f"/image/150x0/{data['id']}.jpg").body)
+        assert images.psnr(made, images.decode(content).resize(made.size, LANCZOS)) > 30
+        better.close()
+
+    def test_no_connection_is_held_while_it_is_made(self, make_site, monkeypatch):
+        library = MediaLibrary(make_site("postgresql", "local", **settings("site")))
+        data = library.add()
+        held, original = [], BorrowedWorker.resize
+        engine = library.site.registry.storage.client.session_factory().get_bind()
+
+        def resize(*arguments):
+            held.append(engine.pool.checkedout())
+            return original(*arguments)
+
+        library.site.registry.storage.client.session_factory.remove()
+        monkeypatch.setattr(BorrowedWorker, "resize", resize)
+        library.get(f"image/60x0/{data['id']}.jpg")
+        assert held == [0]
+
+
+class TestMaintenance:
+    def test_variants_are_known_to_fsck_and_gc(self, make_library):
+        library = make_library()
+        data = library.add()
+        library.get(f"image/60x0/{data['id']}.jpg")
+        assert list(fsck(library.server, deep=True)) == []
+        assert list(collect(library.server, offline=True)) == []
+        assert len(library.keys) == 2
+
+    def test_variants_of_deleted_images_are_collected(self, make_library, monkeypatch):
+        library = make_library()
+        data = library.add()
+        variants, kept = library.site.rows.variants, library.add()
+        for each in (data, kept):
+            library.get(f"image/60x0/{each['id']}.jpg")
+        key = library.site.key(data["attachment"]["location"])
+        with monkeypatch.context() as racing:
+            # The variant is made while the image is deleted.
+            racing.setattr(type(variants), "of", lambda self, originals: [])
+            library.http.delete(f"/content/_media/{data['id']}", headers=ALICE)
+        assert len(library.keys) == 3
+        assert library.site.in_transaction(lambda: variants.of([key]))
+        assert len(list(collect(library.server, timedelta(hours=1)))) == 0
+        (finding,) = collect(library.server, offline=True)
+        assert finding.key.startswith("private/_variants/")
+        assert len(library.keys) == 2
+        assert library.site.in_transaction(lambda: variants.of([key])) == []
+
+    def test_variants_without_row_are_orphans(self, make_library):
+        library = make_library()
+        data = library.add()
+        library.get(f"image/60x0/{data['id']}.jpg")
+        variants = library.site.rows.variants
+        library.site.in_transaction(lambda: variants.drop(list(variants.all())))
+        (finding,) = fsck(library.server)
+        assert finding.kind == "orphan object"
+        list(collect(library.server, offline=True))
+        assert len(library.keys) == 1
+        library.get(f"image/60x0/{data['id']}.jpg")
+
+    def test_flush_deletes_variants(self, make_library):
+        library = make_library()
+        data = library.add()
+        library.get(f"image/60x0/{data['id']}.jpg")
+        library.http.post("/__flush__", headers=ALICE)
+        assert library.keys == []
+
+
+class TestFailures:
+    def test_without_the_extra_is_a_501(self, make_library, monkeypatch):
+        local_library = make_library()
+        data = local_library.add()
+        monkeypatch.setattr(pool.importlib.util, "find_spec", lambda name: None)
+        answer = local_library.get(f"image/61x0/{data['id']}.jpg", status=501)
+        assert "kinto-attachment[images]" in answer.json["message"]
+        assert local_library.get(data["url"]).body == jpeg()
+        assert local_library.upload()["width"] == 120
+
+    def test_too_many_at_once_are_503(self, make_site):
+        few = {"kinto.attachment.images.queue": "0"}
+        library = MediaLibrary(make_site(**settings("site", **few)))
+        data = library.add(images.encode(images.photo(3000, 2000), "PNG"), "a.png")
+        widths = list(range(1001, 1009))
+
+        def get():
+            return library.get(f"image/{widths.pop()}x0/{data['id']}.png", status="*")
+
+        answers = at_once(8, get)
+        statuses = {answer.status_int for answer in answers}
+        assert statuses == {200, 503}
+        refused = next(answer for answer in answers if answer.status_int == 503)
+        assert int(refused.headers["Retry-After"]) > 0
+
+    def test_who_waits_for_the_same_image_counts_too(self, make_site):
+        library = MediaLibrary(make_site(**settings("site")))
+        data = library.add(images.encode(images.photo(3000, 2000), "PNG"), "a.png")
+
+        def get():
+            return library.get(f"image/1001x0/{data['id']}.png", status="*").status_int
+
+        statuses = at_once(16, get)
+        assert 503 in statuses and statuses.count(200) >= 4
+
+    @pytest.mark.parametrize(
+        ("address", "named", "expected"),
+        [
+            ("9.9.9.9", "", "9.9.9.9"),
+            ("9.9.9.9", "8.8.8.8", "9.9.9.9"),
+            ("127.0.0.1", "1.1.1.1, 8.8.8.8", "8.8.8.8"),
+            ("10.0.0.7", "8.8.8.8", "8.8.8.8"),
+            ("", "8.8.8.8", "8.8.8.8"),
+            ("127.0.0.1", "", "127.0.0.1"),
+        ],
+    )
+    def test_clients_differ_by_their_address(
+        self, make_site, monkeypatch, address, named, expected
+    ):
+        library, clients = MediaLibrary(make_site(**settings("site"))), []
+        original = ImageService.make
+
+        def make(self, *args):
+            clients.append(args[-1])
+            return original(self, *args)
+
+        monkeypatch.setattr(ImageService, "make", make)
+        data = library.add()
+        library.http.get(
+            f"/image/33x0/{data['id']}.jpg",
+            headers={"X-Forwarded-For": named} if named else {},
+            extra_environ={"REMOTE_ADDR": address},
+        )
+        assert clients == [expected]
+
+    def test_worker_that_is_killed_is_replaced(self, make_site):
+        library = MediaLibrary(
+            make_site(**settings("site", **{"kinto.attachment.images.timeout": "9"}))
+        )
+        data = library.add(images.encode(images.photo(4000, 3000), "PNG"), "a.png")
+        others = set(psutil.Process().children())
+        library.get(f"image/30x0/{data['id']}.png")  # starts a worker
+        (worker,) = set(psutil.Process().children()) - others
+        idle, answers = worker.cpu_times().user, []
+
+        def get():
+            answers.append(library.get(f"image/2000x0/{data['id']}.png", status="*"))
+
+        thread = threading.Thread(target=get)
+        thread.start()
+        while worker.cpu_times().user < idle + 0.05:
+            thread.join(0.01)
+        worker.kill()
+        thread.join(30)
+        assert answers[0].status_int in (200, 503)
+        assert images.size_of(library.get(f"image/2000x0/{data['id']}.png").body) == (2000, 1500)
+
+    def test_a_restored_image_is_read_again(self, make_library):
+        library = make_library("local")
+        content = images.encode(images.photo(400, 300), "JPEG")
+        data = library.add(content)
+        path = library.site.settings["kinto.attachment.base_path"] + "/" + library.keys[0]
+        os.truncate(path, 100)
+        library.get(f"image/60x0/{data['id']}.jpg", status=500)
+        with open(path, "wb") as file:
+            file.write(content)
+        assert images.size_of(library.get(f"image/60x0/{data['id']}.jpg").body) == (60, 45)
+
+    def test_images_are_made_without_a_lock_file(self, local_library, monkeypatch, tmp_path):
+        (tmp_path / f"kinto-attachment-{os.getuid()}").write_text("a file of another user")
+        monkeypatch.setattr(host_lock.tempfile, "gettempdir", lambda: str(tmp_path))
+        data = local_library.add()
+        assert images.size_of(local_library.get(f"image/60x0/{data['id']}.jpg").body) == (60, 40)
+
+    def test_broken_image_is_a_400(self, local_library):
+        content = images.encode(images.photo(400, 300), "JPEG", quality=90)
+        data = local_library.add(content[: len(content) // 2])
+        answer = local_library.get(f"image/60x0/{data['id']}.jpg", status=400)
+        assert "cut off" in answer.json["message"]
+        assert local_library.get(data["url"]).body == content[: len(content) // 2]
+
+
+class TestReusedKeys:
+    """A key that is used again for other bytes."""
+
+    NAMED = {"kinto.attachment.randomize": "false"}
+
+    def test_name_shows_the_new_image(self, make_server, monkeypatch):
+        site = make_server("local", **settings("site", **self.NAMED))
+        record = site.collection().record()
+        red, blue = (
+            images.encode(Image.new("RGB", (120, 80), colour), "PNG") for colour in COLOURS
+        )
+        record.upload(red, "logo.png")
+        original = BorrowedWorker.resize
+
+        def resize(self, *arguments):
+            monkeypatch.setattr(BorrowedWorker, "resize", original)
+            record.detach()
+            record.upload(blue, "logo.png")
+            return original(self, *arguments)
+
+        monkeypatch.setattr(BorrowedWorker, "resize", resize)
+        uri = f"{record.attachment_uri}/60x0"
+        site.http.get(uri, headers=ALICE, status="*")
+        shown = images.decode(site.http.get(uri, headers=ALICE).body)
+        assert shown.convert("RGB").getpixel((5, 5)) == COLOURS[1]
+        list(collect(site.server, offline=True))
+        left = [stat.key for stat in site.storage.list("private/_variants")]
+        assert len(left) == 1
+        assert list(fsck(site.server)) == []
+
+    def test_id_is_not_given_again(self, local_library):
+        data = local_library.add()
+        uri = f"{local_library.uri}/records/{data['id']}"
+        local_library.http.delete(uri, headers=ALICE)
+        mimetype, body = local_library.http.encode_multipart(
+            [], [("attachment", "b.jpg", jpeg(9, 9))]
+        )
+        headers = {**ALICE, "Content-Type": mimetype}
+        local_library.http.post(f"{uri}/attachment", body, headers=headers, status=400)
+        waiting = local_library.upload()
+        uri = f"{local_library.uri}/records/{waiting['id']}"
+        local_library.http.post(f"{uri}/attachment", body, headers=headers, status=400)
+        local_library.describe(waiting)
+
+
+class TestDownload:
+    def test_redirects_to_a_variant_that_exists(self, make_server):
+        redirect = {"kinto.attachment.download": "redirect"}
+        site = make_server("moto", **settings("site", **redirect))
+        library = MediaLibrary(site)
+        data = library.add()
+        path = f"image/60x0/{data['id']}.jpg"
+        first = library.get(path, status=307).headers["Location"]
+        assert images.size_of(requests.get(first, timeout=30).content) == (60, 40)
+        site.storage.delete([key for key in library.keys if key.startswith("private")])
+        again = library.get(path, status=307).headers["Location"]
+        assert images.size_of(requests.get(again, timeout=30).content) == (60, 40)
+
+
+class TestReadonly:
+    def test_serves_existing_variants_only(self, make_site, kinto_settings, file_settings):
+        common = {
+            **kinto_settings("postgresql", fresh=True),
+            **file_settings("local"),
+            **settings("site"),
+        }
+        library = MediaLibrary(Site(**common))
+        data = library.add()
+        made = library.get(f"image/60x0/{data['id']}.jpg").body
+        readonly = Site(**common, **{"kinto.readonly": "true"})
+        assert readonly.http.get(f"/image/60x0/{data['id']}.jpg").body == made
+        readonly.http.get(f"/image/61x0/{data['id']}.jpg", status=503)
+        readonly.http.get(f"/original/{data['id']}.jpg")
+        for site in (library.site, readonly):
+            site.close()
+
+
+class TestSharedCache:
+    SECONDS = {"kinto.attachment.images.cache_seconds": "100"}
+
+    @pytest.fixture
+    def library(self, make_server):
+        return MediaLibrary(make_server("local", **settings("site", **self.SECONDS)))
+
+    def statements(self, library, monkeypatch):
+        asked = []
+        storage = library.site.registry.storage
+        original = storage.get
+
+        def get(*arguments, **options):
+            asked.append(arguments)
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(storage, "get", get)
+        return asked
+
+    def test_remembers_public_images(self, library, monkeypatch):
+        data = library.add()
+        path = f"image/60x0/{data['id']}.jpg"
+        first = library.get(path)
+        asked = self.statements(library, monkeypatch)
+        again = library.get(path)
+        assert asked == []
+        assert again.body == first.body
+        same = ("ETag", "Cache-Control", "Content-Type", "Content-Disposition", "Vary",
+                "Content-Security-Policy", "X-Content-Type-Options", "Last-Modified")  # fmt: skip
+        assert [again.headers[name] for name in same] == [first.headers[name] for name in same]
+        library.get(path, headers={"If-None-Match": first.headers["ETag"]}, status=304)
+        assert library.http.head(f"/{path}").content_length == len(first.body)
+        library.get(path, headers={"Range": "bytes=1-2"}, status=206)
+        assert asked == []
+
+    def test_is_not_used_for_authenticated_requests(self, library, monkeypatch):
+        data = library.add()
+        path = f"image/60x0/{data['id']}.jpg"
+        library.get(path)
+        asked = self.statements(library, monkeypatch)
+        assert library.get(path, headers=ALICE).headers["Cache-Control"] == "private, no-cache"
+        assert len(asked) == 1
+        answer = library.get(path, headers={"Origin": "https://example.com"})
+        assert answer.headers["Access-Control-Allow-Origin"]
+        assert len(asked) == 2
+
+    def test_forgets(self, library, monkeypatch):
+        data = library.add()
+        path = f"image/60x0/{data['id']}.jpg"
+        library.get(path)
+        library.http.patch_json(library.uri, {"permissions": {"read": []}}, headers=ALICE)
+        later = SimpleNamespace(monotonic=lambda: time.monotonic() + 101)
+        monkeypatch.setattr(response_cache, "time", later)
+        library.get(path, status=401)
+
+    def test_does_not_answer_for_a_deleted_image(self, library):
+        data = library.add()
+        path = f"image/60x0/{data['id']}.jpg"
+        library.get(path)
+        library.http.delete(f"/content/_media/{data['id']}", headers=ALICE)
+        library.get(path, status=404)  # its bytes are gone
+
+    def test_remembers_nothing_private(self, make_server, monkeypatch):
+        site = make_server("local", **settings("site", **self.SECONDS))
+        library = MediaLibrary(site, readers=())
+        data = library.add()
+        path = f"image/60x0/{data['id']}.jpg"
+        library.get(path, headers=ALICE)
+        library.get(path, status=401)

@@ -1,0 +1,46 @@
+"""``gc`` beside an upload that is in progress, whatever age the operator asks for."""
+
+from datetime import timedelta
+
+import pytest
+
+from kinto_attachment.attachments import records
+from kinto_attachment.maintenance import gc as gc_module
+from kinto_attachment.maintenance.gc import MIN_AGE, collect
+from tests.support.threads import in_thread
+
+NOW = timedelta(0)
+
+
+@pytest.fixture(params=["local", "seaweedfs"])
+def site(request, make_server, monkeypatch):
+    site = make_server(request.param)
+    monkeypatch.setattr(gc_module, "MIN_AGE", MIN_AGE)  # make_server() sets it to 0
+    return site
+
+
+@pytest.mark.parametrize("older_than", [NOW, timedelta(minutes=59)])
+@pytest.mark.parametrize("force", [False, True])
+def test_an_upload_that_waits_for_a_lock(site, monkeypatch, older_than, force):
+    record = site.collection().record()
+    record.put()
+    attach = records.attach
+
+    def attach_late(*args, **options):
+        in_thread(lambda: found.extend(collect(site.server, older_than, force=force)))
+        return attach(*args, **options)
+
+    found = []
+    monkeypatch.setattr("kinto_attachment.attachments.views.attach", attach_late, raising=False)
+    monkeypatch.setattr(records, "attach", attach_late)
+    record.upload(b"content", status=200)
+    assert found == []
+    record.check(b"content")
+
+
+def test_offline_spares_nothing(site):
+    site.collection().record().upload(b"content")
+    site.put("b/fonts/38e4e0f8-1419-4a38-a3f3-a30f62ecc133.txt")
+    assert list(collect(site.server, NOW)) == []
+    (finding,) = collect(site.server, NOW, offline=True)
+    assert finding.kind == "deleted"

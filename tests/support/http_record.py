@@ -1,0 +1,60 @@
+"""A record with an attachment, as a client of a running server sees it."""
+
+import re
+import secrets
+from email import message_from_bytes
+
+import requests
+
+ALICE, BOB = ("alice", "secret"), ("bob", "secret")
+CONTENT = secrets.token_bytes(1_000_003)
+"""More than three chunks of anything."""
+
+
+class HTTPRecord:
+    """The record ``r`` of a new collection; :meth:`upload` attaches a file."""
+
+    def __init__(self, server):
+        self.server = server
+        self.bucket = f"{server.url}/buckets/b{secrets.token_hex(8)}"
+        self.collection = f"{self.bucket}/collections/c"
+        self.record = f"{self.collection}/records/r"
+        self.url = f"{self.record}/attachment"
+        for parent in (self.bucket, self.collection):
+            requests.put(parent, auth=ALICE, timeout=60).raise_for_status()
+
+    def upload(self, content=CONTENT, filename="file.bin", mimetype="application/octet-stream"):
+        form = {"attachment": (filename, content, mimetype)}
+        response = requests.post(self.url, files=form, auth=ALICE, timeout=60)
+        response.raise_for_status()
+        return response.json()
+
+    def get(self, *, auth=ALICE, query="", method="GET", **headers):
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        return requests.request(
+            method,
+            self.url + query,
+            auth=auth,
+            headers={"Accept-Encoding": "identity", **headers},
+            timeout=60,
+            allow_redirects=False,
+        )
+
+    def share(self, *principals, uri=None, permission="read"):
+        body = {"permissions": {permission: list(principals)}}
+        response = requests.patch(uri or self.record, json=body, auth=ALICE, timeout=60)
+        response.raise_for_status()
+
+
+def parts_of(response) -> list[tuple[str, str, bytes]]:
+    """``(Content-Type, Content-Range, bytes)`` of each part of a multipart answer."""
+    kind = response.headers["Content-Type"]
+    boundary = re.fullmatch(r"multipart/byteranges; boundary=(\w+)", kind)[1].encode()
+    prologue, *parts, epilogue = response.content.split(b"\r\n--" + boundary)
+    assert (prologue, epilogue) == (b"", b"--\r\n")
+    found = []
+    for part in parts:
+        head, _, body = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
+        message = message_from_bytes(head)
+        found.append((message["Content-Type"], message["Content-Range"], body))
+    return found

@@ -1,0 +1,134 @@
+"""Transfers that are stopped while the server is silent."""
+
+import ipaddress
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from kinto_attachment.transfer.download import download
+from kinto_attachment.transfer.paths import PART
+from kinto_attachment.transfer.upload import upload
+from tests.support.servers.proxy import is_file
+from tests.support.transfers import AUTH, CONTENT, files_in, kinds
+
+
+class TestStopping:
+    @pytest.mark.parametrize("how", ["close", "interrupt"])
+    def test_download(self, hostile, record, tmp_path, how):
+        """A silent server does not delay the end; the next run goes on where this one stopped."""
+        for name in ("r1", "r2", "r3", "r4"):
+            record.url = f"{record.collection}/records/{name}/attachment"
+            record.upload(name.encode() if name == "r1" else CONTENT, filename=name)
+        silent, over = threading.Event(), threading.Event()
+
+        def misbehave(handler, answer):
+            if answer is not None and is_file(handler) and "/r1/" not in handler.path:
+                handler.answer(200, answer.headers, answer.content[:1_000_000], len(CONTENT))
+                silent.set()
+                over.wait(30)
+                return True
+
+        with hostile(misbehave) as (proxy, client):
+            found = download(client, tmp_path)
+            assert next(found).key == "r1"
+            assert silent.wait(10)
+            time.sleep(0.5)
+            start = time.monotonic()
+            if how == "close":
+                found.close()
+            else:
+                with pytest.raises(KeyboardInterrupt):
+                    found.throw(KeyboardInterrupt())
+            assert time.monotonic() - start < 2
+            assert not [t for t in threading.enumerate() if t.name.startswith("transfer")]
+            over.set()
+            proxy.misbehave = lambda handler, answer: False
+            names = sorted(os.listdir(tmp_path))
+            assert names == ["r1"] + [name + PART for name in ("r2", "r3", "r4")]
+            told = []
+            assert kinds(download(client, tmp_path, on_bytes=told.append)) == {
+                "unchanged": 1,
+                "downloaded": 3,
+            }
+            assert sum(told) <= 3 * (len(CONTENT) - 1_000_000)
+            assert {name: files_in(tmp_path)[name] for name in ("r2", "r3", "r4")} == dict.fromkeys(
+                ("r2", "r3", "r4"), CONTENT
+            )
+
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    def test_upload(self, record, hostile, tmp_path, request, monkeypatch, scheme):
+        """Ctrl-C, while one upload waits for an answer and others for room to send."""
+        for name in "abcd":
+            (tmp_path / name).write_bytes(CONTENT * 5 if name > "a" else b"a")
+        certificate = request.getfixturevalue("certificate") if scheme == "https" else None
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate or ""))
+        silent, over = threading.Event(), threading.Event()
+
+        def misbehave(handler, answer):
+            if answer is None and is_file(handler, "POST") and not over.is_set():
+                silent.set()
+                over.wait(30)
+                return True
+
+        paths = [str(tmp_path / name) for name in "abcd"]
+        with hostile(misbehave, certificate) as (proxy, client):
+            _, _, bucket, _, collection = client.collection_uri.split("/")
+            arguments = json.dumps([[proxy.url, bucket, collection, AUTH], paths])
+            process = subprocess.Popen(
+                [sys.executable, "-c", SCRIPT, arguments], stderr=subprocess.PIPE
+            )
+            try:
+                assert silent.wait(20)
+                time.sleep(1)
+                start = time.monotonic()
+                process.send_signal(signal.SIGINT)
+                _, errors = process.communicate(timeout=5)
+                assert time.monotonic() - start < 2
+                assert errors.decode().endswith("KeyboardInterrupt\n")
+            finally:
+                process.kill()
+                over.set()
+            assert kinds(upload(client, paths)) == {"uploaded": 4}
+            assert kinds(download(client, tmp_path / "to")) == {"downloaded": 4}
+
+
+SCRIPT = """
+import json, sys
+from kinto_attachment.transfer.client import Client
+from kinto_attachment.transfer.upload import upload
+client, paths = json.loads(sys.argv[1])
+list(upload(Client(*client), paths))
+"""
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A file with a key and a self-signed certificate for 127.0.0.1."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    today = datetime.now(timezone.utc)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(today - timedelta(days=1))
+        .not_valid_after(today + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("certificate") / "both.pem"
+    encoding = serialization.Encoding.PEM
+    private = key.private_bytes(
+        encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(private + certificate.public_bytes(encoding))
+    return path
