@@ -66,7 +66,9 @@ def copy(
     """
     if server.run(server.plugin.legacy.exist):
         raise NotImported()
-    OwnedStorage.of(target, server.plugin.rows.identities).check_is_ours(dry_run)
+    owned = OwnedStorage.of(target, server.plugin.rows.identities)
+    owned.check_is_ours(dry_run)
+    target = owned.inner
     if _is_same(server.plugin.storage, target):
         raise SettingError("--to", "this is the storage that has the files already")
     copier = _Copier(server, target, dry_run, on_bytes)

@@ -101,6 +101,11 @@ class OwnedStorage(StorageProxy):
         """Return the storage for that database, also if it is an owned one of another database."""
         return cls(storage._storage if isinstance(storage, cls) else storage, identities)
 
+    @property
+    def inner(self) -> IStorage:
+        """The storage that has the bytes: writing to it makes no mark."""
+        return self._storage
+
     def spool(self) -> BinaryIO:
         self._check_folder()
         return self._storage.spool()

@@ -8,6 +8,7 @@ import pytest
 import transaction
 
 from kinto_attachment.errors import SweepRefused
+from kinto_attachment.maintenance import gc as gc_module
 from kinto_attachment.maintenance.server import Server
 from kinto_attachment.rows.deletion import Rule
 from tests.support.maintenance import check, gc, orphan
@@ -215,7 +216,8 @@ class TestGC:
 
 
 class TestRefusals:
-    def test_memory_storage(self, make_site, file_settings):
+    def test_memory_storage(self, make_site, file_settings, monkeypatch):
+        monkeypatch.setattr(gc_module, "MIN_AGE", timedelta(0))
         site = Site(**file_settings("local"))
         site.server = Server.of(site.registry, transaction.manager)
         site.put(f"a/b/{uuid4()}.txt")
