@@ -187,7 +187,11 @@ def copy_database(url: str) -> str:
         name, copied = connection.info.dbname, f"kinto_{uuid4().hex}"
     with closing(psycopg2.connect(url.replace(name, "postgres"))) as connection:
         connection.autocommit = True  # CREATE DATABASE is not for transactions
-        connection.cursor().execute(f"CREATE DATABASE {copied} TEMPLATE {name}")
+        cursor = connection.cursor()
+        # No session may use the database meanwhile, not even one of PostgreSQL's own.
+        query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+        cursor.execute(query, (name,))
+        cursor.execute(f"CREATE DATABASE {copied} TEMPLATE {name}")
     return url.replace(name, copied)
 
 
