@@ -10,6 +10,7 @@ The steps of a deletion::
 """
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
 from tempfile import TemporaryFile
 from typing import BinaryIO
@@ -194,11 +195,11 @@ def _bury(request: Request, refs: set[RecordRef]) -> set[RecordRef]:
     storage, gone = request.registry.storage, set()
     for bucket in {ref.bucket for ref in refs}:
         ids = {ref.collection for ref in refs if ref.bucket == bucket}
-
-        def list_all(bucket=bucket, **options):
-            return storage.list_all("collection", f"/buckets/{bucket}", **options)
-
-        missing = ids - find_rows(list_all, ids).keys()
+        list_buckets = partial(storage.list_all, "bucket", "")
+        list_collections = partial(storage.list_all, "collection", f"/buckets/{bucket}")
+        # Kinto may leave collections too, when it deletes their bucket.
+        found = find_rows(list_collections, ids) if find_rows(list_buckets, [bucket]) else {}
+        missing = ids - found.keys()
         gone |= {ref for ref in refs if ref.bucket == bucket and ref.collection in missing}
     for uri in {ref.collection_uri for ref in gone}:
         ids = [ref.record for ref in gone if ref.collection_uri == uri]

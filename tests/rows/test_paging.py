@@ -323,7 +323,6 @@ class TestDeletion:
         self.check_all_is_deleted(collection)
 
 
-@pytest.mark.xfail(strict=True, reason="listeners._bury() does not notice that the bucket is gone")
 def test_deletion_of_a_bucket_whose_collection_kinto_leaves(make_site, monkeypatch):
     """Of the objects of a bucket, Kinto may delete entries of the history only."""
     site = make_site("postgresql", "local")
