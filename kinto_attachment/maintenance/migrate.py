@@ -68,8 +68,7 @@ def copy(
         raise NotImported()
     owned = OwnedStorage.of(target, server.plugin.rows.identities)
     owned.check_is_ours(dry_run)
-    target = owned.inner
-    if _is_same(server.plugin.storage, target):
+    if _is_same(server.plugin.storage, owned.inner):
         raise SettingError("--to", "this is the storage that has the files already")
     copier = _Copier(server, target, dry_run, on_bytes)
     with closing(KeyIndex()) as linked:
