@@ -52,7 +52,7 @@ class AttachmentError(Exception):
 
 
 class SettingError(AttachmentError):
-    """A setting is unknown, malformed, or contradicts another one.
+    """A setting is unknown or malformed, or conflicts with another one.
 
     :param key: the full name of the setting, or of a command's option.
     :param reason: what is wrong with it and what is accepted. The message puts the key before it.
@@ -164,6 +164,7 @@ class JSONTooLarge(BodyTooLarge):
     def __init__(self, size: int, limit: int):
         super().__init__(size, limit)
         self.reason = f"The body ({size} bytes) exceeds the limit ({limit} bytes)."
+        self.args = (self.reason,)
 
 
 class EmptyBody(Refused):

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from typing import Any
+from urllib.parse import unquote
 
 
 @dataclass(frozen=True)
@@ -37,3 +38,22 @@ class Finding:
     def __str__(self) -> str:
         words = " ".join(filter(None, (self.record, self.key, self.detail)))
         return f"{self.kind}: {words}" + (f" ({self.remedy})" if self.remedy else "")
+
+
+def restoring(uri: str) -> str:
+    """Return what the operator can do about lost or damaged bytes.
+
+    :param uri: the URI of their owner; empty if they have none.
+
+    >>> restoring("/buckets/a/collections/b/records/c")
+    'restore it from a backup, or DELETE /buckets/a/collections/b/records/c/attachment'
+    >>> restoring("/media/basicauth:ab/e3b0")
+    'restore it from a backup, or DELETE /media/e3b0 as basicauth:ab'
+    """
+    backup = "restore it from a backup"
+    if uri.startswith("/buckets/"):
+        return f"{backup}, or DELETE {uri}/attachment"
+    if uri.startswith("/media/"):
+        owner, digest = uri.removeprefix("/media/").split("/")
+        return f"{backup}, or DELETE /media/{digest} as {unquote(owner)}"
+    return f"{backup}, or wait until the upload expires" if uri else backup

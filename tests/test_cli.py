@@ -158,7 +158,7 @@ class TestGC:
         path = leave_orphan_of_no_collection(settings)
         status, lines, why = run("gc", "--offline")
         assert (status, lines) == (2, [])
-        assert "No record has a file, but the storage contains files." in why
+        assert "The storage contains files, but no record has one." in why
         assert path.exists()
         assert run("gc", "--offline", "--force")[0] == 0
         assert not path.exists()

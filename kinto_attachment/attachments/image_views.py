@@ -136,7 +136,7 @@ def _serve(
         cache_control = wanted.cut.cache_control
         return _send(request, Download(blob, attachment.filename, modified // 1000, cache_control))
     if header is None or not header.resizable:
-        raise ImageRefused(f"It is of type {blob.mimetype}, which has one size: 0x0.")
+        raise ImageRefused(f"A file of type {blob.mimetype} cannot be resized: request 0x0.")
     plan = images.plan(header, wanted.size, wanted.cut.trim)
     output = images.output(wanted.format or _negotiated(request, images, header))
     return _serve_variant(request, attachment.filename, blob, header, plan, output, wanted)

@@ -48,17 +48,17 @@ TABLE: dict[type[errors.AttachmentError], tuple] = {
     errors.RemoteNotFound: (
         httpexceptions.HTTPNotFound,
         ERRORS.MISSING_RESOURCE,
-        "The other server does not have this photo.",
+        "Unsplash does not have this photo.",
     ),
     errors.RemoteLimited: (
         httpexceptions.HTTPTooManyRequests,
         ERRORS.BACKEND,
-        "The other server has received too many requests, please retry later.",
+        "Unsplash has received too many requests from this server, please retry later.",
     ),
     errors.RemoteTimeout: (
         httpexceptions.HTTPGatewayTimeout,
         ERRORS.BACKEND,
-        "The other server did not respond in time, please retry later.",
+        "Unsplash did not respond in time, please retry later.",
     ),
     errors.RemoteFailed: (httpexceptions.HTTPBadGateway, ERRORS.BACKEND, "{reason}"),
     errors.KeyRefused: (

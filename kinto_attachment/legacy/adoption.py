@@ -72,7 +72,7 @@ class LegacyRows:
             if self._may_exist and not self._is_announced:
                 self._is_announced = True
                 logger.warning(
-                    "There are files of the existing plugin. Adopt them: kinto-attachment import"
+                    "Files of kinto-attachment 8 are not imported yet. Run: kinto-attachment import"
                 )
         return self._may_exist
 

@@ -34,7 +34,8 @@ class AttachmentMigration(PostgreSQLPluginMigration):
             with transaction.manager:
                 exist = self._rows.exist()
             logger.info(
-                "Files of the existing plugin %s be adopted.", "would" if exist else "need not"
+                "Files of kinto-attachment 8 that would be imported: %s.",
+                "some" if exist else "none",
             )
             return
         counts: Counter[str] = Counter()
@@ -42,7 +43,7 @@ class AttachmentMigration(PostgreSQLPluginMigration):
             counts[finding.kind] += 1
             if finding.kind == LEFT_BEHIND:
                 logger.warning("%s", finding)
-        logger.info("Files of the existing plugin: %s.", dict(counts) or "none")
+        logger.info("Imported from kinto-attachment 8: %s.", dict(counts) or "none")
         query = "INSERT INTO metadata (name, value) VALUES (:name, :version)"
         row = {"name": f"{self.name}_schema_version", "version": str(self.schema_version)}
         # There is no request here that commits at its end.

@@ -81,7 +81,7 @@ def check_library(request: Request, library: Library) -> None:
         raise http_error(
             httpexceptions.HTTPNotFound(),
             errno=ERRORS.MISSING_RESOURCE,
-            message="The media library was not created yet: the operator has to run "
+            message="The media library has not been created yet: the operator has to run "
             "kinto-attachment library init.",
             details={"id": library.collection, "resource_name": "collection"},
         ) from None

@@ -14,7 +14,7 @@ from ..errors import BlobNotFound, StorageUnavailable
 from ..files.blob import ATTRIBUTE, Attachment, Digest
 from ..files.key import MARKER, is_key, marked_folder
 from ..files.ref import RecordRef, Ref, UploadRef
-from ..finding import Finding
+from ..finding import Finding, restoring
 from ..rows.key_index import KeyIndex
 from ..rows.links import Link
 from ..rows.paging import Row, find_records, pages, records_of
@@ -22,8 +22,6 @@ from ..rows.variants import Variant
 from ..transactions.ownership import ADOPT_STORAGE
 from .server import Server
 
-RESTORE = "restore it from a backup, or DELETE {record}/attachment"
-DELETE = "restore it from a backup, or DELETE /media/{hash}"
 GC = "kinto-attachment gc"
 IMPORT = "kinto-attachment import"
 REBASE = "kinto-attachment rebase"
@@ -134,14 +132,16 @@ class _Checker:
             ]
             still_pending = partial(list, filter(self._rows.pending.has, lost))
             for upload in self._server.run(still_pending):
-                yield Finding("missing object", upload.key, upload.ref.uri, remedy=DELETE)
+                remedy = restoring(upload.ref.uri)
+                yield Finding("missing object", upload.key, upload.ref.uri, remedy=remedy)
 
     def _check_links(self, links: list[Link]) -> Iterator[Finding]:
         there = self._objects.find([link.key for link in links])
         records = find_records(self._server.list_all, [link.ref for link in links])
         for link in links:
             if link.key not in there and not self._is_stored(link.key) and self._is_link(link):
-                yield Finding("missing object", link.key, link.ref.uri, remedy=RESTORE)
+                remedy = restoring(link.ref.uri)
+                yield Finding("missing object", link.key, link.ref.uri, remedy=remedy)
             size = there.get(link.key, link.size)
             if not isinstance(link.ref, RecordRef):
                 # The bytes of such a key never change.
@@ -252,7 +252,8 @@ class _Checker:
         for links in self._server.read(self._rows.links.all()):
             for link in links:
                 is_current = partial(self._is_link, link)
-                yield _Hashed(link.key, link.digest, link.ref.uri, RESTORE, is_current)
+                uri = link.ref.uri
+                yield _Hashed(link.key, link.digest, uri, restoring(uri), is_current)
         for variants in self._server.read(self._rows.variants.all()):
             for variant in variants:
                 is_current = partial(self._is_variant, variant)
@@ -292,9 +293,9 @@ def _contradictions(link: Link, value: Any, size: int | None) -> Iterator[Findin
         yield _wrong_size(link, size, attachment.size)
     if attachment.hash != link.digest:
         detail = f"the record says {attachment.hash}, the link {link.digest}"
-        yield Finding("wrong hash", link.key, link.ref.uri, detail, RESTORE)
+        yield Finding("wrong hash", link.key, link.ref.uri, detail, restoring(link.ref.uri))
 
 
 def _wrong_size(link: Link, size: int | None, expected: int | None) -> Finding:
     detail = f"{size} bytes, not {expected}"
-    return Finding("wrong size", link.key, link.ref.uri, detail, RESTORE)
+    return Finding("wrong size", link.key, link.ref.uri, detail, restoring(link.ref.uri))

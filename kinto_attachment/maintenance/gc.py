@@ -267,22 +267,19 @@ class _Collector:
 
         :raises SweepRefused: if they do not.
         """
-        if not hasattr(self._server.records, "client"):
-            raise SweepRefused(f"Kinto's storage is in memory and starts empty. {BELONG_TOGETHER}")
+        why = ""
         pages_of_links = self._server.read(self._rows.links.one_of_each_key())
         links = sum(len(page) for page in pages_of_links)
-        if not links:
-            raise SweepRefused(
-                f"No record has a file, but the storage contains files. {BELONG_TOGETHER}"
-            )
-        if linked * 2 < links:
-            raise SweepRefused(
-                f"Of {links} files of records, {linked} are in this storage. {BELONG_TOGETHER}"
-            )
-        if orphans > max(linked, FEW_ORPHANS):
-            raise SweepRefused(
-                f"{orphans} files are in no record, and only {linked} are in one. {BELONG_TOGETHER}"
-            )
+        if not hasattr(self._server.records, "client"):
+            why = "Kinto's storage is in memory, so it has forgotten its files."
+        elif not links:
+            why = "The storage contains files, but no record has one."
+        elif linked * 2 < links:
+            why = f"Only {linked} of the {links} files of records are in this storage."
+        elif orphans > max(linked, FEW_ORPHANS):
+            why = f"{orphans} files belong to no record, and only {linked} belong to one."
+        if why:
+            raise SweepRefused(f"{why} {BELONG_TOGETHER}")
 
     def _delete_unlinked(self, keys: list[str]) -> tuple[list[str], bool]:
         """Delete those of these keys, which one record had, that have no owner. Return the deleted

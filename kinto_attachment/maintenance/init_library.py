@@ -60,9 +60,9 @@ def init_library(
     if foreign and not take_over:
         raise SettingError(
             "kinto.attachment.library.bucket",
-            f"others may write or create in {bucket_uri}: a stranger may have made it. Choose "
-            "another bucket, name the principals that may in --editors or --authors, or remove "
-            "the others with --take-over",
+            f"other principals may write to {bucket_uri} or create objects in it, so a stranger "
+            "may have created it. Choose another bucket, name the principals that you trust in "
+            "--editors or --authors, or remove the others with --take-over",
         )
     if not dry_run:
         server.run(lambda: server.plugin.rows.grants.save(library.uri, *trusted))

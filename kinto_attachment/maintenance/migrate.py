@@ -19,7 +19,7 @@ from ..errors import BlobExists, BlobNotFound, NotImported, SettingError
 from ..files.blob import ATTRIBUTE, Attachment, Digest, Source
 from ..files.key import HEARTBEAT
 from ..files.mimetype import DEFAULT_MIMETYPE, accept_mimetype
-from ..finding import Finding
+from ..finding import Finding, restoring
 from ..rows import KeyKind
 from ..rows.deletion import Rule
 from ..rows.key_index import KeyIndex
@@ -29,7 +29,6 @@ from ..settings import Settings
 from ..settings.policy import Policy
 from ..storage import IStorage, Stat
 from ..transactions.ownership import OwnedStorage
-from .fsck import RESTORE
 from .server import Server
 
 COPY_AGAIN = "delete the copy, and run migrate again"
@@ -244,7 +243,9 @@ class _Copier:
                 return Finding("copied", wanted.key, wanted.record)
             return self._transfer(wanted)
         except BlobNotFound:
-            return Finding("missing object", wanted.key, wanted.record, remedy=RESTORE)
+            return Finding(
+                "missing object", wanted.key, wanted.record, remedy=restoring(wanted.record)
+            )
 
     def _is_there(self, wanted: _Wanted) -> bool:
         """Return whether the target has the copy.
@@ -278,7 +279,9 @@ class _Copier:
             found = digest.hexdigest()
             if found != (wanted.digest or found):
                 detail = f"SHA-256 is {found}, not {wanted.digest}"
-                return Finding("wrong bytes", wanted.key, wanted.record, detail, RESTORE)
+                return Finding(
+                    "wrong bytes", wanted.key, wanted.record, detail, restoring(wanted.record)
+                )
             spool.flush()
             if not self._put(wanted, wanted.source(spool, digest.size, found)):
                 detail = "the other storage has another file under this key"

@@ -25,7 +25,7 @@ import transaction
 
 from ..errors import BlobNotFound, StorageError
 from ..files.blob import Digest
-from ..finding import Finding
+from ..finding import Finding, restoring
 from ..rows.uploads import LEASE_SECONDS, Pending
 from .store import MediaStore
 
@@ -50,9 +50,8 @@ LOOK_SECONDS = 60
 STOP_SECONDS = 2
 """Seconds that a process, when it ends, waits for its thread to give back the lease."""
 
-# Remedies in findings.
-RESTORE = "restore the object, or DELETE /media/{hash}"
 AGAIN = "kinto-attachment verify"
+"""The remedy of findings that another run may resolve."""
 
 
 class _Lost(Exception):
@@ -148,7 +147,8 @@ class Verifier:
             return None
         if isinstance(error, BlobNotFound):
             # The upload is kept: the folder may be a wrong one, or may not be mounted.
-            return Finding("missing object", upload.key, upload.ref.uri, remedy=RESTORE)
+            remedy = restoring(upload.ref.uri)
+            return Finding("missing object", upload.key, upload.ref.uri, remedy=remedy)
         return Finding("unreadable object", upload.key, upload.ref.uri, str(error), AGAIN)
 
     def _verify(self, upload: Pending) -> Finding:

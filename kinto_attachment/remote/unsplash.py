@@ -161,12 +161,14 @@ def open_unsplash(settings: Settings) -> Unsplash | None:
     key, seconds = settings["unsplash.access_key"], settings["unsplash.timeout"]
     if not key:
         return None
+    if not _KEY.fullmatch(key):
+        raise SettingError(f"{PREFIX}unsplash.access_key", "has invalid characters")
     try:
         return Unsplash(
             settings["unsplash.api_url"], key, settings["unsplash.max_size"], seconds / 3, seconds
         )
     except ValueError as error:
-        raise SettingError(f"{PREFIX}unsplash.access_key", str(error)) from error
+        raise SettingError(f"{PREFIX}unsplash.api_url", str(error)) from error
 
 
 def read_id(text: str) -> str:

@@ -200,16 +200,16 @@ class Settings(Mapping[str, Any]):
             raise SettingError(f"{PREFIX}{needed[storage]}", f"must be set for {storage} storage")
         if self["aws.host"] and self["aws.endpoint_url"]:
             raise SettingError(
-                f"{PREFIX}aws.host", "contradicts aws.endpoint_url: set only one of them"
+                f"{PREFIX}aws.host", "conflicts with aws.endpoint_url: set only one of them"
             )
         if self["aws.port"] and not self["aws.host"]:
-            raise SettingError(f"{PREFIX}aws.port", "needs aws.host: set it as well")
+            raise SettingError(f"{PREFIX}aws.port", "has no effect without aws.host: set that too")
         # open_storage() checks whether a storage of another package can do this.
         unable = {"redirect": ("local", "memory"), "accel": ("s3", "gcs", "memory")}
         if storage in unable.get(self["download"], ()):
             raise SettingError(
                 f"{PREFIX}download",
-                f"{self['download']!r} is not possible with {storage} storage, use 'stream'",
+                f"{self['download']!r} is not possible with {storage} storage: use 'stream'",
             )
         return storage
 
@@ -219,8 +219,8 @@ def read_settings(raw: Mapping[str, Any]) -> Settings:
 
     :param raw: all settings of Kinto: names without the ``kinto.`` prefix, values as in the ini
         file.
-    :raises SettingError: if a setting is unknown or malformed, or contradicts another one. It names
-        the first of them.
+    :raises SettingError: if a setting is unknown or malformed, or conflicts with another one. It
+        names the first of them.
     """
     values = {setting.name: setting.parse(setting.default) for setting in SETTINGS}
     options: dict[str, str] = {}
@@ -257,7 +257,7 @@ def _set(values: dict[str, Any], key: str, name: str, value: Any) -> None:
     except ValueError as error:
         raise SettingError(key, str(error)) from error
     if values.get(setting.name, parsed) != parsed:
-        reason = f"contradicts {setting.name}, which is the same setting: use only this name"
+        reason = f"is another name of {setting.name}, which has a different value: set only one"
         raise SettingError(key, reason)
     values[setting.name] = parsed
 
@@ -272,9 +272,14 @@ def _split_resource(key: str) -> tuple[tuple[str, ...], str]:
     """
     parts = key.split(".")[2:]
     if len(parts) not in (2, 3) or not all(parts):
-        raise SettingError(key, f"Configuration rule malformed: `{key}`")
+        reason = (
+            "expected resources.{bucket}.{setting} or resources.{bucket}.{collection}.{setting}"
+        )
+        raise SettingError(key, reason)
     *ids, name = parts
     setting = _BY_NAME.get(_CANONICAL.get(name, name))
     if setting is None or not setting.per_resource:
-        raise SettingError(key, f"`{name}` is not a supported setting name. Read `{key}`")
+        names = ", ".join(each.name for each in SETTINGS if each.per_resource)
+        reason = f"{name!r} cannot be set for a bucket or collection; these can: {names}"
+        raise SettingError(key, reason)
     return tuple(ids), name

@@ -287,25 +287,27 @@ SETTINGS: tuple[Setting, ...] = (
         "client.silence",
         parse_seconds,
         "30",
-        "Seconds after which a client that sends nothing of its body gets a 408.",
+        "Seconds that a client may send nothing before its request ends with a 408.",
     ),
     Setting(
         "client.min_rate",
         _BYTES,
         "1024",
-        "Bytes a second that a client has to send on average; fewer are a 408. 0 is no limit.",
+        "Bytes per second that a client must send on average. A slower request ends with a 408. "
+        "0 means no limit.",
     ),
     Setting(
         "client.window",
         parse_seconds,
         "60",
-        "Seconds of waiting for a client over which ``client.min_rate`` is measured.",
+        "Seconds over which ``client.min_rate`` is measured, counting only the time that the "
+        "server waits for the client.",
     ),
     Setting(
         "client.max_json",
         _BYTES_ABOVE_0,
         "1048576",
-        "Largest JSON body in bytes on the routes of this plugin.",
+        "Largest JSON body that the routes of this plugin accept, in bytes.",
     ),
     Setting(
         "spool_dir",

@@ -147,7 +147,7 @@ def test_a_folder_of_another_server(make):
     for number in range(20):
         collection.record().upload(b"%d" % number)
     age(one)
-    with pytest.raises(SweepRefused, match="20 files are in no record, and only 3"):
+    with pytest.raises(SweepRefused, match="20 files belong to no record, and only 3"):
         list(collect(one.server))
     assert len(one.keys) == 23
 

@@ -92,21 +92,21 @@ def test_the_storage_is_inferred(given, storage):
         ),
         (
             {**BASE, "attachment.max_size": "1", "attachment.max_size_bytes": "2"},
-            "attachment.max_size_bytes: contradicts max_size",
+            "attachment.max_size_bytes: is another name of max_size, which has a different value",
         ),
         (
             {**BASE, "attachment.aws.endpoint_url": "s3.example"},
             "attachment.aws.endpoint_url: 's3.example' is not an http:// or https:// URL",
         ),
         ({**BASE, "attachment.aws.port": "x"}, "attachment.aws.port: 'x' is not a whole number"),
-        ({**BASE, "attachment.aws.port": "80"}, "attachment.aws.port: needs aws.host"),
+        ({**BASE, "attachment.aws.port": "80"}, "attachment.aws.port: has no effect without aws.host"),
         (
             {
                 **BASE,
                 "attachment.aws.host": "a",
                 "attachment.aws.endpoint_url": "http://b",
             },
-            "attachment.aws.host: contradicts aws.endpoint_url",
+            "attachment.aws.host: conflicts with aws.endpoint_url",
         ),
         ({**BASE, "attachment.library.bucket": "default"}, "library.bucket: 'default' is not the"),
         (
@@ -132,12 +132,12 @@ def test_the_storage_is_inferred(given, storage):
         ({**BASE, "attachment.aws.timeout": "0"}, "attachment.aws.timeout: '0' is not a number"),
         (
             {**BASE, "attachment.resources.fen.nec.fonts.randomize": "true"},
-            "Configuration rule malformed: `attachment.resources.fen.nec.fonts.randomize`",
+            "attachment.resources.fen.nec.fonts.randomize: expected resources.{bucket}.{setting} or",
         ),
         (
             {**BASE, "attachment.resources.fennec.base_path": "foobar"},
-            "`base_path` is not a supported setting name. "
-            "Read `attachment.resources.fennec.base_path`",
+            "attachment.resources.fennec.base_path: 'base_path' cannot be set for a bucket or "
+            "collection; these can: folder, randomize",
         ),
         (
             {**BASE, "attachment.resources.fennec.fonts.max_size": "x"},
@@ -250,7 +250,7 @@ def test_a_library_needs_a_collection():
         ({"attachment.unsplash.access_key": "with space"}, "unsplash.access_key"),
         (
             {"attachment.unsplash.access_key": "k", "attachment.unsplash.api_url": "http://a:b@c"},
-            "unsplash",
+            "unsplash.api_url",
         ),
     ],
 )

@@ -160,11 +160,11 @@ class Process:
                 self._channel.settimeout(max(remaining, 0.001))
                 received = self._channel.recv(_RECEIVE_BYTES)
             except TimeoutError as error:
-                raise WorkerLost("Resizing the image took too long.") from error
+                raise WorkerLost("The worker process took too long.") from error
             except OSError:
                 received = b""  # the socket was closed, by this process or by the worker
             if not received:
-                raise Ended("The worker process ended before the image was resized.")
+                raise Ended("The worker process ended before it was done.")
             self._received += received
         self._channel.settimeout(None)
         line, _, self._received = self._received.partition(b"\n")
