@@ -6,7 +6,8 @@ long as the ini file has memory backends.
 
 bind = "127.0.0.1:8888"
 
-# A thread for each upload or download that may be under way at once in a process.
+# A thread for each upload or download that may be under way at once in a process. Requests that
+# wait for an image hold one, too: keep images.queue + images.workers below half of this number.
 worker_class = "gthread"
 threads = 16
 

@@ -42,9 +42,9 @@ def files(data: bytes):
 def make(workers: WorkerPool, data: bytes = SMALL, size: str = "100x0", format: str = "webp"):
     file, into = files(data)
     with file, into:
-        picture = read_header(file)
-        planned = plan(picture.width, picture.height, Size.parse(size))
-        workers.resize(file, picture, planned, Output(format), into)
+        header = read_header(file)
+        planned = plan(header.width, header.height, Size.parse(size))
+        workers.resize(file, header, planned, Output(format), into)
         return read_header(into)
 
 
@@ -100,9 +100,9 @@ def start_pool(request):
 def test_the_output_is_at_its_start_and_the_input_where_it_was(start_pool):
     file, into = files(SMALL)
     into.write(b"x" * 100_000)
-    picture = read_header(file)
+    header = read_header(file)
     file.seek(17)
-    start_pool().resize(file, picture, plan(300, 200, Size(30, 0)), Output("gif"), into)
+    start_pool().resize(file, header, plan(300, 200, Size(30, 0)), Output("gif"), into)
     assert (file.tell(), into.tell()) == (17, 0)
     made = into.read()
     assert len(made) < 100_000 and made[:3] == b"GIF"
@@ -395,8 +395,8 @@ def test_closing_while_it_works(start_pool, slow):
 
 
 def test_files_without_a_descriptor():
-    picture = read_header(io.BytesIO(SMALL))
+    header = read_header(io.BytesIO(SMALL))
     with pytest.raises(io.UnsupportedOperation):
         WorkerPool().resize(
-            io.BytesIO(SMALL), picture, plan(9, 9, Size(1, 1)), Output("gif"), io.BytesIO()
+            io.BytesIO(SMALL), header, plan(9, 9, Size(1, 1)), Output("gif"), io.BytesIO()
         )

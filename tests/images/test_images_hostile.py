@@ -25,9 +25,9 @@ def workers():
 
 
 def resize(workers, data: bytes) -> bytes:
-    picture = read_header(io.BytesIO(data))
-    planned = plan(picture.width, picture.height, Size(100, 0))
-    return workers.make(data, picture, planned, Output("webp"))
+    header = read_header(io.BytesIO(data))
+    planned = plan(header.width, header.height, Size(100, 0))
+    return workers.make(data, header, planned, Output("webp"))
 
 
 @pytest.mark.parametrize("name", images.HOSTILE)
@@ -83,12 +83,12 @@ def test_texts_and_frames_of_png_do_not_reach_the_decoder():
     data = images.with_chunk(data, b"zTXt", b"Comment\0\0secret", 3)
     data = images.with_chunk(data, b"eXIf", b"MM\0*secret")
     file = io.BytesIO(data + b"PK\3\4 and an archive: secret")
-    left = check_image(file, read_header(file)).read(file)
-    assert left.startswith(b"\x89PNG") and left.endswith(b"IEND\xaeB`\x82")
+    stripped = check_image(file, read_header(file)).read(file)
+    assert stripped.startswith(b"\x89PNG") and stripped.endswith(b"IEND\xaeB`\x82")
     for name in (b"zTXt", b"eXIf", b"acTL", b"fcTL", b"fdAT", b"secret"):
-        assert name not in left
-    file = io.BytesIO(left)
-    assert check_image(file, read_header(file)).read(file) == left
+        assert name not in stripped
+    file = io.BytesIO(stripped)
+    assert check_image(file, read_header(file)).read(file) == stripped
 
 
 def test_bytes_after_an_image_do_not_reach_the_decoder():

@@ -40,9 +40,9 @@ class TestSize:
     def test_is_what_was_asked(self, local_library, asked, size):
         data = local_library.add()
         for name in (f"{data['id']}.jpg", f"{data['id']}/any name.jpg"):
-            answer = local_library.get(f"image/{asked}/{name}")
-            assert answer.content_type == "image/jpeg"
-            assert images.size_of(answer.body) == size
+            response = local_library.get(f"image/{asked}/{name}")
+            assert response.content_type == "image/jpeg"
+            assert images.size_of(response.body) == size
 
     def test_of_all_storages(self, library):
         data = library.add(jpeg(400, 300))
@@ -72,13 +72,13 @@ class TestSize:
     def test_looks_as_pillow_makes_it(self, local_library, asked):
         content = images.encode(images.photo(800, 600), "JPEG", quality=95)
         original, data = images.decode(content), local_library.add(content)
-        made = images.decode(local_library.get(f"image/{asked}/{data['id']}.jpg?format=png").body)
-        width, height = made.size
+        result = images.decode(local_library.get(f"image/{asked}/{data['id']}.jpg?format=png").body)
+        width, height = result.size
         scale = max(width / 800, height / 600)
         box = width / scale, height / scale
         left, top = (800 - box[0]) / 2, (600 - box[1]) / 2
-        expected = original.resize(made.size, LANCZOS, (left, top, left + box[0], top + box[1]))
-        assert images.psnr(made, expected) > 28
+        expected = original.resize(result.size, LANCZOS, (left, top, left + box[0], top + box[1]))
+        assert images.psnr(result, expected) > 28
 
     @pytest.mark.parametrize(
         ("path", "status"),
@@ -102,17 +102,17 @@ class TestSize:
     def test_of_a_file_that_is_no_image(self, local_library):
         data = local_library.add(b"a text", "a.doc")
         assert local_library.get(f"image/0x0/{data['id']}.doc").body == b"a text"
-        answer = local_library.get(f"image/10x0/{data['id']}.doc", status=400)
-        assert "application/msword" in answer.json["message"]
+        response = local_library.get(f"image/10x0/{data['id']}.doc", status=400)
+        assert "application/msword" in response.json["message"]
 
     def test_of_svg_is_left_to_the_browser(self, local_library):
         data = local_library.add(SVG, "a.svg")
-        answer = local_library.get(f"image/10x0/{data['id']}.svg")
-        assert answer.body == SVG
-        assert answer.content_type == "image/svg+xml"
-        assert "sandbox" in answer.headers["Content-Security-Policy"]
+        response = local_library.get(f"image/10x0/{data['id']}.svg")
+        assert response.body == SVG
+        assert response.content_type == "image/svg+xml"
+        assert "sandbox" in response.headers["Content-Security-Policy"]
         local_library.get(f"image/10x0/{data['id']}.svg?format=png", status=400)
-        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
 
     def test_of_a_format_that_cannot_be_resized(self, local_library):
         data = local_library.add(images.encode(Image.new("RGB", (30, 20)), "TIFF"), "a.tiff")
@@ -142,11 +142,11 @@ class TestFormat:
     @pytest.mark.parametrize("format", ["webp", "avif", "jpeg", "png"])
     def test_may_be_asked_for(self, local_library, format):
         data = local_library.add()
-        answer = local_library.get(f"image/60x0/{data['id']}.jpg?format={format}")
-        assert answer.content_type == f"image/{format}"
-        assert images.decode(answer.body).format == format.upper()
+        response = local_library.get(f"image/60x0/{data['id']}.jpg?format={format}")
+        assert response.content_type == f"image/{format}"
+        assert images.decode(response.body).format == format.upper()
         extension = {"jpeg": "jpg"}.get(format, format)
-        assert f"photo-60x40.{extension}" in answer.headers["Content-Disposition"]
+        assert f"photo-60x40.{extension}" in response.headers["Content-Disposition"]
 
     @pytest.mark.parametrize("path", ["original/{id}.jpg", "image/60x0/{id}.jpg"])
     def test_is_not_hidden_by_a_name_that_runs_backwards(self, local_library, path):
@@ -160,8 +160,8 @@ class TestFormat:
         local_library = MediaLibrary(make_site(**settings("site", **ANY)))
         content = images.encode(Image.new("RGB", (120, 80), (200, 30, 30)), format)
         data = local_library.add(content, f"a.{format.lower()}")
-        answer = local_library.get(f"image/60x0/{data['id']}.{format.lower()}")
-        assert (images.decode(answer.body).format, images.size_of(answer.body)) == (
+        response = local_library.get(f"image/60x0/{data['id']}.{format.lower()}")
+        assert (images.decode(response.body).format, images.size_of(response.body)) == (
             format,
             (60, 40),
         )
@@ -169,9 +169,9 @@ class TestFormat:
     def test_is_not_negotiated_unless_it_is_set(self, local_library):
         data = local_library.add()
         accept = {"Accept": "image/avif,image/webp,*/*"}
-        answer = local_library.get(f"image/60x0/{data['id']}.jpg", headers=accept)
-        assert answer.content_type == "image/jpeg"
-        assert answer.headers["Vary"] == "Origin"
+        response = local_library.get(f"image/60x0/{data['id']}.jpg", headers=accept)
+        assert response.content_type == "image/jpeg"
+        assert response.headers["Vary"] == "Origin"
 
     @pytest.mark.parametrize(
         ("accept", "mimetype"),
@@ -188,9 +188,9 @@ class TestFormat:
         negotiate = {"kinto.attachment.images.negotiate": "true"}
         library = MediaLibrary(make_site(**settings("site", **negotiate)))
         data = library.add()
-        answer = library.get(f"image/60x0/{data['id']}.jpg", headers={"Accept": accept})
-        assert answer.content_type == mimetype
-        assert answer.headers["Vary"] == "Accept, Origin"
+        response = library.get(f"image/60x0/{data['id']}.jpg", headers={"Accept": accept})
+        assert response.content_type == mimetype
+        assert response.headers["Vary"] == "Accept, Origin"
         asked = library.get(f"image/60x0/{data['id']}.jpg?format=png", headers={"Accept": accept})
         assert asked.content_type == "image/png"
 
@@ -199,22 +199,22 @@ class TestCaching:
     def test_of_public_images_is_for_ever(self, local_library):
         data = local_library.add()
         for path in (f"image/60x0/{data['id']}.jpg", data["url"]):
-            answer = local_library.get(path)
-            assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
-            etag = answer.headers["ETag"]
+            response = local_library.get(path)
+            assert response.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+            etag = response.headers["ETag"]
             not_again = local_library.get(path, headers={"If-None-Match": etag}, status=304)
             assert not_again.headers["ETag"] == etag
 
     def test_of_authenticated_requests_is_private(self, local_library):
         data = local_library.add()
-        answer = local_library.get(f"image/60x0/{data['id']}.jpg", headers=ALICE)
-        assert answer.headers["Cache-Control"] == "private, no-cache"
+        response = local_library.get(f"image/60x0/{data['id']}.jpg", headers=ALICE)
+        assert response.headers["Cache-Control"] == "private, no-cache"
 
     def test_etag_is_the_hash_of_the_bytes(self, local_library):
         data = local_library.add()
-        answer = local_library.get(f"image/60x0/{data['id']}.jpg")
-        assert answer.headers["ETag"] == f'"{sha256(answer.body).hexdigest()}"'
-        assert answer.headers["Repr-Digest"]
+        response = local_library.get(f"image/60x0/{data['id']}.jpg")
+        assert response.headers["ETag"] == f'"{sha256(response.body).hexdigest()}"'
+        assert response.headers["Repr-Digest"]
 
     def test_ranges_are_of_the_variant(self, local_library):
         data = local_library.add()
@@ -249,9 +249,9 @@ class TestTrim:
     def test_is_a_part_of_the_image(self, library):
         data = library.add(self.picture(), "a.png", variants=self.VARIANTS)
         path = f"image/30x0/{data['id']}/any.png/variant/corner"
-        made = images.decode(library.get(path).body)
-        assert made.size == (30, 20)
-        assert made.convert("RGB").getextrema() == ((255, 255), (0, 0), (0, 0))
+        result = images.decode(library.get(path).body)
+        assert result.size == (30, 20)
+        assert result.convert("RGB").getextrema() == ((255, 255), (0, 0), (0, 0))
         whole = images.decode(library.get(f"image/0x0/{data['id']}/any.png/variant/corner").body)
         assert whole.size == (60, 40)
 
@@ -275,9 +275,9 @@ class TestTrim:
         trim = {"top": 40, "left": 60, "width": 20, "height": 10}
         body = {"variants": [{"name": "corner", "trim": trim}]}
         local_library.http.patch_json(f"/content/_media/{data['id']}", body, headers=ALICE)
-        made = images.decode(local_library.get(path).body)
-        assert made.size == (20, 10)
-        assert made.convert("RGB").getextrema() == ((0, 0), (0, 0), (255, 255))
+        result = images.decode(local_library.get(path).body)
+        assert result.size == (20, 10)
+        assert result.convert("RGB").getextrema() == ((0, 0), (0, 0), (255, 255))
 
 
 class TestAttachment:
@@ -286,9 +286,9 @@ class TestAttachment:
     def test_has_sizes(self, site):
         record = site.collection().record()
         record.upload(jpeg(), "photo.jpg")
-        answer = site.http.get(f"{record.attachment_uri}/60x0", headers=ALICE)
-        assert images.size_of(answer.body) == (60, 40)
-        assert answer.headers["Cache-Control"] == "private, no-cache"
+        response = site.http.get(f"{record.attachment_uri}/60x0", headers=ALICE)
+        assert images.size_of(response.body) == (60, 40)
+        assert response.headers["Cache-Control"] == "private, no-cache"
         whole = site.http.get(f"{record.attachment_uri}/0x0", headers=ALICE)
         assert whole.body == jpeg()
         site.http.get(f"{record.attachment_uri}/60x0", status=401)

@@ -26,10 +26,10 @@ class TestList:
             library.add(jpeg(size, size), title=f"t{size}")
         library.add(TEXT, "a.txt")
         library.upload()
-        answer = library.get("content/_media?type=image&_sort=-width&_limit=2&_fields=width")
-        assert [each["width"] for each in answer.json["data"]] == [30, 20]
-        assert "/content/_media?" in answer.headers["Next-Page"]
-        rest = library.http.get(answer.headers["Next-Page"].partition("/v1")[2])
+        response = library.get("content/_media?type=image&_sort=-width&_limit=2&_fields=width")
+        assert [each["width"] for each in response.json["data"]] == [30, 20]
+        assert "/content/_media?" in response.headers["Next-Page"]
+        rest = library.http.get(response.headers["Next-Page"].partition("/v1")[2])
         assert [each["width"] for each in rest.json["data"]] == [10]
         assert library.get("content/_media?title=t20").json["data"][0]["width"] == 20
         assert library.get("content/_media?min_width=25").json["data"][0]["title"] == "t30"

@@ -51,9 +51,9 @@ def serve(kinto_settings, file_settings, tmp_path):
 
 def upload(server, content: bytes, filename: str) -> dict:
     form = {"file": (filename, content), "save": (None, "1")}
-    answer = requests.post(f"{server.url}/media", files=form, auth=ALICE, timeout=60)
-    assert answer.status_code == 201, answer.text
-    return answer.json()
+    response = requests.post(f"{server.url}/media", files=form, auth=ALICE, timeout=60)
+    assert response.status_code == 201, response.text
+    return response.json()
 
 
 def image(server, facts: dict, size: str) -> requests.Response:
@@ -68,9 +68,9 @@ def test_many_first_requests_are_one_resize(serve, tmp_path, files):
     with serve(GunicornProcesses, files, **COUNTING, **all_wait) as server:
         facts = upload(server, encode(photo(2400, 1600), "JPEG"), "photo.jpg")
         with ThreadPoolExecutor(64) as pool:
-            answers = list(pool.map(lambda _: image(server, facts, "800x0"), range(64)))
-    assert {answer.status_code for answer in answers} == {200}
-    assert len({answer.content for answer in answers}) == 1
+            responses = list(pool.map(lambda _: image(server, facts, "800x0"), range(64)))
+    assert {response.status_code for response in responses} == {200}
+    assert len({response.content for response in responses}) == 1
     assert (tmp_path / "resizes").read_text().splitlines() == ["800x533"]
 
 
@@ -82,10 +82,10 @@ def test_hostile_images_do_no_harm(serve):
         for name, (make, _) in HOSTILE.items():
             facts = upload(server, make(), f"{name}.{name.partition('-')[0]}")
             started = time.monotonic()
-            answer = image(server, facts, "320x0")
+            response = image(server, facts, "320x0")
             slowest = max(slowest, (name, time.monotonic() - started), key=lambda each: each[1])
-            assert 400 <= answer.status_code < 500, (name, answer.text)
-            assert answer.json()["message"]
+            assert 400 <= response.status_code < 500, (name, response.text)
+            assert response.json()["message"]
             largest = max(largest, (name, process.memory_info().rss), key=lambda each: each[1])
             assert requests.get(f"{server.url}/", timeout=10).ok
         assert slowest[1] < 2, slowest
@@ -97,8 +97,8 @@ def test_hostile_images_do_no_harm(serve):
 def test_images_are_made_under_each_server(serve, kind):
     with serve(kind) as server:
         facts = upload(server, jpeg(1200, 800), "photo.jpg")
-        answers = [image(server, facts, f"{width}x0") for width in (600, 300, 300)]
-        sizes = [Image.open(BytesIO(answer.content)).size for answer in answers]
+        responses = [image(server, facts, f"{width}x0") for width in (600, 300, 300)]
+        sizes = [Image.open(BytesIO(response.content)).size for response in responses]
         assert sizes == [(600, 400), (300, 200), (300, 200)]
         (process,) = [
             child
@@ -143,9 +143,9 @@ class Flood:
         while not self._over.is_set():
             width = self._width if self._same else next(self._widths)
             started = time.monotonic()
-            answer = image(self._server, self._facts, f"{width}x0")
-            self.answers[answer.status_code] += 1
-            if answer.status_code == 503:
+            response = image(self._server, self._facts, f"{width}x0")
+            self.answers[response.status_code] += 1
+            if response.status_code == 503:
                 self.slowest = max(self.slowest, time.monotonic() - started)
                 self._over.wait(0.2)
             elif width == self._width:

@@ -22,10 +22,10 @@ class TestObject:
         facts = library.upload()
         assert facts.keys() == FACTS
         described = {"alt": "red", "title": "Red", "tags": ["a", "b"]}
-        answer = library.describe(facts, **described)
-        data = answer["data"]
+        response = library.describe(facts, **described)
+        data = response["data"]
         assert {**facts, **described}.items() <= data.items()
-        assert "write" in answer["permissions"]
+        assert "write" in response["permissions"]
         attachment = data["attachment"]
         assert attachment["filename"] == facts["fileName"]
         assert attachment["mimetype"] == facts["mimeType"]
@@ -45,15 +45,15 @@ class TestObject:
 
     def test_answer_has_location_and_etag(self, library):
         facts = library.upload()
-        answer = library.http.post_json("/content/_media", facts, headers=ALICE)
-        assert answer.headers["Location"].endswith(f"/content/_media/{facts['id']}")
-        assert answer.headers["ETag"]
+        response = library.http.post_json("/content/_media", facts, headers=ALICE)
+        assert response.headers["Location"].endswith(f"/content/_media/{facts['id']}")
+        assert response.headers["ETag"]
 
     def test_may_come_in_the_envelope_of_kinto(self, library):
         facts = library.upload()
         body = {"data": facts, "permissions": {"read": ["system.Everyone"]}}
-        answer = library.http.post_json("/content/_media", body, headers=ALICE, status=201).json
-        assert answer["permissions"]["read"] == ["system.Everyone"]
+        response = library.http.post_json("/content/_media", body, headers=ALICE, status=201).json
+        assert response["permissions"]["read"] == ["system.Everyone"]
 
     def test_may_be_made_as_a_record(self, library):
         facts = library.upload()
@@ -66,8 +66,8 @@ class TestObject:
         requests = [{"method": "POST", "path": "/content/_media", "body": body} for body in facts]
         wrong = {"method": "POST", "path": "/content/_media", "body": {**facts[0], "size": 1}}
         body = {"requests": [requests[0], wrong, requests[1]]}
-        answers = library.http.post_json("/batch", body, headers=ALICE).json["responses"]
-        assert [answer["status"] for answer in answers] == [201, 400, 201]
+        responses = library.http.post_json("/batch", body, headers=ALICE).json["responses"]
+        assert [response["status"] for response in responses] == [201, 400, 201]
         for each in facts:
             assert library.get(each["url"]).body == jpeg()
 
@@ -76,8 +76,8 @@ class TestObject:
         wrong = {"method": "POST", "path": "/content/_media", "body": {**facts, "width": 9}}
         list_ = {"method": "GET", "path": "/content/_media"}
         body = {"requests": [wrong, list_]}
-        answers = library.http.post_json("/batch", body, headers=ALICE).json["responses"]
-        assert [answer["status"] for answer in answers] == [400, 200]
+        responses = library.http.post_json("/batch", body, headers=ALICE).json["responses"]
+        assert [response["status"] for response in responses] == [400, 200]
         assert facts["id"] in library.waiting
         library.describe(facts)
 
@@ -106,8 +106,8 @@ class TestObject:
             {"method": "DELETE", "path": uri},
             {"method": "PUT", "path": uri, "body": {"data": false}},
         ]
-        answers = library.http.post_json("/batch", {"requests": requests}, headers=ALICE)
-        statuses = [answer["status"] for answer in answers.json["responses"]]
+        responses = library.http.post_json("/batch", {"requests": requests}, headers=ALICE)
+        statuses = [response["status"] for response in responses.json["responses"]]
         assert statuses == [201, 400, 200, 400]
         assert library.get(f"image/150x0/{victim['id']}.jpg").content_type == "image/jpeg"
 
@@ -115,8 +115,8 @@ class TestObject:
     def test_that_contradicts_its_upload_is_refused(self, library, name):
         facts = library.upload()
         wrong = 7 if isinstance(facts[name], int) else "unsplash" if name == "source" else "file"
-        answer = library.describe({**facts, name: wrong}, status=400)
-        assert field_of(answer) == name
+        response = library.describe({**facts, name: wrong}, status=400)
+        assert field_of(response) == name
         assert facts["id"] in library.waiting
         library.describe(facts)
 
@@ -126,8 +126,8 @@ class TestObject:
     def test_needs_the_required_properties(self, library, name):
         facts = library.upload()
         body = {key: value for key, value in facts.items() if key != name}
-        answer = library.describe(body, status=400)
-        assert field_of(answer) == name
+        response = library.describe(body, status=400)
+        assert field_of(response) == name
         assert facts["id"] in library.waiting
 
     def test_gets_the_optional_properties(self, library):
@@ -167,10 +167,10 @@ class TestObject:
         assert library.get(f"content/_media/{facts['id']}").json["data"]["alt"] == "red"
 
     def test_is_made_once_by_many_requests(self, library):
-        facts, answers = library.upload(), []
+        facts, responses = library.upload(), []
 
         def describe():
-            answers.append(
+            responses.append(
                 library.http.post_json("/content/_media", facts, headers=ALICE, status="*")
             )
 
@@ -179,7 +179,7 @@ class TestObject:
             thread.start()
         for thread in threads:
             thread.join()
-        assert sorted(answer.status_int for answer in answers) == [201] + 5 * [400]
+        assert sorted(response.status_int for response in responses) == [201] + 5 * [400]
         assert library.get(facts["url"]).body == jpeg()
 
     def test_attachment_cannot_be_forged(self, library):
@@ -189,8 +189,8 @@ class TestObject:
         assert facts["id"] in library.waiting
 
     def test_body_is_json(self, library):
-        answer = library.http.post("/content/_media", b"{", headers=ALICE, status=400)
-        assert "JSON" in answer.json["message"]
+        response = library.http.post("/content/_media", b"{", headers=ALICE, status=400)
+        assert "JSON" in response.json["message"]
 
     def test_needs_permission(self, library):
         library.describe(library.upload(), headers={}, status=401)
@@ -234,8 +234,8 @@ class TestDescription:
     def test_is_checked(self, library):
         data = library.add()
         uri = f"/content/_media/{data['id']}"
-        answer = library.http.patch_json(uri, {"colour": "red"}, headers=ALICE, status=400)
-        assert field_of(answer.json) == "colour"
+        response = library.http.patch_json(uri, {"colour": "red"}, headers=ALICE, status=400)
+        assert field_of(response.json) == "colour"
 
     def test_honours_preconditions(self, library):
         data = library.add()
@@ -301,8 +301,8 @@ class TestVariants:
     )
     def test_outside_of_it_are_refused(self, make_site, variants):
         library = MediaLibrary(make_site("memory", "local", **settings("site")))
-        answer = library.describe(library.upload(), variants=variants, status=400)
-        assert field_of(answer).startswith("variants")
+        response = library.describe(library.upload(), variants=variants, status=400)
+        assert field_of(response).startswith("variants")
 
     def test_files_have_none(self, library):
         facts = library.upload(TEXT, "a.txt")

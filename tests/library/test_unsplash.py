@@ -55,14 +55,14 @@ class TestImport:
         headers = {**ALICE, "Sec-Fetch-Site": site}
         before = len(api.tracked), library.waiting
         if "cross" in site.lower():
-            answer = library.http.get(f"/unsplash/{PHOTO}", headers=headers, status=403)
-            assert (answer.json["errno"], answer.json["code"]) == (121, 403)
-            assert field_of(answer.json) == "Sec-Fetch-Site"
-            assert answer.headers["Cache-Control"] == "no-store"
+            response = library.http.get(f"/unsplash/{PHOTO}", headers=headers, status=403)
+            assert (response.json["errno"], response.json["code"]) == (121, 403)
+            assert field_of(response.json) == "Sec-Fetch-Site"
+            assert response.headers["Cache-Control"] == "no-store"
             assert before == (len(api.tracked), library.waiting)
         else:
-            answer = library.http.get(f"/unsplash/{PHOTO}", headers=headers, status=201)
-            assert answer.headers["Cache-Control"] == "no-store"
+            response = library.http.get(f"/unsplash/{PHOTO}", headers=headers, status=201)
+            assert response.headers["Cache-Control"] == "no-store"
         library.http.post(f"/unsplash/{PHOTO}", headers=headers, status=201)
 
     @pytest.mark.parametrize("method", ["get", "post"])
@@ -113,8 +113,8 @@ class TestImport:
 
     def test_key_stays_secret(self, local_library, api):
         api.on_photo = says(401, b'{"errors": ["OAuth error"]}')
-        answer = local_library.get(f"unsplash/{PHOTO}", headers=ALICE, status=502)
-        assert api.key not in answer.text
+        response = local_library.get(f"unsplash/{PHOTO}", headers=ALICE, status=502)
+        assert api.key not in response.text
 
     def test_is_made_by_get_or_post_only(self, local_library, api):
         before = len(api.requests)
@@ -142,10 +142,10 @@ class TestRefused:
 
     def import_(self, library, status, photo=PHOTO):
         before = library.keys
-        answer = library.get(f"unsplash/{photo}", headers=ALICE, status=status)
+        response = library.get(f"unsplash/{photo}", headers=ALICE, status=status)
         assert library.keys == before
-        assert answer.json["code"] == status
-        return answer
+        assert response.json["code"] == status
+        return response
 
     def test_unknown_photo(self, local_library):
         self.import_(local_library, 404, "unknown-id0")
@@ -153,8 +153,8 @@ class TestRefused:
     @pytest.mark.parametrize("status", [403, 429])
     def test_rate_limit(self, local_library, api, status):
         api.on_photo = limited(status)
-        answer = self.import_(local_library, 429)
-        assert 0 < int(answer.headers["Retry-After"]) <= 3600
+        response = self.import_(local_library, 429)
+        assert 0 < int(response.headers["Retry-After"]) <= 3600
 
     def test_api_error(self, local_library, api):
         api.on_photo = says(500)

@@ -76,8 +76,8 @@ class TestUpload:
     )
     def test_wrong_type_is_refused(self, library, content, kind):
         before = library.keys
-        answer = library.upload(content, "a.jpg", type=kind, status=400)
-        assert field_of(answer) == "type"
+        response = library.upload(content, "a.jpg", type=kind, status=400)
+        assert field_of(response) == "type"
         assert library.keys == before
 
     def test_save_makes_an_object_at_once(self, library):
@@ -102,9 +102,9 @@ class TestUpload:
     def test_needs_a_file(self, library):
         mimetype, body = library.http.encode_multipart([("type", "image")], [])
         headers = {**ALICE, "Content-Type": mimetype}
-        answer = library.http.post("/media", body, headers=headers, status=400).json
-        assert answer["message"] == "File missing."
-        assert field_of(answer) == "file"
+        response = library.http.post("/media", body, headers=headers, status=400).json
+        assert response["message"] == "File missing."
+        assert field_of(response) == "file"
 
     def test_of_another_extension_is_refused(self, make_site):
         images = {"kinto.attachment.resources.site.media.extensions": "images"}
@@ -124,8 +124,8 @@ class TestUpload:
 
     def test_a_body_that_is_no_form_goes_to_the_media_store(self, library):
         headers = {**ALICE, "Content-Type": "image/jpeg"}
-        answer = library.http.post("/media", jpeg(), headers=headers)
-        assert answer.text == sha256(jpeg()).hexdigest()
+        response = library.http.post("/media", jpeg(), headers=headers)
+        assert response.text == sha256(jpeg()).hexdigest()
 
     def test_is_a_400_where_there_is_no_library(self, make_site):
         site = make_site("memory", "local")
@@ -138,12 +138,12 @@ class TestUpload:
         site = make_site("memory", "local", **settings("nobody-made-it"))
         mimetype, body = site.http.encode_multipart([], [("file", "a.jpg", jpeg())])
         headers = {**ALICE, "Content-Type": mimetype}
-        answer = site.http.post("/media", body, headers=headers, status=404)
-        assert "library init" in answer.json["message"]
+        response = site.http.post("/media", body, headers=headers, status=404)
+        assert "library init" in response.json["message"]
         assert "library init" in site.http.get("/content/_media", status=404).json["message"]
 
     def test_many_at_the_same_time(self, library):
-        answers = at_once(12, lambda: library.upload(save="yes"))
-        assert len({facts["id"] for facts in answers}) == 12
-        for facts in answers:
+        responses = at_once(12, lambda: library.upload(save="yes"))
+        assert len({facts["id"] for facts in responses}) == 12
+        for facts in responses:
             assert library.get(facts["url"]).body == jpeg()

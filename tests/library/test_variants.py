@@ -39,9 +39,9 @@ def resizes(monkeypatch):
     """The sizes of all variants that are made during the test."""
     done, original = [], BorrowedWorker.resize
 
-    def resize(self, input, picture, plan, output, into):
+    def resize(self, input, header, plan, output, into):
         done.append((plan.width, plan.height))
-        return original(self, input, picture, plan, output, into)
+        return original(self, input, header, plan, output, into)
 
     monkeypatch.setattr(BorrowedWorker, "resize", resize)
     return done
@@ -67,20 +67,20 @@ class TestVariant:
     def test_is_made_once_for_many_at_the_same_time(self, make_site, kinto, files, resizes):
         library = MediaLibrary(make_site(kinto, files, **settings("site", **ALL_WAIT)))
         data = library.add(jpeg(1200, 800))
-        answers = at_once(24, lambda: library.get(f"image/600x0/{data['id']}.jpg").body)
-        assert len(answers) == 24 and len(set(answers)) == 1
+        responses = at_once(24, lambda: library.get(f"image/600x0/{data['id']}.jpg").body)
+        assert len(responses) == 24 and len(set(responses)) == 1
         assert resizes == [(600, 400)]
 
     def test_of_many_sizes_at_the_same_time(self, make_site):
         local_library = MediaLibrary(make_site(**settings("site", **ALL_WAIT)))
         data, widths = local_library.add(), list(range(20, 36))
-        answers = at_once(
+        responses = at_once(
             16,
             lambda: images.size_of(
                 local_library.get(f"image/{widths.pop()}x0/{data['id']}.jpg").body
             ),
         )
-        assert sorted(width for width, _ in answers) == list(range(20, 36))
+        assert sorted(width for width, _ in responses) == list(range(20, 36))
 
     def test_is_kept_below_the_hash_of_its_original(self, make_library, files):
         library = make_library(files)
@@ -155,9 +155,9 @@ class TestVariant:
     def test_is_made_of_a_larger_variant(self, local_library, monkeypatch):
         read, original = [], BorrowedWorker.resize
 
-        def resize(self, input, picture, *rest):
-            read.append((picture.width, picture.height))
-            return original(self, input, picture, *rest)
+        def resize(self, input, header, *rest):
+            read.append((header.width, header.height))
+            return original(self, input, header, *rest)
 
         monkeypatch.setattr(BorrowedWorker, "resize", resize)
         content = images.encode(images.photo(1600, 1200), "JPEG", quality=95)
@@ -181,8 +181,8 @@ class TestVariant:
         data = bad.add(content)
         bad.get(f"image/400x0/{data['id']}.jpg")
         better = Site(**{**site.settings, "kinto.attachment.images.jpeg_quality": "95"})
-        made = images.decode(better.http.get(f"/image/150x0/{data['id']}.jpg").body)
-        assert images.psnr(made, images.decode(content).resize(made.size, LANCZOS)) > 30
+        result = images.decode(better.http.get(f"/image/150x0/{data['id']}.jpg").body)
+        assert images.psnr(result, images.decode(content).resize(result.size, LANCZOS)) > 30
         better.close()
 
     def test_no_connection_is_held_while_it_is_made(self, make_site, monkeypatch):
@@ -254,8 +254,8 @@ class TestFailures:
         local_library = make_library()
         data = local_library.add()
         monkeypatch.setattr(pool.importlib.util, "find_spec", lambda name: None)
-        answer = local_library.get(f"image/61x0/{data['id']}.jpg", status=501)
-        assert "kinto-attachment[images]" in answer.json["message"]
+        response = local_library.get(f"image/61x0/{data['id']}.jpg", status=501)
+        assert "kinto-attachment[images]" in response.json["message"]
         assert local_library.get(data["url"]).body == jpeg()
         assert local_library.upload()["width"] == 120
 
@@ -268,10 +268,10 @@ class TestFailures:
         def get():
             return library.get(f"image/{widths.pop()}x0/{data['id']}.png", status="*")
 
-        answers = at_once(8, get)
-        statuses = {answer.status_int for answer in answers}
+        responses = at_once(8, get)
+        statuses = {response.status_int for response in responses}
         assert statuses == {200, 503}
-        refused = next(answer for answer in answers if answer.status_int == 503)
+        refused = next(response for response in responses if response.status_int == 503)
         assert int(refused.headers["Retry-After"]) > 0
 
     def test_who_waits_for_the_same_image_counts_too(self, make_site):
@@ -322,10 +322,10 @@ class TestFailures:
         others = set(psutil.Process().children())
         library.get(f"image/30x0/{data['id']}.png")  # starts a worker
         (worker,) = set(psutil.Process().children()) - others
-        idle, answers = worker.cpu_times().user, []
+        idle, responses = worker.cpu_times().user, []
 
         def get():
-            answers.append(library.get(f"image/2000x0/{data['id']}.png", status="*"))
+            responses.append(library.get(f"image/2000x0/{data['id']}.png", status="*"))
 
         thread = threading.Thread(target=get)
         thread.start()
@@ -333,7 +333,7 @@ class TestFailures:
             thread.join(0.01)
         worker.kill()
         thread.join(30)
-        assert answers[0].status_int in (200, 503)
+        assert responses[0].status_int in (200, 503)
         assert images.size_of(library.get(f"image/2000x0/{data['id']}.png").body) == (2000, 1500)
 
     def test_a_restored_image_is_read_again(self, make_library):
@@ -356,8 +356,8 @@ class TestFailures:
     def test_broken_image_is_a_400(self, local_library):
         content = images.encode(images.photo(400, 300), "JPEG", quality=90)
         data = local_library.add(content[: len(content) // 2])
-        answer = local_library.get(f"image/60x0/{data['id']}.jpg", status=400)
-        assert "cut off" in answer.json["message"]
+        response = local_library.get(f"image/60x0/{data['id']}.jpg", status=400)
+        assert "cut off" in response.json["message"]
         assert local_library.get(data["url"]).body == content[: len(content) // 2]
 
 
@@ -429,9 +429,9 @@ class TestReadonly:
         }
         library = MediaLibrary(Site(**common))
         data = library.add()
-        made = library.get(f"image/60x0/{data['id']}.jpg").body
+        result = library.get(f"image/60x0/{data['id']}.jpg").body
         readonly = Site(**common, **{"kinto.readonly": "true"})
-        assert readonly.http.get(f"/image/60x0/{data['id']}.jpg").body == made
+        assert readonly.http.get(f"/image/60x0/{data['id']}.jpg").body == result
         readonly.http.get(f"/image/61x0/{data['id']}.jpg", status=503)
         readonly.http.get(f"/original/{data['id']}.jpg")
         for site in (library.site, readonly):
@@ -480,8 +480,8 @@ class TestSharedCache:
         asked = self.statements(library, monkeypatch)
         assert library.get(path, headers=ALICE).headers["Cache-Control"] == "private, no-cache"
         assert len(asked) == 1
-        answer = library.get(path, headers={"Origin": "https://example.com"})
-        assert answer.headers["Access-Control-Allow-Origin"]
+        response = library.get(path, headers={"Origin": "https://example.com"})
+        assert response.headers["Access-Control-Allow-Origin"]
         assert len(asked) == 2
 
     def test_forgets(self, library, monkeypatch):

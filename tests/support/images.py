@@ -25,10 +25,10 @@ class BytesResizer(WorkerPool):
     def pid(self) -> int:
         return self._pool()._slots[0].process.pid
 
-    def make(self, data: bytes, picture: ImageHeader, plan: Plan, output: Output) -> bytes:
+    def make(self, data: bytes, header: ImageHeader, plan: Plan, output: Output) -> bytes:
         with tempfile.TemporaryFile() as file, tempfile.TemporaryFile() as into:
             file.write(data)
-            self.resize(file, picture, plan, output, into)
+            self.resize(file, header, plan, output, into)
             return into.read()
 
 
