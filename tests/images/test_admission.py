@@ -1,4 +1,4 @@
-"""Which requests may wait for images, and whose turn it is."""
+"""Which requests may wait for an image, and in which order they get a worker."""
 
 import threading
 from contextlib import ExitStack
@@ -16,7 +16,7 @@ NAMES = st.sampled_from("abc")
 
 
 def admitted(admission: Admission, stack: ExitStack, applicants) -> list[Applicant]:
-    """Return those of the applicants that get a place, and keep them there."""
+    """Return the applicants that are admitted. They keep their places until the stack is closed."""
     inside = []
     for applicant in applicants:
         try:
@@ -41,10 +41,11 @@ def test_limits_hold(workers, queue, applicants):
             assert len(of_image) <= workers + (queue + 1) // 2
             assert len(of_client) <= workers + queue - queue // 4
     with ExitStack() as stack:
-        assert len(admitted(admission, stack, applicants)) == len(inside)  # no place is lost
+        # Every place was given back.
+        assert len(admitted(admission, stack, applicants)) == len(inside)
 
 
-def test_other_images_and_clients_find_a_place():
+def test_one_image_or_client_leaves_places_to_others():
     admission = Admission(workers=1, queue=6)
     with ExitStack() as stack:
         assert len(admitted(admission, stack, [Applicant("a", "mallory")] * 48)) == 4
@@ -52,8 +53,8 @@ def test_other_images_and_clients_find_a_place():
         assert admitted(admission, stack, [Applicant("c", "alice")])
 
 
-def test_turns_go_round():
-    """A client that asks for one thing is next, however many others were there before."""
+def test_clients_and_images_take_turns():
+    """A client with one request is next, however many requests another client made before."""
     workers, done = WorkerPool(timeout=30), []
 
     def work(image: str, client: str):

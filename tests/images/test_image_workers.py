@@ -29,17 +29,19 @@ SMALL = images.usual()["jpeg"]
 
 @pytest.fixture(scope="module")
 def slow():
-    """An image that takes half a second or more, to be made a large AVIF."""
+    """Return an image that takes at least half a second to convert to a large AVIF."""
     return images.encode(images.photo(4096, 4096), "PNG", compress_level=1)
 
 
 def files(data: bytes):
+    """Return a file that holds the bytes, and an empty one."""
     file, into = tempfile.TemporaryFile(), tempfile.TemporaryFile()
     file.write(data)
     return file, into
 
 
 def make(workers: WorkerPool, data: bytes = SMALL, size: str = "100x0", format: str = "webp"):
+    """Resize an image; return the header of the result."""
     file, into = files(data)
     with file, into:
         header = read_header(file)
@@ -49,7 +51,8 @@ def make(workers: WorkerPool, data: bytes = SMALL, size: str = "100x0", format: 
 
 
 def in_background(call):
-    """Call in a thread; return the thread, and a list that gets what the call raised, or None."""
+    """Call a function in a thread; return the thread, and a list that receives the exception that
+    the function raises, or None when it returns."""
     raised = []
 
     def run():
@@ -65,6 +68,7 @@ def in_background(call):
 
 
 def children() -> list[psutil.Process]:
+    """Return the image workers of this process."""
     return [
         child
         for child in psutil.Process().children()
@@ -73,44 +77,48 @@ def children() -> list[psutil.Process]:
 
 
 def until(condition, timeout: float = 10) -> None:
+    """Wait until a condition holds.
+
+    :param timeout: seconds after which the test fails.
+    """
     deadline = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, "The condition was not met in time."
         time.sleep(0.01)
 
 
 @pytest.fixture
 def start_pool(request):
-    """Start worker pools, and check at the end that none of their processes is left."""
+    """Return a function that starts a worker pool. Check at the end that no worker is left."""
     before = set(children())
-    made = []
+    pools = []
 
     def start(**options):
         # The machine may be busy with other tests.
-        made.append(WorkerPool(**{"timeout": 60, **options}))
-        return made[-1]
+        pools.append(WorkerPool(**{"timeout": 60, **options}))
+        return pools[-1]
 
     start.processes = lambda: [child for child in children() if child not in before]
     yield start
-    for workers in made:
+    for workers in pools:
         workers.close()
     assert not start.processes()
 
 
-def test_the_output_is_at_its_start_and_the_input_where_it_was(start_pool):
+def test_positions_of_the_files_after_a_resize(start_pool):
     file, into = files(SMALL)
     into.write(b"x" * 100_000)
     header = read_header(file)
     file.seek(17)
     start_pool().resize(file, header, plan(300, 200, Size(30, 0)), Output("gif"), into)
     assert (file.tell(), into.tell()) == (17, 0)
-    made = into.read()
-    assert len(made) < 100_000 and made[:3] == b"GIF"
+    result = into.read()
+    assert len(result) < 100_000 and result[:3] == b"GIF"
 
 
-def test_one_process_for_many_images(start_pool):
+def test_one_process_resizes_many_images(start_pool):
     workers = start_pool()
-    assert not start_pool.processes()  # not before it is needed
+    assert not start_pool.processes()  # The pool starts a worker only when it needs one.
     for _ in range(5):
         assert make(workers).width == 100
     (worker,) = start_pool.processes()
@@ -132,7 +140,7 @@ def test_no_descriptors_leak(start_pool):
     assert psutil.Process().num_fds() < ours
 
 
-def test_the_worker_has_none_of_our_descriptors_and_secrets(start_pool, monkeypatch, tmp_path):
+def test_the_worker_inherits_no_descriptors_and_no_secrets(start_pool, monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     with (tmp_path / "private").open("wb") as file:
         os.set_inheritable(file.fileno(), True)
@@ -142,7 +150,7 @@ def test_the_worker_has_none_of_our_descriptors_and_secrets(start_pool, monkeypa
         assert not any(name.path.endswith("private") for name in worker.open_files())
 
 
-def test_libvips_is_not_in_this_process():
+def test_libvips_is_not_loaded_into_the_parent_process():
     script = (
         "import sys; from tests.images import test_image_workers as t\n"
         "from kinto_attachment.images.worker.pool import WorkerPool\n"
@@ -152,7 +160,7 @@ def test_libvips_is_not_in_this_process():
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
 
 
-def test_killed_while_it_works(start_pool, slow):
+def test_a_worker_that_is_killed_while_it_works_is_replaced(start_pool, slow):
     workers = start_pool()
     make(workers)
     (worker,) = start_pool.processes()
@@ -165,17 +173,17 @@ def test_killed_while_it_works(start_pool, slow):
     assert start_pool.processes() != [worker]
 
 
-def test_killed_while_it_waits(start_pool):
+def test_a_worker_that_is_killed_while_idle_is_replaced(start_pool):
     workers = start_pool()
     make(workers)
     (worker,) = start_pool.processes()
     worker.send_signal(signal.SIGKILL)
     until(lambda: worker.status() == psutil.STATUS_ZOMBIE)
-    assert make(workers).width == 100  # by another worker
+    assert make(workers).width == 100  # Another worker resizes it.
     assert worker not in start_pool.processes() and len(start_pool.processes()) == 1
 
 
-def test_an_image_that_takes_too_long(start_pool, slow):
+def test_an_image_that_takes_too_long_ends_the_worker(start_pool, slow):
     workers = start_pool()
     make(workers)
     (worker,) = start_pool.processes()
@@ -189,7 +197,7 @@ def test_an_image_that_takes_too_long(start_pool, slow):
     assert make(workers).width == 100
 
 
-def test_more_requests_than_the_queue_holds(start_pool, slow):
+def test_more_requests_than_the_queue_holds_are_refused(start_pool, slow):
     workers = start_pool(queue=1)
     make(workers)
     first, first_raised = in_background(lambda: make(workers, slow, "0x0", "png"))
@@ -205,7 +213,7 @@ def test_more_requests_than_the_queue_holds(start_pool, slow):
     assert first_raised == second_raised == [None]
 
 
-def test_a_request_that_waits_too_long(start_pool, slow):
+def test_a_request_that_waits_too_long_is_refused(start_pool, slow):
     workers = start_pool()
     make(workers)
     first, first_raised = in_background(lambda: make(workers, slow, "0x0", "png"))
@@ -217,7 +225,7 @@ def test_a_request_that_waits_too_long(start_pool, slow):
     assert first_raised == [None]
 
 
-def test_many_threads(start_pool):
+def test_many_threads_share_a_pool(start_pool):
     workers = start_pool(count=2, queue=100)
     started = [in_background(lambda: make(workers)) for _ in range(40)]
     for thread, _ in started:
@@ -226,8 +234,8 @@ def test_many_threads(start_pool):
     assert 1 <= len(start_pool.processes()) <= 2
 
 
-def test_too_much_memory(start_pool):
-    """The image is refused, and the next one is made."""
+def test_an_image_that_needs_too_much_memory_is_refused(start_pool):
+    """The pool still resizes the next image."""
     image = images.encode(Image.new("RGB", (7000, 7000)), "PNG", compress_level=1)
     workers = start_pool(memory=420 * 1024 * 1024)
     assert make(workers).width == 100
@@ -317,7 +325,7 @@ def test_child_processes_start_their_own_workers(start_pool):
 
 
 def test_a_fork_while_an_image_is_made(start_pool, slow):
-    """The image of the parent is made, and that of the child too, whatever was locked."""
+    """The parent and the child both get their image, whatever was locked during the fork."""
     workers = start_pool()
     make(workers)
     thread, raised = in_background(lambda: make(workers, slow, "0x0", "png"))
@@ -349,7 +357,7 @@ def test_libvips_that_does_not_load(start_pool, monkeypatch, tmp_path):
     assert not start_pool.processes()
 
 
-def test_the_interpreter_under_uwsgi(start_pool, monkeypatch):
+def test_the_interpreter_is_found_under_uwsgi(start_pool, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/usr/sbin/uwsgi")
     path = Path(process.find_interpreter())
     assert path.name.startswith("python")
@@ -382,7 +390,7 @@ def test_workers_end_when_their_pool_is_dropped():
     assert not worker.is_running()
 
 
-def test_closing_while_it_works(start_pool, slow):
+def test_closing_ends_a_busy_worker(start_pool, slow):
     workers = start_pool()
     make(workers)
     thread, raised = in_background(lambda: make(workers, slow, "0x0", "avif"))
@@ -394,7 +402,7 @@ def test_closing_while_it_works(start_pool, slow):
     assert not start_pool.processes()
 
 
-def test_files_without_a_descriptor():
+def test_files_without_a_descriptor_are_refused():
     header = read_header(io.BytesIO(SMALL))
     with pytest.raises(io.UnsupportedOperation):
         WorkerPool().resize(

@@ -1,4 +1,4 @@
-"""Hostile images are refused soon, in little memory, and with a reason."""
+"""Hostile images are refused quickly, in little memory, and with a reason."""
 
 import io
 import time
@@ -34,7 +34,7 @@ def resize(workers, data: bytes) -> bytes:
 def test_hostile_images_are_refused(workers, name):
     make, reason = images.HOSTILE[name]
     data = make()
-    resize(workers, images.gif(30, 20, 1))  # starts the worker
+    resize(workers, images.gif(30, 20, 1))  # This starts the worker.
     pid = workers.pid
     started = time.monotonic()
     with pytest.raises(ImageRefused) as refused:
@@ -46,7 +46,7 @@ def test_hostile_images_are_refused(workers, name):
 
 
 @pytest.mark.parametrize("name", images.NO_IMAGE)
-def test_what_is_no_image_is_recognised_soon(name):
+def test_what_is_no_image_is_recognised_quickly(name):
     data = images.NO_IMAGE[name]()
     started = time.monotonic()
     assert read_header(io.BytesIO(data)) is None
@@ -54,7 +54,7 @@ def test_what_is_no_image_is_recognised_soon(name):
 
 
 def test_the_memory_of_the_worker_stays_small(workers):
-    """One process resizes all images, hostile and usual ones, twice."""
+    """One process resizes all images twice, ordinary and hostile ones."""
     samples = [*images.usual().values(), *(make() for make, _ in images.HOSTILE.values())]
     assert len(samples) > 41
     resize(workers, samples[0])
@@ -71,14 +71,14 @@ def test_the_memory_of_the_worker_stays_small(workers):
 
 
 @pytest.mark.parametrize("name", [*images.usual()])
-def test_usual_images_pass(name):
+def test_ordinary_images_pass(name):
     data = images.usual()[name]
     file = io.BytesIO(data)
     checked = check_image(file, read_header(file))
     assert checked.frames == (4 if name in ("gif-animated", "webp-animated") else 1)
 
 
-def test_texts_and_frames_of_png_do_not_reach_the_decoder():
+def test_png_texts_and_frames_do_not_reach_the_decoder():
     data = images.animation("PNG", 30, 20, 4)
     data = images.with_chunk(data, b"zTXt", b"Comment\0\0secret", 3)
     data = images.with_chunk(data, b"eXIf", b"MM\0*secret")
@@ -109,7 +109,7 @@ def test_bytes_after_an_image_do_not_reach_the_decoder():
         ("png", Limits(side=299), "a side may have 299"),
     ],
 )
-def test_limits(name, limits, reason):
+def test_images_over_a_limit_are_refused(name, limits, reason):
     file = io.BytesIO(images.usual()[name])
     check_image(file, read_header(file))
     with pytest.raises(ImageRefused, match=reason):
@@ -123,7 +123,7 @@ def test_large_images_may_have_fewer_scans():
         check_image(io.BytesIO(data), read_header(io.BytesIO(data)), Limits(pixels=256 * 256))
 
 
-def test_of_long_animations_the_first_frame_is_used():
+def test_only_the_first_frame_of_a_long_animation_is_used():
     for data, limits, frames in [
         (images.gif(30, 20, 300), Limits(), 300),
         (images.gif(30, 20, 301), Limits(), 1),
@@ -135,7 +135,7 @@ def test_of_long_animations_the_first_frame_is_used():
         assert check_image(file, read_header(file), limits).frames == frames
 
 
-def test_uncompressed_text_is_left_out():
+def test_uncompressed_text_does_not_reach_the_decoder():
     text = b"XML:com.adobe.xmp\0\0\0\0\0" + b"x" * 2_000_000
     data = images.with_chunk(images.usual()["png"], b"iTXt", text)
     file = io.BytesIO(data)

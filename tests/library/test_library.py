@@ -1,4 +1,4 @@
-"""The media library: lists, permissions, expiry, jobs and definitions."""
+"""The media library: lists, permissions, expiry, maintenance jobs and the content type."""
 
 import time
 from datetime import timedelta
@@ -70,7 +70,7 @@ class TestPrivate:
 
 
 class TestDelete:
-    def test_takes_the_file_along(self, make_library, files):
+    def test_deletes_the_file_too(self, make_library, files):
         library = make_library(files)
         data = library.add()
         assert len(library.keys) == 1
@@ -78,7 +78,7 @@ class TestDelete:
         library.get(data["url"], status=404)
         assert library.keys == []
 
-    def test_of_the_collection_takes_all(self, make_library):
+    def test_of_the_collection_deletes_all_files(self, make_library):
         library = make_library()
         for _ in range(3):
             library.add()
@@ -106,13 +106,13 @@ class TestExpiry:
         assert list(fsck(library.server)) == []
         assert list(collect(library.server, timedelta(0))) == []
 
-    def test_young_uploads_stay(self, make_library):
+    def test_recent_uploads_stay(self, make_library):
         library = make_library()
         facts = library.upload()
         assert list(collect(library.server, timedelta(0), force=True)) == []
         library.describe(facts)
 
-    def test_uploads_with_names_by_hash_expire(self, make_library):
+    def test_uploads_named_by_their_hash_expire(self, make_library):
         by_hash = {
             "kinto.attachment.library.unclaimed_ttl": "1",
             "kinto.attachment.randomize": "false",
@@ -135,7 +135,7 @@ class TestExpiry:
 
 
 def expire() -> None:
-    """Wait until uploads of more than a second ago have expired."""
+    """Wait until all uploads have expired, if ``unclaimed_ttl`` is one second."""
     time.sleep(1.1)
 
 
@@ -150,8 +150,8 @@ class TestMaintenance:
         assert data["attachment"]["location"].startswith("https://new.example/")
         site.close()
 
-    def test_link_of_an_unknown_upload(self, make_library):
-        """A crash leaves such a link where Kinto has no transactions."""
+    def test_link_of_an_unknown_upload_is_released(self, make_library):
+        """A crash can leave such a link if Kinto's storage has no transactions."""
         library = make_library()
         facts, kept = library.upload(), library.add()
         uploads = library.site.rows.unclaimed
@@ -168,7 +168,7 @@ class TestOpenAPI:
     def test_is_valid(self, make_site):
         site = make_site(**settings("site"))
         described = site.http.get("/__api__").json
-        # Kinto's own: https://github.com/Kinto/kinto, ``/buckets/{id}@{timestamp}``
+        # Kinto's own path ``.../collections/{collection_id}@{timestamp}`` is not valid OpenAPI.
         described["paths"] = {
             path: operations for path, operations in described["paths"].items() if "@" not in path
         }
@@ -179,7 +179,7 @@ class TestOpenAPI:
 
 
 class TestDefinition:
-    """The definition of ``_media`` objects, as documented."""
+    """The content type definition of ``_media`` objects."""
 
     def test_is_served(self, library):
         definition = library.get("internal/contenttype/_media").json
@@ -213,14 +213,14 @@ class TestDefinition:
         properties = schema.definition()["schemaDefinition"]["allOf"][1]["properties"]
         assert library.upload().keys() - {"id"} <= properties.keys()
 
-    def test_is_that_of_the_collection(self, library):
+    def test_agrees_with_the_schema_of_the_collection(self, library):
         collection = library.get(library.uri[1:], headers=ALICE).json["data"]
         definition = schema.definition()["schemaDefinition"]["allOf"][1]["properties"]
-        shown = collection["schema"]["properties"]
-        assert shown.keys() - {"attachment"} == definition.keys()
+        properties = collection["schema"]["properties"]
+        assert properties.keys() - {"attachment"} == definition.keys()
         for name, described in definition.items():
-            assert described.items() <= shown[name].items()
-        # Kinto Admin cannot edit records of a schema that requires or forbids.
+            assert described.items() <= properties[name].items()
+        # Kinto Admin cannot edit records if the schema requires or forbids properties.
         assert collection["schema"].keys() == {"type", "title", "properties"}
         assert collection["attachment"]["enabled"] is True
         assert set(collection["displayFields"]) <= definition.keys()
@@ -247,9 +247,9 @@ class TestInit:
     def test_a_collection_of_other_records_is_refused(self, make_library):
         site = make_library().site
         site.http.delete("/buckets/site", headers=ALICE, status="*")
-        library_ = site.registry.attachment_library
+        library = site.registry.attachment_library
         site.in_transaction(
-            lambda: site.registry.storage.create("record", library_.uri, {"id": "a", "b": 1})
+            lambda: site.registry.storage.create("record", library.uri, {"id": "a", "b": 1})
         )
         with pytest.raises(SettingError, match="not media"):
             MediaLibrary(site)

@@ -1,4 +1,4 @@
-"""The media library under real servers: many clients, and hostile images."""
+"""The media library behind real servers: many clients at a time, and hostile images."""
 
 import itertools
 import threading
@@ -25,12 +25,15 @@ COUNTING = {"kinto.includes": f"{SETTINGS['kinto.includes']} tests.support.serve
 ANY = {"kinto.attachment.extensions": "any", "kinto.attachment.images.timeout": "30"}
 
 CLIENTS = 48
+"""Clients that flood the server."""
+
 SECONDS = 6.0
+"""How long another client measures its own requests meanwhile."""
 
 
 @pytest.fixture
 def serve(kinto_settings, file_settings, tmp_path):
-    """Start a server of that kind, with a library."""
+    """Return a function that starts a server of a kind, with a media library."""
 
     def start(kind, files="local", **more):
         all_settings = {
@@ -62,8 +65,8 @@ def image(server, facts: dict, size: str) -> requests.Response:
 
 
 @pytest.mark.parametrize("files", ["local", "seaweedfs"])
-def test_many_first_requests_are_one_resize(serve, tmp_path, files):
-    # Of all requests that one process may get.
+def test_simultaneous_first_requests_share_one_resize(serve, tmp_path, files):
+    # One process may get all 64 requests, and must not refuse any.
     all_wait = {"kinto.attachment.images.queue": "128"}
     with serve(GunicornProcesses, files, **COUNTING, **all_wait) as server:
         facts = upload(server, encode(photo(2400, 1600), "JPEG"), "photo.jpg")
@@ -76,7 +79,7 @@ def test_many_first_requests_are_one_resize(serve, tmp_path, files):
 
 def test_hostile_images_do_no_harm(serve):
     with serve(Gunicorn) as server:
-        image(server, upload(server, jpeg(), "photo.jpg"), "60x0")  # loads all modules
+        image(server, upload(server, jpeg(), "photo.jpg"), "60x0")  # The server loads all modules.
         (process,) = psutil.Process(server.pid).children()
         slowest, largest = ("", 0.0), ("", 0)
         for name, (make, _) in HOSTILE.items():
@@ -94,40 +97,43 @@ def test_hostile_images_do_no_harm(serve):
 
 
 @pytest.mark.parametrize("kind", [Gunicorn, UWSGI])
-def test_images_are_made_under_each_server(serve, kind):
+def test_images_are_resized_under_each_server(serve, kind):
     with serve(kind) as server:
         facts = upload(server, jpeg(1200, 800), "photo.jpg")
         responses = [image(server, facts, f"{width}x0") for width in (600, 300, 300)]
         sizes = [Image.open(BytesIO(response.content)).size for response in responses]
         assert sizes == [(600, 400), (300, 200), (300, 200)]
-        (process,) = [
+        (worker,) = [
             child
             for child in psutil.Process(server.pid).children(recursive=True)
             if "images.worker" in " ".join(child.cmdline())
         ]
-    process.wait(5)  # it ends with its server
+    worker.wait(5)  # The worker ends with its server.
 
 
 class Gunicorn16(Gunicorn):
-    """As many threads as the configuration of this repository sets."""
+    """Gunicorn with as many threads as ``config/gunicorn.conf.py`` sets."""
 
     threads = 16
 
 
 class Flood:
-    """
-    :param same: whether all clients ask for the same size until it is made, then for the next.
-    :ivar answers: how many answers of each status there were.
-    :ivar slowest: seconds until a 503.
+    """Clients that keep requesting a large image, in ever new sizes.
+
+    :param same: whether all clients request the same size until the server has made it, and then
+        the next one. Otherwise each request is for another size.
+    :ivar statuses: the number of responses of each status.
+    :ivar slowest: seconds that the slowest 503 took.
     """
 
     def __init__(self, server, facts: dict, same: bool):
         self._server, self._facts, self._same = server, facts, same
         self._widths, self._over = itertools.count(4000, -1), threading.Event()
         self._width = next(self._widths)
-        self.answers: Counter[int] = Counter()
+        self.statuses: Counter[int] = Counter()
         self.slowest = 0.0
-        self._threads = [threading.Thread(target=self._ask) for _ in range(CLIENTS)]
+        self._errors: list[Exception] = []
+        self._threads = [threading.Thread(target=self._flood) for _ in range(CLIENTS)]
 
     def __enter__(self) -> "Flood":
         for thread in self._threads:
@@ -138,13 +144,20 @@ class Flood:
         self._over.set()
         for thread in self._threads:
             thread.join()
+        assert not self._errors
 
-    def _ask(self) -> None:
+    def _flood(self) -> None:
+        try:
+            self._request_images()
+        except Exception as error:
+            self._errors.append(error)
+
+    def _request_images(self) -> None:
         while not self._over.is_set():
             width = self._width if self._same else next(self._widths)
             started = time.monotonic()
             response = image(self._server, self._facts, f"{width}x0")
-            self.answers[response.status_code] += 1
+            self.statuses[response.status_code] += 1
             if response.status_code == 503:
                 self.slowest = max(self.slowest, time.monotonic() - started)
                 self._over.wait(0.2)
@@ -159,7 +172,7 @@ def test_other_clients_do_not_wait(serve, record_property, same):
         large = upload(server, large, "a.png")
         small = upload(server, encode(photo(900, 600), "PNG"), "b.png")
         image(server, small, "60x0")
-        took, thumbnails = [], []
+        durations, thumbnails = [], []
         with Flood(server, large, same) as flood:
             time.sleep(1)
             end = time.monotonic() + SECONDS
@@ -169,16 +182,24 @@ def test_other_clients_do_not_wait(serve, record_property, same):
                 started = time.monotonic()
                 assert image(server, small, "60x0").status_code == 200
                 assert requests.get(f"{server.url}/", auth=ALICE, timeout=60).ok
-                took.append(time.monotonic() - started)
-                if width % 20 == 0:  # a size that was not made before
+                durations.append(time.monotonic() - started)
+                if width % 20 == 0:  # a size that does not exist yet
                     started = time.monotonic()
                     assert image(server, small, f"{width}x0").status_code == 200
                     thumbnails.append(time.monotonic() - started)
-        record_property("seconds", (max(took), thumbnails, flood.slowest, dict(flood.answers)))
-        print(max(took), sorted(took)[len(took) // 2], thumbnails, flood.slowest, flood.answers)
-    assert flood.answers.keys() == {200, 503}
-    # Without the limits, each request of the other client waits for all images before it.
-    assert sorted(took)[len(took) // 2] < 1.5
-    # After the image in work.
+        record_property(
+            "seconds", (max(durations), thumbnails, flood.slowest, dict(flood.statuses))
+        )
+        print(
+            max(durations),
+            sorted(durations)[len(durations) // 2],
+            thumbnails,
+            flood.slowest,
+            flood.statuses,
+        )
+    assert flood.statuses.keys() == {200, 503}
+    # Without limits, each request of this client would wait for all images requested before.
+    assert sorted(durations)[len(durations) // 2] < 1.5
+    # A new thumbnail waits for the image that the worker is making.
     assert max(thumbnails) < 10
     assert flood.slowest < 5

@@ -18,7 +18,7 @@ FACTS = {
 
 
 class TestObject:
-    def test_is_made_of_an_upload(self, library):
+    def test_is_created_from_an_upload(self, library):
         facts = library.upload()
         assert facts.keys() == FACTS
         described = {"alt": "red", "title": "Red", "tags": ["a", "b"]}
@@ -49,19 +49,19 @@ class TestObject:
         assert response.headers["Location"].endswith(f"/content/_media/{facts['id']}")
         assert response.headers["ETag"]
 
-    def test_may_come_in_the_envelope_of_kinto(self, library):
+    def test_accepts_the_envelope_of_kinto(self, library):
         facts = library.upload()
         body = {"data": facts, "permissions": {"read": ["system.Everyone"]}}
         response = library.http.post_json("/content/_media", body, headers=ALICE, status=201).json
         assert response["permissions"]["read"] == ["system.Everyone"]
 
-    def test_may_be_made_as_a_record(self, library):
+    def test_may_be_created_as_a_record(self, library):
         facts = library.upload()
         uri = f"{library.uri}/records/{facts['id']}"
         data = library.http.put_json(uri, {"data": facts}, headers=ALICE, status=201).json["data"]
         assert data["attachment"]["hash"] == sha256(jpeg()).hexdigest()
 
-    def test_may_be_made_in_a_batch(self, library):
+    def test_may_be_created_in_a_batch(self, library):
         facts = [library.upload(), library.upload()]
         requests = [{"method": "POST", "path": "/content/_media", "body": body} for body in facts]
         wrong = {"method": "POST", "path": "/content/_media", "body": {**facts[0], "size": 1}}
@@ -82,7 +82,7 @@ class TestObject:
         library.describe(facts)
 
     def test_cannot_be_forged_in_a_batch(self, make_site, kinto):
-        """An operation of a batch may not write what an earlier one has claimed."""
+        """Once an operation of a batch has claimed an upload, no later one can forge its facts."""
         by_hash = {
             "kinto.attachment.randomize": "false",
             "kinto.attachment.filename_pattern": "{hash}{extension}",
@@ -130,12 +130,12 @@ class TestObject:
         assert field_of(response) == name
         assert facts["id"] in library.waiting
 
-    def test_gets_the_optional_properties(self, library):
+    def test_missing_optional_properties_are_filled_in(self, library):
         facts = library.upload()
         body = {k: v for k, v in facts.items() if k not in ("width", "height", "externalId")}
         assert facts.items() <= library.describe(body)["data"].items()
 
-    def test_has_no_other_properties(self, library):
+    def test_cannot_have_unknown_properties(self, library):
         facts = library.upload()
         assert field_of(library.describe(facts, colour="red", status=400)) == "colour"
         library.describe(facts)
@@ -157,7 +157,7 @@ class TestObject:
         assert field_of(library.describe(facts, headers=BOB, status=400)) == "id"
         library.describe(facts)
 
-    def test_is_made_once(self, library):
+    def test_is_created_only_once(self, library):
         facts = library.upload()
         library.describe(facts, alt="red")
         for headers in (ALICE, BOB):
@@ -166,7 +166,7 @@ class TestObject:
             )
         assert library.get(f"content/_media/{facts['id']}").json["data"]["alt"] == "red"
 
-    def test_is_made_once_by_many_requests(self, library):
+    def test_is_created_once_by_simultaneous_requests(self, library):
         facts, responses = library.upload(), []
 
         def describe():
@@ -188,7 +188,7 @@ class TestObject:
         library.describe(facts, attachment=forged, status=400)
         assert facts["id"] in library.waiting
 
-    def test_body_is_json(self, library):
+    def test_body_must_be_json(self, library):
         response = library.http.post("/content/_media", b"{", headers=ALICE, status=400)
         assert "JSON" in response.json["message"]
 
@@ -197,7 +197,7 @@ class TestObject:
 
 
 class TestDescription:
-    def test_is_replaced(self, library):
+    def test_is_replaced_by_put(self, library):
         data = library.add(alt="red", title="Red")
         uri = f"/content/_media/{data['id']}"
         new = library.http.put_json(uri, {"alt": "blue"}, headers=ALICE).json["data"]
@@ -206,7 +206,7 @@ class TestDescription:
         assert kept.items() <= new.items()
         assert library.get(data["url"]).body == jpeg()
 
-    def test_is_changed(self, library):
+    def test_is_changed_by_patch(self, library):
         data = library.add(alt="red", title="Red")
         uri = f"/content/_media/{data['id']}"
         new = library.http.patch_json(uri, {"data": {"alt": "blue"}}, headers=ALICE).json["data"]
@@ -224,14 +224,14 @@ class TestDescription:
     def test_cannot_change_facts_of_the_file(self, make_site, method, alias, name):
         library = MediaLibrary(make_site("memory", "local", **settings("site")))
         data = library.add()
-        where = "/content/_media" if alias else f"{library.uri}/records"
+        parent = "/content/_media" if alias else f"{library.uri}/records"
         for value in (None, 5, "x"):
             call = getattr(library.http, method)
             body = {"data": {name: value}}
-            call(f"{where}/{data['id']}", body, headers=ALICE, status=400)
+            call(f"{parent}/{data['id']}", body, headers=ALICE, status=400)
         assert library.get(f"content/_media/{data['id']}").json["data"] == data
 
-    def test_is_checked(self, library):
+    def test_cannot_have_unknown_properties(self, library):
         data = library.add()
         uri = f"/content/_media/{data['id']}"
         response = library.http.patch_json(uri, {"colour": "red"}, headers=ALICE, status=400)
@@ -262,11 +262,11 @@ class TestDescription:
         assert library.get(data["url"]).body == jpeg()
 
     def test_file_may_come_as_an_attachment(self, library):
-        """As Kinto Admin sends it."""
+        """Kinto Admin sends the file and its description in one form."""
         uri = f"{library.uri}/records/{uuid4()}"
-        told = json.dumps({"alt": "red", "fileName": "", "size": 0})
+        description = json.dumps({"alt": "red", "fileName": "", "size": 0})
         mimetype, body = library.http.encode_multipart(
-            [("data", told)], [("attachment", "photo.jpg", jpeg())]
+            [("data", description)], [("attachment", "photo.jpg", jpeg())]
         )
         headers = {**ALICE, "Content-Type": mimetype}
         library.http.post(f"{uri}/attachment", body, headers=headers, status=201)
@@ -276,9 +276,11 @@ class TestDescription:
 
 
 class TestVariants:
+    """The property ``variants``: named parts of an image."""
+
     TRIM = {"top": 10, "left": 20, "width": 60, "height": 40}
 
-    def test_are_parts_of_the_image(self, library):
+    def test_may_be_parts_of_the_image(self, library):
         variants = [{"name": "square", "trim": self.TRIM}]
         assert library.add(variants=variants)["variants"] == variants
 
@@ -299,12 +301,12 @@ class TestVariants:
             {"a": TRIM},
         ],
     )
-    def test_outside_of_it_are_refused(self, make_site, variants):
+    def test_refuses_invalid_variants(self, make_site, variants):
         library = MediaLibrary(make_site("memory", "local", **settings("site")))
         response = library.describe(library.upload(), variants=variants, status=400)
         assert field_of(response).startswith("variants")
 
-    def test_files_have_none(self, library):
+    def test_refuses_variants_of_files_that_are_no_images(self, library):
         facts = library.upload(TEXT, "a.txt")
         variants = [{"name": "a", "trim": self.TRIM}]
         assert "variants" in field_of(library.describe(facts, variants=variants, status=400))

@@ -1,4 +1,4 @@
-"""Photos of Unsplash in the media library, over HTTP, from an imitation of its API."""
+"""Photos imported from Unsplash into the media library; a fake server stands in for its API."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.support.servers.web import drips, redirects, says, silent, truncated
 from tests.support.site import ALICE
 
 PHOTO = "Dwu85P9SOIk"
-SECONDS = {"kinto.attachment.unsplash.timeout": "3"}
+TIMEOUT = {"kinto.attachment.unsplash.timeout": "3"}
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,8 @@ def library(make_site, kinto, files, api):
 
 @pytest.fixture
 def local_library(make_site, api):
-    """A library for what does not depend on the storage."""
-    return _fresh(api, MediaLibrary(make_site(**_settings(api, **SECONDS))))
+    """Return a library for tests that do not depend on the storage."""
+    return _fresh(api, MediaLibrary(make_site(**_settings(api, **TIMEOUT))))
 
 
 def _settings(api, **more):
@@ -41,6 +41,7 @@ def _settings(api, **more):
 
 
 def _fresh(api, library):
+    """Reset the fake API to one photo, and return the library."""
     api.on_photo = api.on_download = api.on_image = None
     api.add(PHOTO, jpeg(240, 160, orientation=6), author="Annie Spratt")
     return library
@@ -50,8 +51,8 @@ class TestImport:
     @pytest.mark.parametrize(
         "site", ["cross-site", "Cross-Site ", "same-site", "same-origin", "none"]
     )
-    def test_is_not_for_images_on_other_pages(self, library, api, site):
-        """A browser adds the user's credentials to the URL of an ``<img>``."""
+    def test_refuses_cross_site_get_requests(self, library, api, site):
+        """A browser sends the user's credentials for an ``<img>`` on a page of another site too."""
         headers = {**ALICE, "Sec-Fetch-Site": site}
         before = len(api.tracked), library.waiting
         if "cross" in site.lower():
@@ -66,7 +67,7 @@ class TestImport:
         library.http.post(f"/unsplash/{PHOTO}", headers=headers, status=201)
 
     @pytest.mark.parametrize("method", ["get", "post"])
-    def test_answers_as_an_upload(self, library, api, method):
+    def test_responds_like_an_upload(self, library, api, method):
         before = len(api.tracked)
         call = getattr(library.http, method)
         facts = call(f"/unsplash/{PHOTO}", headers=ALICE, status=201).json
@@ -93,7 +94,7 @@ class TestImport:
         facts = library.http.get(f"/unsplash/{PHOTO}", headers=ALICE).json
         assert library.describe(facts, title="Mine")["data"]["title"] == "Mine"
 
-    def test_saves_at_once_if_asked(self, library):
+    def test_save_creates_the_object_at_once(self, library):
         facts = library.http.get(f"/unsplash/{PHOTO}?save=1", headers=ALICE).json
         data = library.get(f"content/_media/{facts['id']}").json["data"]
         assert data["title"] == "Photo by Annie Spratt on Unsplash"
@@ -111,17 +112,17 @@ class TestImport:
         local_library.get(f"unsplash/{PHOTO}", status=401)
         assert len(api.requests) == before
 
-    def test_key_stays_secret(self, local_library, api):
+    def test_access_key_stays_secret(self, local_library, api):
         api.on_photo = says(401, b'{"errors": ["OAuth error"]}')
         response = local_library.get(f"unsplash/{PHOTO}", headers=ALICE, status=502)
         assert api.key not in response.text
 
-    def test_is_made_by_get_or_post_only(self, local_library, api):
+    def test_head_requests_import_nothing(self, local_library, api):
         before = len(api.requests)
         local_library.http.head(f"/unsplash/{PHOTO}", headers=ALICE, status=405)
         assert len(api.requests) == before
 
-    def test_keeps_to_the_rules_of_its_collection(self, make_site, api):
+    def test_obeys_the_settings_of_the_collection(self, make_site, api):
         rules = {
             "kinto.attachment.resources.site.media.extensions": "png",
             "kinto.attachment.resources.site.media.max_size": "100",
@@ -138,9 +139,10 @@ class TestImport:
 
 
 class TestRefused:
-    """Each failure has its own status, and leaves nothing behind."""
+    """Each failure has its own status, and leaves no file behind."""
 
     def import_(self, library, status, photo=PHOTO):
+        """Import a photo; check that it fails with the status and leaves no file."""
         before = library.keys
         response = library.get(f"unsplash/{photo}", headers=ALICE, status=status)
         assert library.keys == before
@@ -174,14 +176,14 @@ class TestRefused:
         api.add(PHOTO, b"this is no image, whatever its type says")
         self.import_(local_library, 502)
 
-    def test_too_slow(self, local_library, api):
+    def test_server_that_is_too_slow(self, local_library, api):
         api.on_image = silent
         self.import_(local_library, 504)
         head = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: 999\r\n\r\n"
         api.on_image = drips(head, 0.2)
         self.import_(local_library, 504)
 
-    def test_too_large(self, make_site, api):
+    def test_image_that_is_too_large(self, make_site, api):
         small = {"kinto.attachment.unsplash.max_size": "1000"}
         library = _fresh(api, MediaLibrary(make_site(**_settings(api, **small))))
         api.add(PHOTO, jpeg(1000, 1000))

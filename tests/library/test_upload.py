@@ -15,7 +15,7 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="30" height="20"><rect/></
 
 
 class TestUpload:
-    def test_answers_with_the_facts(self, library):
+    def test_responds_with_the_facts(self, library):
         content = jpeg(120, 80, orientation=6)
         facts = library.upload(content)
         assert facts == {
@@ -32,7 +32,7 @@ class TestUpload:
             "width": 80,
         }
 
-    def test_of_a_file_has_no_dimensions(self, library):
+    def test_files_that_are_no_images_have_no_dimensions(self, library):
         facts = library.upload(TEXT, "notes.doc")
         assert facts["type"] == "file"
         assert (facts["width"], facts["height"]) == (0, 0)
@@ -44,7 +44,7 @@ class TestUpload:
         [("PNG", "image/png"), ("GIF", "image/gif"), ("WEBP", "image/webp"), ("AVIF", "image/avif"),
          ("TIFF", "image/tiff"), ("BMP", "image/bmp"), ("JPEG", "image/jpeg")],
     )  # fmt: skip
-    def test_is_judged_by_its_bytes(self, make_site, format, mimetype):
+    def test_type_is_detected_from_the_bytes(self, make_site, format, mimetype):
         library = MediaLibrary(make_site("memory", "local", **settings("site")))
         content = images.encode(Image.new("RGB", (30, 20)), format)
         facts = library.upload(content, "wrong.txt")
@@ -60,7 +60,7 @@ class TestUpload:
         facts = library.upload(TEXT, "a.png")
         assert (facts["type"], facts["mimeType"]) == ("file", "application/octet-stream")
 
-    def test_without_an_extension_gets_that_of_its_type(self, make_site):
+    def test_missing_extension_is_derived_from_the_type(self, make_site):
         any_name = {"kinto.attachment.extensions": "any"}
         library = MediaLibrary(make_site(**settings("site", **any_name)))
         assert library.upload(jpeg(), "photo")["url"].endswith(".jpg")
@@ -80,15 +80,16 @@ class TestUpload:
         assert field_of(response) == "type"
         assert library.keys == before
 
-    def test_save_makes_an_object_at_once(self, library):
+    def test_save_creates_the_object_at_once(self, library):
         facts = library.upload(save="1")
         data = library.get(f"content/_media/{facts['id']}").json["data"]
         assert facts.items() <= data.items()
         assert data["attachment"]["hash"] == sha256(jpeg()).hexdigest()
         assert facts["id"] not in library.waiting
 
-    def test_is_not_saved_by_default(self, library):
-        facts = library.upload(save="0")
+    @pytest.mark.parametrize("fields", [{}, {"save": "0"}], ids=["default", "0"])
+    def test_creates_no_object_unless_asked(self, library, fields):
+        facts = library.upload(**fields)
         assert facts["id"] in library.waiting
         library.get(f"content/_media/{facts['id']}", status=404)
         library.get(facts["url"], status=404)
@@ -106,13 +107,13 @@ class TestUpload:
         assert response["message"] == "File missing."
         assert field_of(response) == "file"
 
-    def test_of_another_extension_is_refused(self, make_site):
-        images = {"kinto.attachment.resources.site.media.extensions": "images"}
-        library = MediaLibrary(make_site("memory", "local", **settings("site", **images)))
+    def test_refuses_other_extensions(self, make_site):
+        only_images = {"kinto.attachment.resources.site.media.extensions": "images"}
+        library = MediaLibrary(make_site("memory", "local", **settings("site", **only_images)))
         assert field_of(library.upload(TEXT, "a.exe", status=400)) == "file"
         library.upload()
 
-    def test_over_the_limit_is_refused(self, make_site):
+    def test_refuses_files_over_the_limit(self, make_site):
         small = {"kinto.attachment.resources.site.media.max_size": "1000"}
         library = MediaLibrary(make_site("memory", "local", **settings("site", **small)))
         library.upload(b"x" * 1000, "a.txt")
@@ -127,14 +128,14 @@ class TestUpload:
         response = library.http.post("/media", jpeg(), headers=headers)
         assert response.text == sha256(jpeg()).hexdigest()
 
-    def test_is_a_400_where_there_is_no_library(self, make_site):
+    def test_is_a_400_without_a_library(self, make_site):
         site = make_site("memory", "local")
         mimetype, body = site.http.encode_multipart([], [("file", "a.jpg", jpeg())])
         headers = {**ALICE, "Content-Type": mimetype}
         site.http.post("/media", body, headers=headers, status=400)
         site.http.get("/content/_media", headers=ALICE, status=404)
 
-    def test_is_a_404_before_the_library_is_made(self, make_site):
+    def test_is_a_404_before_library_init(self, make_site):
         site = make_site("memory", "local", **settings("nobody-made-it"))
         mimetype, body = site.http.encode_multipart([], [("file", "a.jpg", jpeg())])
         headers = {**ALICE, "Content-Type": mimetype}

@@ -27,6 +27,7 @@ from tests.support.threads import at_once
 COLOURS = ((255, 0, 0), (0, 0, 255))
 LANCZOS = Image.Resampling.LANCZOS
 ALL_WAIT = {"kinto.attachment.images.queue": "64"}
+"""Settings with which no request of a test is refused."""
 
 
 @pytest.fixture(params=FILE_STORAGES)
@@ -36,7 +37,7 @@ def files(request):
 
 @pytest.fixture
 def resizes(monkeypatch):
-    """The sizes of all variants that are made during the test."""
+    """Return a list that receives the size of each variant made during the test."""
     done, original = [], BorrowedWorker.resize
 
     def resize(self, input, header, plan, output, into):
@@ -48,41 +49,40 @@ def resizes(monkeypatch):
 
 
 def _as_jpeg(image: Image.Image) -> Image.Image:
+    """Return the image with the losses of a JPEG of the default quality."""
     return images.decode(images.encode(image, "JPEG", quality=80))
 
 
 class TestVariant:
     def test_is_made_once(self, library, resizes):
         data = library.add()
-        for asked in ("60x0", "0x40", "60x40", "60x0"):
-            library.get(f"image/{asked}/{data['id']}.jpg")
+        for size in ("60x0", "0x40", "60x40", "60x0"):
+            library.get(f"image/{size}/{data['id']}.jpg")
         assert resizes == [(60, 40)]
 
-    def test_larger_than_the_image_is_one(self, local_library, resizes):
+    def test_sizes_larger_than_the_image_share_one(self, local_library, resizes):
         data = local_library.add()
-        for asked in ("120x0", "5000x0", "0x99999", "500x300"):
-            local_library.get(f"image/{asked}/{data['id']}.jpg")
+        for size in ("120x0", "5000x0", "0x99999", "500x300"):
+            local_library.get(f"image/{size}/{data['id']}.jpg")
         assert resizes == [(120, 80)]
 
-    def test_is_made_once_for_many_at_the_same_time(self, make_site, kinto, files, resizes):
+    def test_is_made_once_for_simultaneous_requests(self, make_site, kinto, files, resizes):
         library = MediaLibrary(make_site(kinto, files, **settings("site", **ALL_WAIT)))
         data = library.add(jpeg(1200, 800))
         responses = at_once(24, lambda: library.get(f"image/600x0/{data['id']}.jpg").body)
         assert len(responses) == 24 and len(set(responses)) == 1
         assert resizes == [(600, 400)]
 
-    def test_of_many_sizes_at_the_same_time(self, make_site):
-        local_library = MediaLibrary(make_site(**settings("site", **ALL_WAIT)))
-        data, widths = local_library.add(), list(range(20, 36))
+    def test_many_sizes_are_made_at_the_same_time(self, make_site):
+        library = MediaLibrary(make_site(**settings("site", **ALL_WAIT)))
+        data, widths = library.add(), list(range(20, 36))
         responses = at_once(
             16,
-            lambda: images.size_of(
-                local_library.get(f"image/{widths.pop()}x0/{data['id']}.jpg").body
-            ),
+            lambda: images.size_of(library.get(f"image/{widths.pop()}x0/{data['id']}.jpg").body),
         )
         assert sorted(width for width, _ in responses) == list(range(20, 36))
 
-    def test_is_kept_below_the_hash_of_its_original(self, make_library, files):
+    def test_is_stored_below_the_hash_of_its_original(self, make_library, files):
         library = make_library(files)
         data = library.add()
         library.get(f"image/60x0/{data['id']}.jpg")
@@ -90,12 +90,12 @@ class TestVariant:
         (variant,) = set(library.keys) - {library.site.key(data["attachment"]["location"])}
         assert variant.startswith(f"private/_variants/{digest[:2]}/{digest}/")
 
-    def test_goes_with_its_original(self, make_library, files):
+    def test_is_deleted_with_its_original(self, make_library, files):
         library = make_library(files)
         data, other = library.add(), library.add(jpeg(90, 90))
         for each in (data, other):
-            for asked in ("60x0", "30x30"):
-                library.get(f"image/{asked}/{each['id']}.jpg")
+            for size in ("60x0", "30x30"):
+                library.get(f"image/{size}/{each['id']}.jpg")
         assert len(library.keys) == 6
         library.http.delete(f"/content/_media/{data['id']}", headers=ALICE)
         assert len(library.keys) == 3
@@ -105,7 +105,7 @@ class TestVariant:
         variants = library.site.rows.variants
         assert library.site.in_transaction(lambda: list(variants.all())) == []
 
-    def test_of_a_name_by_hash_goes_with_gc(self, make_library):
+    def test_of_an_original_named_by_hash_is_deleted_by_gc(self, make_library):
         by_hash = {
             "kinto.attachment.randomize": "false",
             "kinto.attachment.filename_pattern": "{hash}{extension}",
@@ -130,7 +130,7 @@ class TestVariant:
         assert library.get(f"image/10x0/{data['id']}.jpg").body
         assert len(resizes) == 6
 
-    def test_is_made_again_when_it_is_lost(self, library, resizes):
+    def test_is_made_again_if_it_is_lost(self, library, resizes):
         data = library.add()
         path = f"image/60x0/{data['id']}.jpg"
         before = library.get(path).body
@@ -142,7 +142,7 @@ class TestVariant:
         assert resizes == [(60, 40), (60, 40)]
         assert len(library.site.in_transaction(lambda: variants.of([key]))) == 1
 
-    def test_is_made_again_when_it_is_cut_off(self, make_library, resizes):
+    def test_is_made_again_if_it_is_cut_off(self, make_library, resizes):
         library = make_library("local")
         data = library.add()
         path = f"image/60x0/{data['id']}.jpg"
@@ -151,20 +151,21 @@ class TestVariant:
         (key,) = (key for key in library.keys if key.startswith("private"))
         os.truncate(f"{folder}/{key}", 100)
         assert library.get(path).body == before
+        assert len(resizes) == 2
 
-    def test_is_made_of_a_larger_variant(self, local_library, monkeypatch):
-        read, original = [], BorrowedWorker.resize
+    def test_is_made_from_a_larger_variant(self, local_library, monkeypatch):
+        inputs, original = [], BorrowedWorker.resize
 
         def resize(self, input, header, *rest):
-            read.append((header.width, header.height))
+            inputs.append((header.width, header.height))
             return original(self, input, header, *rest)
 
         monkeypatch.setattr(BorrowedWorker, "resize", resize)
         content = images.encode(images.photo(1600, 1200), "JPEG", quality=95)
         image, data = images.decode(content), local_library.add(content)
-        for asked in ("800x0", "200x0", "300x300", "500x0"):
-            local_library.get(f"image/{asked}/{data['id']}.jpg")
-        assert read == [(1600, 1200), (800, 600), (800, 600), (1600, 1200)]
+        for size in ("800x0", "200x0", "300x300", "500x0"):
+            local_library.get(f"image/{size}/{data['id']}.jpg")
+        assert inputs == [(1600, 1200), (800, 600), (800, 600), (1600, 1200)]
         small = images.decode(local_library.get(f"image/200x0/{data['id']}.jpg").body)
         assert images.psnr(small, _as_jpeg(image.resize((200, 150), LANCZOS))) > 28
         square = images.decode(local_library.get(f"image/300x300/{data['id']}.jpg").body)
@@ -173,19 +174,19 @@ class TestVariant:
             > 28
         )
 
-    def test_is_not_made_of_a_variant_of_lower_quality(self, make_server):
+    def test_is_not_made_from_a_variant_of_lower_quality(self, make_server):
         common = settings("site")
         site = make_server("local", **common, **{"kinto.attachment.images.jpeg_quality": "5"})
         content = images.encode(images.photo(800, 600), "JPEG", quality=95)
-        bad = MediaLibrary(site)
-        data = bad.add(content)
-        bad.get(f"image/400x0/{data['id']}.jpg")
+        poor = MediaLibrary(site)
+        data = poor.add(content)
+        poor.get(f"image/400x0/{data['id']}.jpg")
         better = Site(**{**site.settings, "kinto.attachment.images.jpeg_quality": "95"})
         result = images.decode(better.http.get(f"/image/150x0/{data['id']}.jpg").body)
         assert images.psnr(result, images.decode(content).resize(result.size, LANCZOS)) > 30
         better.close()
 
-    def test_no_connection_is_held_while_it_is_made(self, make_site, monkeypatch):
+    def test_no_database_connection_is_held_while_it_is_made(self, make_site, monkeypatch):
         library = MediaLibrary(make_site("postgresql", "local", **settings("site")))
         data = library.add()
         held, original = [], BorrowedWorker.resize
@@ -218,7 +219,7 @@ class TestMaintenance:
             library.get(f"image/60x0/{each['id']}.jpg")
         key = library.site.key(data["attachment"]["location"])
         with monkeypatch.context() as racing:
-            # The variant is made while the image is deleted.
+            # As if another request made the variant while the image is deleted.
             racing.setattr(type(variants), "of", lambda self, originals: [])
             library.http.delete(f"/content/_media/{data['id']}", headers=ALICE)
         assert len(library.keys) == 3
@@ -250,16 +251,16 @@ class TestMaintenance:
 
 
 class TestFailures:
-    def test_without_the_extra_is_a_501(self, make_library, monkeypatch):
-        local_library = make_library()
-        data = local_library.add()
+    def test_missing_extra_is_a_501(self, make_library, monkeypatch):
+        library = make_library()
+        data = library.add()
         monkeypatch.setattr(pool.importlib.util, "find_spec", lambda name: None)
-        response = local_library.get(f"image/61x0/{data['id']}.jpg", status=501)
+        response = library.get(f"image/61x0/{data['id']}.jpg", status=501)
         assert "kinto-attachment[images]" in response.json["message"]
-        assert local_library.get(data["url"]).body == jpeg()
-        assert local_library.upload()["width"] == 120
+        assert library.get(data["url"]).body == jpeg()
+        assert library.upload()["width"] == 120
 
-    def test_too_many_at_once_are_503(self, make_site):
+    def test_too_many_requests_at_once_are_503(self, make_site):
         few = {"kinto.attachment.images.queue": "0"}
         library = MediaLibrary(make_site(**settings("site", **few)))
         data = library.add(images.encode(images.photo(3000, 2000), "PNG"), "a.png")
@@ -274,7 +275,7 @@ class TestFailures:
         refused = next(response for response in responses if response.status_int == 503)
         assert int(refused.headers["Retry-After"]) > 0
 
-    def test_who_waits_for_the_same_image_counts_too(self, make_site):
+    def test_requests_that_wait_for_the_same_image_count_too(self, make_site):
         library = MediaLibrary(make_site(**settings("site")))
         data = library.add(images.encode(images.photo(3000, 2000), "PNG"), "a.png")
 
@@ -285,7 +286,7 @@ class TestFailures:
         assert 503 in statuses and statuses.count(200) >= 4
 
     @pytest.mark.parametrize(
-        ("address", "named", "expected"),
+        ("address", "forwarded_for", "expected"),
         [
             ("9.9.9.9", "", "9.9.9.9"),
             ("9.9.9.9", "8.8.8.8", "9.9.9.9"),
@@ -295,8 +296,8 @@ class TestFailures:
             ("127.0.0.1", "", "127.0.0.1"),
         ],
     )
-    def test_clients_differ_by_their_address(
-        self, make_site, monkeypatch, address, named, expected
+    def test_clients_are_identified_by_their_address(
+        self, make_site, monkeypatch, address, forwarded_for, expected
     ):
         library, clients = MediaLibrary(make_site(**settings("site"))), []
         original = ImageService.make
@@ -309,7 +310,7 @@ class TestFailures:
         data = library.add()
         library.http.get(
             f"/image/33x0/{data['id']}.jpg",
-            headers={"X-Forwarded-For": named} if named else {},
+            headers={"X-Forwarded-For": forwarded_for} if forwarded_for else {},
             extra_environ={"REMOTE_ADDR": address},
         )
         assert clients == [expected]
@@ -320,16 +321,16 @@ class TestFailures:
         )
         data = library.add(images.encode(images.photo(4000, 3000), "PNG"), "a.png")
         others = set(psutil.Process().children())
-        library.get(f"image/30x0/{data['id']}.png")  # starts a worker
+        library.get(f"image/30x0/{data['id']}.png")  # The site starts a worker.
         (worker,) = set(psutil.Process().children()) - others
-        idle, responses = worker.cpu_times().user, []
+        idle_seconds, responses = worker.cpu_times().user, []
 
         def get():
             responses.append(library.get(f"image/2000x0/{data['id']}.png", status="*"))
 
         thread = threading.Thread(target=get)
         thread.start()
-        while worker.cpu_times().user < idle + 0.05:
+        while worker.cpu_times().user < idle_seconds + 0.05:
             thread.join(0.01)
         worker.kill()
         thread.join(30)
@@ -362,12 +363,12 @@ class TestFailures:
 
 
 class TestReusedKeys:
-    """A key that is used again for other bytes."""
+    """A storage key that is used for one file, and later for another."""
 
-    NAMED = {"kinto.attachment.randomize": "false"}
+    BY_NAME = {"kinto.attachment.randomize": "false"}
 
-    def test_name_shows_the_new_image(self, make_server, monkeypatch):
-        site = make_server("local", **settings("site", **self.NAMED))
+    def test_variant_is_of_the_new_image(self, make_server, monkeypatch):
+        site = make_server("local", **settings("site", **self.BY_NAME))
         record = site.collection().record()
         red, blue = (
             images.encode(Image.new("RGB", (120, 80), colour), "PNG") for colour in COLOURS
@@ -387,11 +388,11 @@ class TestReusedKeys:
         shown = images.decode(site.http.get(uri, headers=ALICE).body)
         assert shown.convert("RGB").getpixel((5, 5)) == COLOURS[1]
         list(collect(site.server, offline=True))
-        left = [stat.key for stat in site.storage.list("private/_variants")]
-        assert len(left) == 1
+        variants = [stat.key for stat in site.storage.list("private/_variants")]
+        assert len(variants) == 1
         assert list(fsck(site.server)) == []
 
-    def test_id_is_not_given_again(self, local_library):
+    def test_id_of_an_object_cannot_be_reused(self, local_library):
         data = local_library.add()
         uri = f"{local_library.uri}/records/{data['id']}"
         local_library.http.delete(uri, headers=ALICE)
@@ -438,32 +439,33 @@ class TestReadonly:
             site.close()
 
 
-class TestSharedCache:
+class TestResponseCache:
     SECONDS = {"kinto.attachment.images.cache_seconds": "100"}
 
     @pytest.fixture
     def library(self, make_server):
         return MediaLibrary(make_server("local", **settings("site", **self.SECONDS)))
 
-    def statements(self, library, monkeypatch):
-        asked = []
+    def reads(self, library, monkeypatch):
+        """Return a list that receives the arguments of each read from Kinto's storage."""
+        reads = []
         storage = library.site.registry.storage
         original = storage.get
 
         def get(*arguments, **options):
-            asked.append(arguments)
+            reads.append(arguments)
             return original(*arguments, **options)
 
         monkeypatch.setattr(storage, "get", get)
-        return asked
+        return reads
 
     def test_remembers_public_images(self, library, monkeypatch):
         data = library.add()
         path = f"image/60x0/{data['id']}.jpg"
         first = library.get(path)
-        asked = self.statements(library, monkeypatch)
+        reads = self.reads(library, monkeypatch)
         again = library.get(path)
-        assert asked == []
+        assert reads == []
         assert again.body == first.body
         same = ("ETag", "Cache-Control", "Content-Type", "Content-Disposition", "Vary",
                 "Content-Security-Policy", "X-Content-Type-Options", "Last-Modified")  # fmt: skip
@@ -471,24 +473,25 @@ class TestSharedCache:
         library.get(path, headers={"If-None-Match": first.headers["ETag"]}, status=304)
         assert library.http.head(f"/{path}").content_length == len(first.body)
         library.get(path, headers={"Range": "bytes=1-2"}, status=206)
-        assert asked == []
+        assert reads == []
 
     def test_is_not_used_for_authenticated_requests(self, library, monkeypatch):
         data = library.add()
         path = f"image/60x0/{data['id']}.jpg"
         library.get(path)
-        asked = self.statements(library, monkeypatch)
+        reads = self.reads(library, monkeypatch)
         assert library.get(path, headers=ALICE).headers["Cache-Control"] == "private, no-cache"
-        assert len(asked) == 1
+        assert len(reads) == 1
         response = library.get(path, headers={"Origin": "https://example.com"})
         assert response.headers["Access-Control-Allow-Origin"]
-        assert len(asked) == 2
+        assert len(reads) == 2
 
-    def test_forgets(self, library, monkeypatch):
+    def test_forgets_after_some_seconds(self, library, monkeypatch):
         data = library.add()
         path = f"image/60x0/{data['id']}.jpg"
         library.get(path)
         library.http.patch_json(library.uri, {"permissions": {"read": []}}, headers=ALICE)
+        library.get(path)
         later = SimpleNamespace(monotonic=lambda: time.monotonic() + 101)
         monkeypatch.setattr(response_cache, "time", later)
         library.get(path, status=401)
@@ -498,9 +501,9 @@ class TestSharedCache:
         path = f"image/60x0/{data['id']}.jpg"
         library.get(path)
         library.http.delete(f"/content/_media/{data['id']}", headers=ALICE)
-        library.get(path, status=404)  # its bytes are gone
+        library.get(path, status=404)  # The cache still knows the key, but the bytes are gone.
 
-    def test_remembers_nothing_private(self, make_server, monkeypatch):
+    def test_remembers_nothing_private(self, make_server):
         site = make_server("local", **settings("site", **self.SECONDS))
         library = MediaLibrary(site, readers=())
         data = library.add()

@@ -4,7 +4,12 @@ import transaction
 
 
 class FailingDataManager:
-    """A data manager that fails at one step of the commit, after or before the others."""
+    """A data manager that fails at one step of the commit.
+
+    :param step: the method that fails: ``tpc_begin``, ``commit``, ``tpc_vote`` or ``tpc_finish``.
+    :param sort_key: its place among the data managers of the transaction, which take each step in
+        the order of their sort keys.
+    """
 
     def __init__(self, step: str, sort_key: str):
         self.step, self._sort_key = step, sort_key

@@ -1,4 +1,4 @@
-"""A deployment of version 8, and this plugin in its place."""
+"""A deployment of version 8, and a site with this plugin that takes it over."""
 
 import secrets
 import shutil
@@ -33,7 +33,7 @@ LOCATIONS = {
 
 
 class Client:
-    """A client of version 8."""
+    """A client of a server with version 8."""
 
     def __init__(self, url: str):
         self._url = url
@@ -49,7 +49,7 @@ class Client:
 
 
 def use(client: Client) -> None:
-    """Do what the clients of a deployment do: upload, replace, detach, delete, copy."""
+    """Do what the clients of a deployment do: upload, replace, detach, delete and copy files."""
     for bucket in (*BUCKETS, "gone"):
         client.request("PUT", f"/buckets/{bucket}")
         for collection in (*COLLECTIONS, "gone"):
@@ -61,7 +61,7 @@ def use(client: Client) -> None:
             client.upload(f"{uri}/records/r_0", "b.png")  # replaced
             client.request("DELETE", f"{uri}/records/r_1/attachment")
             client.request("DELETE", f"{uri}/records/r_2")
-            # Version 8 does not notice this: row and file stay.
+            # Version 8 does not notice that this removes the attachment: its row and file stay.
             client.request("PUT", f"{uri}/records/r_3", json={"data": {"a": 1}})
         client.request("DELETE", f"/buckets/{bucket}/collections/gone")
     client.request("DELETE", "/buckets/gone")
@@ -85,23 +85,27 @@ COPIES = {
 
 
 def attached() -> set[RecordRef]:
+    """Return the records that have a file after :func:`use`."""
     refs = (RecordRef(b, c, r) for b in BUCKETS for c in COLLECTIONS for r in ATTACHED)
     return {*refs, *COPIES}
 
 
 class Deployment:
-    """A database and a folder, as version 8 left them."""
+    """The database, the folder and the settings of a server with version 8."""
 
     def __init__(self, settings: dict[str, str], database: str, folder: Path, ini: Path):
         self.settings, self.database, self.folder, self.ini = settings, database, folder, ini
 
     def copy(self, folder: Path) -> "Deployment":
-        """Copy database and folder, for a test to change."""
+        """Return a copy that a test may change, with a database of its own.
+
+        :param folder: where to put the files and the ini file.
+        """
         with closing(psycopg2.connect(self.database)) as connection:
             own, copied = connection.info.dbname, f"kinto_{secrets.token_hex(16)}"
         url = self.database.replace(own, copied)
         with closing(psycopg2.connect(self.database.replace(own, "postgres"))) as connection:
-            connection.autocommit = True  # CREATE DATABASE is not for transactions
+            connection.autocommit = True  # CREATE DATABASE cannot run in a transaction.
             connection.cursor().execute(f"CREATE DATABASE {copied} TEMPLATE {own}")
         shutil.copytree(self.folder, folder / "files")
         ini = folder / "kinto.ini"
@@ -118,10 +122,11 @@ class Deployment:
 
     @property
     def rows(self) -> list[tuple]:
+        """The rows in which version 8 recorded its files."""
         return self.query("SELECT * FROM objects WHERE parent_id = '__attachments__'")
 
     def snapshot(self) -> tuple:
-        """Return what the adoption must not change: objects with their timestamps, and files."""
+        """Return what the adoption must not change: objects, timestamps and files."""
         objects = self.query(
             "SELECT id, parent_id, resource_name, last_modified, data::text, deleted FROM objects"
             " WHERE parent_id NOT LIKE '/attachment-%' AND parent_id <> '__attachments__'"
@@ -141,7 +146,7 @@ class Deployment:
 
 
 class AdoptedSite(Site):
-    """A site with this plugin, on the database and the folder of a deployment."""
+    """A site with this plugin that uses the database and the folder of a deployment."""
 
     def __init__(self, deployment: Deployment):
         self.deployment = deployment
@@ -153,6 +158,10 @@ class AdoptedSite(Site):
         self.legacy = LegacyRows(self.rows, base_url, keeps_nothing(self))
 
     def adopt(self, *scope: str) -> list[Finding]:
+        """Adopt the rows of version 8; return the findings.
+
+        :param scope: a bucket, a collection and a record, or only the first of these.
+        """
         return list(self.legacy.adopt(*scope, transaction_manager=transaction.manager))
 
     def record(self, ref: RecordRef):
@@ -165,8 +174,8 @@ class AdoptedSite(Site):
         return {(finding.kind, finding.key) for finding in fsck(self.server, deep=True)}
 
     def check_complete(self) -> None:
-        """Check that every attachment is linked and readable, and that ``fsck`` finds nothing but
-        the files that version 8 itself lost."""
+        """Check that every attachment is linked and readable, and that ``fsck`` finds only the
+        files that version 8 itself lost track of."""
         links = self.every_link()
         assert {link.ref for link in links} == attached()
         assert len(links) == len(attached())

@@ -1,4 +1,4 @@
-"""Calls of ``fetch`` and ``get_json``, and how long they take."""
+"""Calls of ``fetch`` and ``get_json``, and a stopwatch for them."""
 
 import io
 import time
@@ -13,7 +13,7 @@ PUBLIC = "93.184.215.14"
 
 
 def fetched(web, path="/a.jpg", *, max_size=0, timeout=5, deadline=10, mimetype=""):
-    """Fetch from a server that may be asked; return the result and the bytes."""
+    """Fetch from a server whose origin is allowed; return the result and the bytes."""
     file = io.BytesIO()
     result = fetch(
         web.url + path,
@@ -28,24 +28,27 @@ def fetched(web, path="/a.jpg", *, max_size=0, timeout=5, deadline=10, mimetype=
 
 
 def refused(url, allowed=frozenset()):
-    """Fetch a URL that is refused; return the message."""
+    """Fetch a URL that must be refused; return the error message."""
     with pytest.raises(RemoteFailed) as info:
         fetch(url, io.BytesIO(), max_size=0, timeout=1, deadline=2, allowed=allowed)
     return str(info.value)
 
 
 class Stopwatch:
-    """Measures the seconds that a block takes."""
+    """A context manager that measures how long its block takes.
+
+    :ivar seconds: the duration, set when the block ends.
+    """
 
     def __enter__(self):
-        self._began = time.monotonic()
+        self._started = time.monotonic()
         return self
 
     def __exit__(self, *exc_info):
-        self.seconds = time.monotonic() - self._began
+        self.seconds = time.monotonic() - self._started
 
 
 def fetched_json(web, headers=None, deadline=5):
-    """Return the answer of an API that may be asked."""
+    """Return the JSON from an API whose origin is allowed."""
     allowed = frozenset({Origin.of(web.url)})
     return get_json(web.url, headers or {}, timeout=5, deadline=deadline, allowed=allowed)

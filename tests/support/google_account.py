@@ -1,4 +1,4 @@
-"""Files of Google service accounts."""
+"""Key files of Google service accounts."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 
 def make_private_key() -> str:
-    """Return a new RSA key in PEM."""
+    """Return a new RSA key in PEM format."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     return key.private_bytes(
         serialization.Encoding.PEM,
@@ -18,7 +18,7 @@ def make_private_key() -> str:
 
 
 def write_account(path: Path, private_key: str, **more: str) -> Path:
-    """Write the file of an account, and return its path."""
+    """Write the key file of an account; return its path."""
     account = {
         "type": "service_account",
         "project_id": "tests",

@@ -8,11 +8,11 @@ import requests
 
 ALICE, BOB = ("alice", "secret"), ("bob", "secret")
 CONTENT = secrets.token_bytes(1_000_003)
-"""More than three chunks of anything."""
+"""Random bytes that fill more than three chunks."""
 
 
 class HTTPRecord:
-    """The record ``r`` of a new collection; :meth:`upload` attaches a file."""
+    """The record ``r`` of a new collection. It has a file once :meth:`upload` was called."""
 
     def __init__(self, server):
         self.server = server
@@ -24,12 +24,17 @@ class HTTPRecord:
             requests.put(parent, auth=ALICE, timeout=60).raise_for_status()
 
     def upload(self, content=CONTENT, filename="file.bin", mimetype="application/octet-stream"):
+        """Upload a file to the record; return the attachment."""
         form = {"attachment": (filename, content, mimetype)}
         response = requests.post(self.url, files=form, auth=ALICE, timeout=60)
         response.raise_for_status()
         return response.json()
 
     def get(self, *, auth=ALICE, query="", method="GET", **headers):
+        """Request the file; return the response.
+
+        :param headers: header names with underscores, such as ``If_Match``.
+        """
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         return requests.request(
             method,
@@ -41,13 +46,14 @@ class HTTPRecord:
         )
 
     def share(self, *principals, uri=None, permission="read"):
+        """Grant a permission on the record, or on the object at another URI."""
         body = {"permissions": {permission: list(principals)}}
         response = requests.patch(uri or self.record, json=body, auth=ALICE, timeout=60)
         response.raise_for_status()
 
 
 def parts_of(response) -> list[tuple[str, str, bytes]]:
-    """``(Content-Type, Content-Range, bytes)`` of each part of a multipart answer."""
+    """Return ``(Content-Type, Content-Range, bytes)`` of each part of a multipart response."""
     kind = response.headers["Content-Type"]
     boundary = re.fullmatch(r"multipart/byteranges; boundary=(\w+)", kind)[1].encode()
     prologue, *parts, epilogue = response.content.split(b"\r\n--" + boundary)

@@ -1,4 +1,4 @@
-"""Images made by code: usual ones, and hostile ones that would harm an unguarded decoder."""
+"""Images made by code: ordinary ones, and hostile ones that would harm an unguarded decoder."""
 
 import math
 import re
@@ -19,10 +19,11 @@ RED, GREEN, BLUE, YELLOW = (230, 20, 20), (20, 200, 20), (20, 20, 230), (230, 22
 
 
 class BytesResizer(WorkerPool):
-    """A worker pool that resizes bytes."""
+    """A worker pool that takes and returns bytes instead of files."""
 
     @property
     def pid(self) -> int:
+        """The process id of the first worker."""
         return self._pool()._slots[0].process.pid
 
     def make(self, data: bytes, header: ImageHeader, plan: Plan, output: Output) -> bytes:
@@ -32,12 +33,12 @@ class BytesResizer(WorkerPool):
             return into.read()
 
 
-# -- usual ones
+# -- ordinary images
 
 
 def photo(width: int, height: int) -> Image.Image:
-    """An image with soft and hard edges in all colours, as photos have."""
-    # Colours of photos change less than their light.
+    """Return an image with soft and hard edges in all colours, as photos have."""
+    # In photos, colours vary less than brightness.
     scales = [(8, 70), (64, 40), (64, 40)]
     bands = [
         Image.effect_noise((width // scale + 1, height // scale + 1), sigma).resize(
@@ -56,8 +57,8 @@ def photo(width: int, height: int) -> Image.Image:
 
 
 def corners(width: int, height: int) -> Image.Image:
-    """White, with a red, green, blue and yellow corner, clockwise from the top left; a third of
-    the side each."""
+    """Return a white image with a red, a green, a blue and a yellow corner, clockwise from the top
+    left. Each corner takes a third of each side."""
     image = Image.new("RGB", (width, height), "white")
     w, h = width // 3, height // 3
     image.paste(RED, (0, 0, w, h))
@@ -90,7 +91,8 @@ def on_grey(image: Image.Image) -> Image.Image:
 
 
 def psnr(one: Image.Image, other: Image.Image) -> float:
-    """Return the decibels between two images; above 30 the difference cannot be seen."""
+    """Return the peak signal-to-noise ratio of two images in decibels. Above 30, the difference
+    can hardly be seen."""
     assert one.size == other.size
     difference = ImageStat.Stat(ImageChops.difference(on_grey(one), on_grey(other)))
     error = sum(difference.sum2) / sum(difference.count)
@@ -98,13 +100,17 @@ def psnr(one: Image.Image, other: Image.Image) -> float:
 
 
 def turned(image: Image.Image, format: str, orientation: int, **options) -> bytes:
-    """A file whose EXIF has that orientation."""
+    """Encode an image, with this orientation in its EXIF data."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     return encode(image, format, exif=exif, **options)
 
 
 def animation(format: str, width: int, height: int, frames: int, duration: int = 70) -> bytes:
+    """Return an animation from blue to red that is shown several times.
+
+    :param duration: milliseconds per frame.
+    """
     images = [
         Image.new("RGB", (width, height), (255 * at // frames, 90, 255 - 255 * at // frames))
         for at in range(frames)
@@ -115,7 +121,7 @@ def animation(format: str, width: int, height: int, frames: int, duration: int =
 
 @cache
 def usual() -> dict[str, bytes]:
-    """Usual images of all formats, by name."""
+    """Return ordinary images of all formats, by name."""
     small, with_alpha = photo(300, 200), photo(300, 200).convert("RGBA")
     with_alpha.putalpha(Image.linear_gradient("L").resize((300, 200)))
     return {
@@ -146,42 +152,48 @@ def usual() -> dict[str, bytes]:
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
-    """A chunk of a PNG."""
+    """Return a chunk of a PNG."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def with_chunk(png: bytes, kind: bytes, data: bytes, times: int = 1) -> bytes:
-    """A PNG with more chunks behind its header."""
+    """Insert chunks into a PNG, after its header."""
     return png[:33] + chunk(kind, data) * times + png[33:]
 
 
 def png(width: int, height: int, data: bytes, depth: int = 8, colour: int = 2) -> bytes:
-    """A PNG with this size in its header, and this compressed data."""
+    """Return a PNG with this size in its header, and with this compressed data."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     chunks = chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
 def segment(marker: int, data: bytes) -> bytes:
-    """A segment of a JPEG."""
+    """Return a segment of a JPEG."""
     return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data
 
 
 def with_segments(jpeg: bytes, marker: int, data: bytes, times: int = 1) -> bytes:
+    """Insert segments at the start of a JPEG."""
     return jpeg[:2] + segment(marker, data) * times + jpeg[2:]
 
 
 def riff(chunks: bytes) -> bytes:
+    """Return a WebP file with these chunks."""
     return b"RIFF" + struct.pack("<I", len(chunks) + 4) + b"WEBP" + chunks
 
 
 def vp8x(width: int, height: int, flags: int = 0) -> bytes:
+    """Return the chunk of a WebP that holds the size of its canvas."""
     size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     return b"VP8X" + struct.pack("<II", 10, flags) + size
 
 
 def gif(width: int, height: int, frames: int, frame: tuple[int, int] | None = None) -> bytes:
-    """An animation whose frames have data for two pixels."""
+    """Return an animation whose frames have data for two pixels only.
+
+    :param frame: the size that each frame claims; by default that of the animation.
+    """
     descriptor = b"," + struct.pack("<HHHHB", 0, 0, *(frame or (width, height)), 0)
     block = b"!\xf9\4\0\1\0\0\0" + descriptor + b"\2\2\x4c\1\0"
     table = b"\0\0\0\xff\xff\xff"
@@ -190,13 +202,13 @@ def gif(width: int, height: int, frames: int, frame: tuple[int, int] | None = No
 
 
 def resized_sof(jpeg: bytes, width: int, height: int) -> bytes:
-    """A JPEG with this size in its header."""
+    """Change the size in the header of a JPEG, but not its data."""
     at = re.search(rb"\xff[\xc0-\xc2]\0\x11", jpeg).start() + 5
     return jpeg[:at] + struct.pack(">HH", height, width) + jpeg[at + 4 :]
 
 
 def resized_ispe(avif: bytes, width: int, height: int) -> bytes:
-    """An AVIF with this size in its container, but not in its image."""
+    """Change the size in the container of an AVIF, but not in its image."""
     parts = re.split(rb"(ispe\0\0\0\0)........", avif, flags=re.DOTALL)
     return b"".join(
         part + struct.pack(">II", width, height) if part == b"ispe\0\0\0\0" else part
@@ -205,7 +217,7 @@ def resized_ispe(avif: bytes, width: int, height: int) -> bytes:
 
 
 def many_scans(times: int) -> bytes:
-    """A progressive JPEG whose last scan is repeated."""
+    """Return a progressive JPEG whose last scan is repeated this many times."""
     jpeg = encode(Image.linear_gradient("L"), "JPEG", progressive=True, quality=30)
     last = jpeg.rindex(b"\xff\xda")
     return jpeg[:-2] + jpeg[last:-2] * times + b"\xff\xd9"
@@ -216,15 +228,16 @@ def _box(kind: bytes, *parts: bytes) -> bytes:
     return struct.pack(">I", len(data) + 8) + kind + data
 
 
-def avif_grid(width: int, height: int, says: tuple[int, int], rows: int, columns: int) -> bytes:
-    """A grid whose tiles are all one image of 64 x 64.
+def avif_grid(width: int, height: int, claimed: tuple[int, int], rows: int, columns: int) -> bytes:
+    """Return an AVIF that is a grid. All tiles are the same image of 64 x 64 pixels.
 
-    :param says: the size in the grid itself, where ``width`` and ``height`` are its property.
+    :param width: the width in the properties of the grid, in pixels; likewise ``height``.
+    :param claimed: the width and height in the grid itself.
     """
     tile = encode(Image.new("RGB", (64, 64), "red"), "AVIF", speed=10)
     coded = tile[tile.index(b"mdat") + 4 :]
     config = tile[tile.index(b"av1C") - 4 :][:12]
-    grid = struct.pack(">BBBBHH", 0, 0, rows - 1, columns - 1, *says)
+    grid = struct.pack(">BBBBHH", 0, 0, rows - 1, columns - 1, *claimed)
     full = bytes(4)
     properties = _box(
         b"ipco",
@@ -261,18 +274,20 @@ def avif_grid(width: int, height: int, says: tuple[int, int], rows: int, columns
         )
 
     start = _box(b"ftyp", b"avif", bytes(4), b"avifmif1miaf")
-    before = len(start) + len(meta(0)) + 8
-    return start + meta(before) + _box(b"mdat", coded)
+    offset = len(start) + len(meta(0)) + 8
+    return start + meta(offset) + _box(b"mdat", coded)
 
 
 def noise(magic: bytes, size: int = 5000) -> bytes:
+    """Return some first bytes, followed by random ones."""
     return magic + Image.effect_noise((size, 1), 90).tobytes()
 
 
-# -- hostile images: how to make each, and what the refusal says
+# -- hostile images
 
 
 def _cut(data: bytes, share: float = 0.5) -> bytes:
+    """Return the first part of a file."""
     return data[: int(len(data) * share)]
 
 
@@ -281,6 +296,7 @@ def _of_photo(format: str, **options) -> bytes:
     return encode(photo(300, 200), format, **options)
 
 
+# By name: a function that makes the image, and words from the reason for refusing it.
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "png-ztxt": (
         lambda: with_chunk(
@@ -398,6 +414,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "avif-cut": (lambda: _cut(_of_photo("AVIF", speed=10)), "damaged"),
 }
 
+# By name: a function that makes bytes that no image starts with, or an image without a size.
 NO_IMAGE: dict[str, Callable[[], bytes]] = {
     "empty": lambda: b"",
     "text": lambda: b"a,b\n1,2\n",

@@ -1,4 +1,4 @@
-"""Rows and files as version 8 left them, written by hand."""
+"""Rows and files as version 8 left them, written directly into the storages."""
 
 from hashlib import sha256
 from uuid import uuid4
@@ -17,7 +17,7 @@ KEEP = {"kinto.attachment.keep_old_files": "true"}
 
 
 def keeps_nothing(site: Site) -> KeptFiles:
-    """Return kept files of which there are none, whatever the settings of the site."""
+    """Return ``KeptFiles`` that finds none, whatever the settings of the site say."""
     return KeptFiles(read_settings({"attachment.storage": "memory"}), site.storage, site.rows)
 
 
@@ -35,7 +35,10 @@ def write_row(site: Site, ref: RecordRef, key: str) -> None:
 def old_file(
     site: Site, key: str = "", base_url: str = "https://cdn.example/files/"
 ) -> tuple[RecordRef, str]:
-    """Write a record with a file, as version 8 left them; return the record and the key."""
+    """Write a record, its file and its row as version 8 left them; return the record and the key.
+
+    :param key: the key of the file; by default one that version 8 would have made.
+    """
     ref = RecordRef(site.collection().bucket, "fonts", "r")
     key = key or f"{ref.bucket}/fonts/{uuid4()}.txt"
     content = b"an old file"
@@ -55,6 +58,7 @@ def old_file(
 
 
 def adopt(site: Site, **options) -> list[Finding]:
+    """Adopt the rows of version 8; return the findings."""
     rows = site.server.plugin.legacy
     return list(rows.adopt(transaction_manager=transaction.manager, **options))
 

@@ -10,26 +10,29 @@ from tests.support.site import ALICE, Site
 
 
 def settings(bucket: str, **more: str) -> dict[str, str]:
-    """Settings of a site with a library in that bucket."""
+    """Return the settings of a site whose library is in the bucket."""
     return {"kinto.attachment.library.bucket": bucket, **more}
 
 
 def jpeg(width: int = 120, height: int = 80, orientation: int = 1) -> bytes:
-    """A photo of one colour; its EXIF says how the camera was turned."""
+    """Return a photo of one colour, with an EXIF orientation."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     return images.encode(Image.new("RGB", (width, height), (200, 30, 30)), "JPEG", exif=exif)
 
 
 def field_of(answer: dict) -> str:
-    """Return the name of the field that the error is about."""
+    """Return the name of the field that an error response is about."""
     return answer["details"][0]["name"]
 
 
 class MediaLibrary:
     """The media library of a site, as an editor uses it.
 
-    :param site: with the settings of a library.
+    :param site: a site with the settings of a library.
+    :param editors: the principals that may add media.
+    :param readers: the principals that may read media.
+    :ivar findings: the findings of ``library init``.
     """
 
     def __init__(self, site: Site, editors=("system.Authenticated",), readers=("system.Everyone",)):
@@ -48,7 +51,7 @@ class MediaLibrary:
         )
 
     def upload(self, content=None, filename="photo.jpg", headers=ALICE, status=201, **fields):
-        """Upload a file; return the facts about it."""
+        """Upload a file; return the JSON of the response: facts about the file, or an error."""
         content = jpeg() if content is None else content
         mimetype, body = self.http.encode_multipart(
             list(fields.items()), [("file", filename, content)]
@@ -57,13 +60,13 @@ class MediaLibrary:
         return self.http.post("/media", body, headers=headers, status=status).json
 
     def describe(self, facts: dict, headers=ALICE, status=201, **more):
-        """Make an object of an upload; return the answer."""
+        """Create an object from an upload; return the JSON of the response."""
         return self.http.post_json(
             "/content/_media", {**facts, **more}, headers=headers, status=status
         ).json
 
     def add(self, content=None, filename="photo.jpg", **more) -> dict:
-        """Upload a file and make an object of it; return the object."""
+        """Upload a file and create an object from it; return the object."""
         return self.describe(self.upload(content, filename), **more)["data"]
 
     def get(self, path: str, status=200, **options):

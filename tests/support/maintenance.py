@@ -1,4 +1,4 @@
-"""Jobs of the operator, and what they find."""
+"""Jobs of the operator, and their findings."""
 
 from datetime import timedelta
 from uuid import uuid4
@@ -10,12 +10,12 @@ NOW = timedelta(0)
 
 
 def findings(job) -> list[tuple[str, str, str]]:
-    """Run a job; return kind, key and record of each finding."""
+    """Run a job; return ``(kind, key, record)`` of each finding."""
     return sorted((finding.kind, finding.key, finding.record) for finding in job)
 
 
 def change(record, **values):
-    """Change the attachment of a record by hand."""
+    """Change the attachment of a record directly in Kinto's storage."""
     storage, data = record.site.registry.storage, record.data
     data["attachment"].update(values)
     record.site.in_transaction(
@@ -24,15 +24,15 @@ def change(record, **values):
 
 
 def check(site, **options):
-    """Return what ``fsck`` finds."""
+    """Run ``fsck``; return its findings."""
     return findings(fsck(site.server, **options))
 
 
 def gc(site, older_than=NOW, **options):
-    """Return what ``gc`` does."""
+    """Run ``gc``; return its findings."""
     return findings(collect(site.server, older_than, **options))
 
 
 def orphan(record) -> str:
-    """Return a key like those of the record, which no record has."""
+    """Return a key like those of the record that belongs to no record."""
     return f"{record.collection.bucket}/fonts/{uuid4()}.txt"

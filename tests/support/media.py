@@ -11,7 +11,7 @@ JSON = {"Accept": "application/json"}
 
 
 class MediaClient:
-    """The media store of a site, over HTTP, and a look into its storage."""
+    """A client of the media store of a site, which can also look into the storage."""
 
     def __init__(self, site: Site):
         self.site = site
@@ -31,13 +31,13 @@ class MediaClient:
         return self.http.post_json("/media/stat", hashes, headers={**headers}, **options)
 
     def verify(self):
-        """Verify what is pending, as the background does; return the kinds of the findings."""
+        """Verify all pending uploads, as the background thread does; return the finding kinds."""
         registry = self.site.registry
         job = Verifier(registry.attachment_media, lambda: registry.metrics)
         return [finding.kind for finding in job.verify()]
 
     def keys(self, digest):
-        """Return the keys of the verified bytes of a hash."""
+        """Return the keys of the verified bytes with this hash."""
         return [stat.key for stat in self.site.storage.list() if stat.key.endswith(digest)]
 
     def pending(self):

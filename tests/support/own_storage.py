@@ -1,4 +1,4 @@
-"""A storage of another package: it provides IStorage and nothing else.
+"""A storage as another package may have it: it provides IStorage and nothing else.
 
 ``kinto.attachment.storage = tests.support.own_storage.OwnStorage``
 """
@@ -19,8 +19,9 @@ _PLACES: dict[str, dict[str, tuple[bytes, datetime]]] = defaultdict(dict)
 
 @implementer(IStorage)
 class OwnStorage:
-    """
-    :param place: storages of one place have the same bytes.
+    """A storage in the memory of this process.
+
+    :param place: a name. All storages with the same place share their objects.
     """
 
     exclusive = False
@@ -68,6 +69,8 @@ class OwnStorage:
 
 
 class Chunks:
+    """The bytes of an object, as an iterator that can be closed."""
+
     def __init__(self, content):
         self._content = content
         self.length = len(content)

@@ -1,4 +1,4 @@
-"""A Kinto with this plugin, for tests: over HTTP, and with a look into its storage."""
+"""A Kinto with this plugin, for tests. They use it over HTTP, and can look into its storages."""
 
 import json
 from hashlib import sha256
@@ -24,7 +24,7 @@ SETTINGS = {
     "kinto.experimental_collection_schema_validation": "true",
     "kinto.attachment.base_url": "https://cdn.example/files/",
     "kinto.attachment.folder": "{bucket_id}/{collection_id}",
-    "kinto.attachment.media.verifier": "none",  # tests verify when they want to
+    "kinto.attachment.media.verifier": "none",  # Tests start the verification themselves.
     "multiauth.policies": "basicauth",
     # SeaweedFS is slow with many buckets.
     "kinto.heartbeat_timeout_seconds": "60",
@@ -37,10 +37,11 @@ SCHEMA = {
 
 
 class Site:
-    """
-    :param settings: of the ini file, over :data:`SETTINGS`.
+    """A Kinto with this plugin.
 
-    Each test works in buckets of its own, so that one site serves many.
+    Each test works in buckets of its own, so that many tests can share a site.
+
+    :param settings: settings of the ini file, which take precedence over :data:`SETTINGS`.
     """
 
     def __init__(self, **settings: str):
@@ -57,7 +58,10 @@ class Site:
         self.links, self.releases = self.rows.links, self.rows.releases
 
     def collection(self, **data: Any) -> "Collection":
-        """A new collection ``fonts`` in a new bucket, alice's."""
+        """Create a collection ``fonts`` in a new bucket of Alice; return it.
+
+        :param data: the attributes of the collection.
+        """
         bucket = f"b_{uuid4().hex}"
         self.http.put_json(f"/buckets/{bucket}", {}, headers=ALICE)
         collection = Collection(self, bucket, "fonts")
@@ -77,7 +81,7 @@ class Site:
             return call()
 
     def put(self, key: str, content: bytes = b"content") -> None:
-        """Store an object that no record has."""
+        """Store an object that belongs to no record."""
         with self.storage.spool() as file:
             file.write(content)
             file.flush()
@@ -94,10 +98,13 @@ class Site:
         return b"".join(self.storage.open(self.key(location)))
 
     def key(self, location: str) -> str:
+        """Return the key of the file at a location."""
         return location.removeprefix(self.settings["kinto.attachment.base_url"])
 
 
 class Collection:
+    """A collection of a site, and the files of its bucket."""
+
     def __init__(self, site: Site, bucket: str, collection: str):
         self.site = site
         self.http = site.http
@@ -105,22 +112,23 @@ class Collection:
         self.uri = f"/buckets/{bucket}/collections/{collection}"
 
     def record(self, record: str | None = None) -> "Record":
+        """Return a record with this id or a new one, without creating it."""
         return Record(self, record or uuid4().hex)
 
     @property
     def keys(self) -> list[str]:
-        """The keys of all files of the bucket that are in the storage."""
+        """The keys of all files in the storage that belong to the bucket."""
         return sorted(stat.key for stat in self.site.storage.list(f"{self.bucket}/"))
 
     @property
     def links(self) -> list[str]:
-        """The keys of the files of all records of the bucket."""
+        """The keys of all files that are linked to records of the bucket."""
         links = self.site.in_transaction(lambda: list(self.site.links.all()))
         return sorted(link.key for link in links if link.ref.path[0] == self.bucket)
 
     @property
     def releases(self) -> list[tuple[str, str]]:
-        """``(rule, key)`` of all releases of the bucket."""
+        """``(rule, key)`` of each released file of the bucket."""
         releases = self.site.in_transaction(lambda: list(self.site.releases.all()))
         return sorted(
             (release.rule.value, key)
@@ -131,6 +139,8 @@ class Collection:
 
 
 class Record:
+    """A record of a collection, which may not exist yet, and its file."""
+
     def __init__(self, collection: Collection, record: str):
         self.collection = collection
         self.site, self.http = collection.site, collection.http
@@ -155,7 +165,11 @@ class Record:
         files: list | None = None,
         **fields: Any,
     ):
-        """Post a form as browsers do; values of fields are sent as JSON unless they are text."""
+        """Post a form as browsers do; return the response.
+
+        :param files: ``(field, filename, content)`` of each file; by default, one attachment.
+        :param fields: the other fields. Values are sent as JSON unless they are text.
+        """
         texts = [
             (name, value if isinstance(value, str | bytes) else json.dumps(value))
             for name, value in fields.items()
@@ -166,19 +180,22 @@ class Record:
         return self.post(body, mimetype, headers=headers, status=status)
 
     def post(self, body, content_type, *, headers=None, status=None):
+        """Post a body to the attachment of the record; return the response."""
         headers = {**ALICE, **(headers or {}), "Content-Type": content_type}
         return self.http.post(self.attachment_uri, body, headers=headers, status=status)
 
     def post_raw(self, body: bytes, boundary: str = "XX", **options):
+        """Post a form that the test has encoded itself; return the response."""
         return self.post(body, f"multipart/form-data; boundary={boundary}", **options)
 
     def detach(self, headers: dict | None = None, status: int | None = None):
+        """Delete the attachment of the record; return the response."""
         headers = {**ALICE, **(headers or {})}
         return self.http.delete(self.attachment_uri, headers=headers, status=status)
 
     def snapshot(self) -> tuple:
-        """Return the record, its permissions and its file, and the files of its bucket: all that a
-        request that fails must not change."""
+        """Return everything that a failed request must not change: the record, its permissions and
+        its file, and the keys, links and releases of its bucket."""
         record = self.http.get(self.uri, headers=ALICE, status="*")
         attachment = record.json.get("data", {}).get("attachment")
         content = self.site.read(attachment["location"]) if attachment else None
@@ -193,7 +210,7 @@ class Record:
         )
 
     def check(self, content: bytes) -> dict[str, Any]:
-        """Check that the record has this file, and that the bucket has no other; return the
+        """Check that the record has this file and that the bucket has no other file; return the
         attachment."""
         attachment = self.data["attachment"]
         key = self.site.key(attachment["location"])
@@ -206,18 +223,22 @@ class Record:
 
 
 def call_wsgi(record, environ):
-    """Call the application without WebTest and WebOb, which would read the input themselves."""
+    """Post to the attachment of a record without WebTest and WebOb, which would read the input
+    themselves; return the response.
+
+    :param environ: entries of the WSGI environment.
+    """
     full = webtest.TestRequest.blank(f"/v1{record.attachment_uri}").environ
     full.update({"HTTP_AUTHORIZATION": "Basic YWxpY2U6c2VjcmV0", **environ})
-    answer = {}
+    response = {}
 
     def start_response(status, headers, exc_info=None):
-        answer.update(status=status, headers=headers)
+        response.update(status=status, headers=headers)
 
     body = b"".join(record.site.wsgi(full, start_response))
 
-    class Answer:
-        status_int = int(answer["status"][:3])
+    class Response:
+        status_int = int(response["status"][:3])
         json = json.loads(body)
 
-    return Answer
+    return Response

@@ -1,14 +1,15 @@
-"""Calls in other threads, as a transaction belongs to one thread."""
+"""Function calls in other threads, as each transaction belongs to one thread."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 
 def in_thread(call, timeout=None) -> threading.Thread:
-    """Call a function in another thread, which has a transaction of its own, and wait for it.
+    """Call a function in another thread, which has its own transaction; wait for it and return the
+    thread.
 
-    :param timeout: seconds to wait; the thread goes on afterwards.
-    :raises: whatever the call raised by then.
+    :param timeout: seconds to wait at most. The thread continues afterwards.
+    :raises: the exception that the function raised, if it ended in time.
     """
     errors = []
 
@@ -27,6 +28,6 @@ def in_thread(call, timeout=None) -> threading.Thread:
 
 
 def at_once(count: int, call) -> list:
-    """Call a function in as many threads at the same time; return what it returned."""
+    """Call a function in several threads at the same time; return the results of all calls."""
     with ThreadPoolExecutor(count) as pool:
         return [future.result() for future in [pool.submit(call) for _ in range(count)]]

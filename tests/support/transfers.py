@@ -15,7 +15,7 @@ AUTH = ":".join(ALICE)
 
 @contextmanager
 def client_of(record, auth=AUTH, url=None, **options):
-    """A client of the collection of a record, which leaves no thread behind."""
+    """Yield a client of the collection of a record. Check that no thread is left in the end."""
     match = re.search("/buckets/([^/]+)/collections/([^/]+)", record.record)
     with Client(url or record.server.url, *match.groups(), auth, **options) as client:
         yield client
@@ -23,7 +23,8 @@ def client_of(record, auth=AUTH, url=None, **options):
 
 
 def kinds(findings) -> dict[str, int]:
-    """Count the findings of each kind; only transferred and skipped files are no problem."""
+    """Return how many findings of each kind there are. Check that all are problems except those
+    about files that were transferred or skipped."""
     found: dict[str, int] = {}
     for finding in findings:
         found[finding.kind] = found.get(finding.kind, 0) + 1
@@ -34,16 +35,19 @@ def kinds(findings) -> dict[str, int]:
 
 
 def one(findings):
+    """Return the only finding."""
     (finding,) = list(findings)
     return finding
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
+    """Return the contents of all files in a folder, by their relative paths."""
     paths = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def make_files(folder: Path, count: int) -> dict[str, bytes]:
+    """Make files of several sizes in several folders; return them as :func:`files_in` does."""
     for number in range(count):
         path = folder / f"f{number % 7}" / f"{number} été 写真.bin"
         path.parent.mkdir(parents=True, exist_ok=True)
