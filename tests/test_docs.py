@@ -355,6 +355,28 @@ class TestConfig:
             assert root["capabilities"]["attachments"]["base_url"]
 
     @pytest.mark.parametrize(
+        "path",
+        ["config/kinto.ini", "config/local.ini", "config/s3.ini", "config/gcs.ini"]
+        + ["config/uwsgi.ini", "config/gunicorn.conf.py", "scripts/serve.py"],
+    )
+    def test_images_leave_threads_for_others(self, path):
+        text = (ROOT / path).read_text()
+        (threads,) = re.findall(r"(?m)^ *threads ?= ?(\d+),?$", text)
+        defaults = {setting.name: setting.default for setting in SETTINGS}
+        held = 0
+        for name in ("images.queue", "images.workers"):
+            set_here = re.findall(rf"(?m)^kinto\.attachment\.{name} = (\d+)$", text)
+            held += int(set_here[0] if set_here else defaults[name])
+        assert int(threads) > 2 * held
+
+    def test_every_server_is_checked_for_its_threads(self):
+        """Neither the README nor another file in ``config/`` configures one."""
+        assert "[server:main]" not in README
+        names = {path.name for path in (ROOT / "config").iterdir()}
+        others = {"kinto.ini", "local.ini", "s3.ini", "gcs.ini", "uwsgi.ini", "gunicorn.conf.py"}
+        assert names == others | {"nginx.conf"}
+
+    @pytest.mark.parametrize(
         "example",
         [block for block in examples("shell") if block.startswith(("gunicorn", "uwsgi"))],
     )

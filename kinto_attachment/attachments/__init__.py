@@ -2,6 +2,8 @@
 
 from pyramid.config import Configurator
 
+from ..http.responses import add_services
+
 
 def includeme(config: Configurator) -> None:
     """Add the routes below records, and watch what happens to records."""
@@ -18,5 +20,4 @@ def includeme(config: Configurator) -> None:
     image_views.attachment_image.path_info = rf"(?s){path_info}.*/\d+x\d+$"
     if is_aliased:
         default_bucket.install(config)
-    for service in (views.attachment, image_views.attachment_image):
-        config.add_cornice_service(service)
+    add_services(config, (views.attachment, image_views.attachment_image))

@@ -5,10 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import colander
 from kinto.authorization import RouteFactory
 from kinto.core.errors import ERRORS, http_error, raise_invalid
-from kinto.core.resource.schema import HeaderSchema
 from kinto.views import object_exists_or_404, raise_404_if_invalid_id
 from pyramid import httpexceptions
 from pyramid.request import Request
@@ -16,7 +14,7 @@ from pyramid.response import Response
 
 from ..errors import BlobDamaged, BlobNotFound, StorageUnavailable
 from ..files.ref import RecordRef
-from ..http.requests import RequestBody
+from ..http.requests import RequestBody, read_conditions
 from ..plugin import plugin_of
 from ..transactions.request import is_in_batch
 from .records import read_record
@@ -129,8 +127,8 @@ class RecordContext(RouteFactory):
         :raises HTTPBadRequest: if the value of a header is malformed.
         :raises HTTPPreconditionFailed: if the record has another version than the client expects.
         """
-        rows = plugin_of(self._request).rows
-        if self._request.method == "POST" and rows.rolls_back and not any(self._conditions()):
+        rows, conditions = plugin_of(self._request).rows, read_conditions(self._request)
+        if self._request.method == "POST" and rows.rolls_back and not any(conditions):
             yield
             return
         with rows.locks.hold(self.ref):
@@ -144,7 +142,7 @@ class RecordContext(RouteFactory):
         :raises HTTPBadRequest: if the value of a header is malformed.
         :raises HTTPPreconditionFailed: if the record has another version.
         """
-        if_match, if_none_match = self._conditions()
+        if_match, if_none_match = read_conditions(self._request)
         record = self.current_object
         if record is None:
             failed = if_match is not None
@@ -177,20 +175,6 @@ class RecordContext(RouteFactory):
             message="No attachment on this record." if self.current_object else None,
             details=details,
         )
-
-    def _conditions(self) -> tuple:
-        """Return ``If-Match`` and ``If-None-Match``: each a timestamp, ``*`` or None."""
-        headers = {
-            name: self._request.headers[name]
-            for name in ("If-Match", "If-None-Match")
-            if name in self._request.headers
-        }
-        try:
-            parsed = HeaderSchema().deserialize(headers)
-        except colander.Invalid as error:
-            name, description = next(iter(error.asdict().items()))
-            raise_invalid(self._request, "header", name, description)
-        return parsed.get("If-Match"), parsed.get("If-None-Match")
 
     @property
     def is_default_bucket(self) -> bool:

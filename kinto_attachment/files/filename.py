@@ -14,6 +14,9 @@ MAX_FILENAME = 255
 # shown, so that the name of a program may look like that of an image.
 _BIDI_CONTROLS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
+_NO_NAMES = ("", ".", "..")
+"""What no file is called: nothing, its folder, and the folder above that."""
+
 
 def accept_filename(filename: str | None) -> str:
     """Return the filename of a form part in its normal form.
@@ -27,17 +30,23 @@ def accept_filename(filename: str | None) -> str:
     'façade 写真.jpg'
     """
     filename = unicodedata.normalize("NFC", (filename or "").strip())
-    if not filename:
+    visible = _without_controls(filename)
+    if not visible:
         raise FilenameRefused("Filename is required.")
     if len(filename) > MAX_FILENAME:
         raise FilenameRefused(
             f"Filename is too long ({len(filename)} characters, {MAX_FILENAME} are allowed)."
         )
-    if "/" in filename or "\\" in filename or filename in (".", ".."):
+    if "/" in filename or "\\" in filename or visible in _NO_NAMES:
         raise FilenameRefused("Filename cannot be a path.")
     if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in filename):
         raise FilenameRefused("Filename cannot contain control characters.")
     return filename
+
+
+def _without_controls(filename: str) -> str:
+    """Return the filename as it is told to clients."""
+    return _BIDI_CONTROLS.sub("", filename).strip()
 
 
 def extension_of(filename: str) -> str:
@@ -75,7 +84,9 @@ def content_disposition(filename: str, inline: bool) -> str:
     >>> content_disposition("写真.png", inline=True)
     'inline; filename="file.png"; filename*=UTF-8\\'\\'%E5%86%99%E7%9C%9F.png'
     """
-    filename = _BIDI_CONTROLS.sub("", filename)[:MAX_FILENAME] or "file"
+    filename = _without_controls(filename)[:MAX_FILENAME].strip()
+    if filename in _NO_NAMES:
+        filename = "file"
     value = f'{"inline" if inline else "attachment"}; filename="{safe_filename(filename)}"'
     if safe_filename(filename) != filename:
         value += f"; filename*=UTF-8''{quote(filename, safe='', errors='replace')}"

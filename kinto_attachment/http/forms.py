@@ -4,7 +4,6 @@ The file is written to a spool, and is hashed and counted on the way. Text field
 and have a size limit.
 """
 
-import codecs
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,8 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
-from kinto.core.resource import has_null_character
-from kinto.core.utils import json
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from ..errors import (
@@ -27,6 +24,7 @@ from ..errors import (
 from ..files.blob import Digest
 from ..files.filename import accept_filename
 from .requests import RequestBody, spooling
+from .text import FILENAME_CHARSETS, codec_of, parse_json
 
 MAX_FIELD_BYTES = 1024 * 1024
 """Bytes of one text field."""
@@ -36,16 +34,6 @@ MAX_OVERHEAD_BYTES = 4 * 1024 * 1024
 
 MAX_HEADER_BYTES = 32 * 1024
 """Bytes of the headers of one part."""
-
-MAX_DEPTH = 200
-"""Levels of nesting in a JSON object. Kinto's own code is recursive, and fails at a few more."""
-
-CHARSETS = frozenset({"utf-8", "ascii", "iso8859-1", "utf-16", "utf-16-be", "utf-16-le"})
-"""The charsets of text fields, by the names of Python's codecs. Others may take time that grows
-faster than the text, such as ``idna`` and ``punycode``."""
-
-FILENAME_CHARSETS = CHARSETS | {"iso8859-15", "cp1252"}
-"""The charsets of ``filename*``."""
 
 # A parameter of a header, RFC 9110, section 5.6.6.
 _PARAMETER = re.compile(r';[ \t]*([^\s=;"]+)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^;"]*)')
@@ -86,23 +74,14 @@ class Form:
     def json_object(self, name: str) -> dict[str, Any] | None:
         """Return a text field as a JSON object, or None if the client did not send the field.
 
-        The parser is the one that Kinto uses for bodies.
-
         :raises FieldRefused: if the field is not a JSON object, is nested too deeply, or contains a
             null character.
         """
         if name not in self.fields:
             return None
-        try:
-            value = json.loads(self.fields[name])
-        except (ValueError, RecursionError) as error:
-            raise FieldRefused(f"{name} is not valid JSON ({error})", name) from error
+        value = parse_json(self.fields[name], name, name)
         if not isinstance(value, dict):
             raise FieldRefused(f"{name} is not a JSON object", name)
-        if _is_deeper_than(MAX_DEPTH, value):
-            raise FieldRefused(f"{name} is nested too deeply: over {MAX_DEPTH} levels", name)
-        if has_null_character(value):  # PostgreSQL cannot store these
-            raise FieldRefused(f"{name} contains a null character: remove it", name)
         return value
 
 
@@ -256,19 +235,6 @@ class FormReader:
             raise FieldRefused(f"{self._unknown!r} not in {self._text_fields}", self._unknown)
 
 
-def _is_deeper_than(depth: int, value: Any) -> bool:
-    """Return whether JSON has more than ``depth`` levels, without recursion."""
-    level = [value]
-    for _ in range(depth):
-        level = [
-            item
-            for container in level
-            for item in (container.values() if isinstance(container, dict) else container)
-            if isinstance(item, dict | list)
-        ]
-    return bool(level)
-
-
 def _append(text: bytearray, chunk: bytes, name: str) -> None:
     text += chunk
     if len(text) > MAX_FIELD_BYTES:
@@ -277,23 +243,12 @@ def _append(text: bytearray, chunk: bytes, name: str) -> None:
 
 def _decode(name: str, text: bytearray, charset: str) -> str:
     try:
-        return text.decode(_codec(charset, CHARSETS))
+        return text.decode(codec_of(charset))
     except LookupError as error:
         reason = f"{name!r} has an unknown charset ({charset[:100]}): use UTF-8"
         raise FieldRefused(reason, name) from error
     except (UnicodeError, ValueError) as error:
-        raise FieldRefused(f"{name!r} is not {charset} text", name) from error
-
-
-def _codec(charset: str, known: frozenset[str]) -> str:
-    """Return the codec for a charset.
-
-    :raises LookupError: if it is not a known one.
-    """
-    codec = codecs.lookup(charset).name
-    if codec not in known:
-        raise LookupError(f"unknown charset: {charset[:100]}")
-    return codec
+        raise FieldRefused(f"{name!r} is not {charset[:100]} text", name) from error
 
 
 def _filename(part: MultipartSegment) -> str | None:
@@ -310,7 +265,7 @@ def _filename(part: MultipartSegment) -> str | None:
         charset, _, encoded = value.strip(' \t"').partition("'")
         encoded = encoded.partition("'")[2]
         try:
-            codec = _codec(charset or "utf-8", FILENAME_CHARSETS)
+            codec = codec_of(charset or "utf-8", FILENAME_CHARSETS)
             return unquote_to_bytes(encoded.encode("latin-1")).decode(codec)
         except (LookupError, UnicodeError, ValueError) as error:
             raise FilenameRefused(f"Filename cannot be decoded ({error}).") from error

@@ -13,6 +13,7 @@ from ..errors import BlobNotFound, StorageError
 from ..files.blob import Source
 from ..files.key import HEARTBEAT
 from ..storage import IStorage
+from ..transactions.ownership import OwnedStorage
 
 logger = logging.getLogger(__name__)
 
@@ -20,11 +21,12 @@ CONTENT = b"kinto-attachment is alive\n"
 """The bytes that are stored."""
 
 
-def heartbeat(storage: IStorage) -> Callable[[Request], bool]:
+def heartbeat(storage: OwnedStorage) -> Callable[[Request], bool]:
     """Return a check for Kinto's ``registry.heartbeats``. It returns whether the storage works.
 
     The check writes an object, reads it back, compares it, and deletes it. On a server that is
-    ``readonly``, it only asks the storage for an object that does not exist.
+    ``readonly``, it only asks the storage for an object that does not exist, and whether its folder
+    is mounted.
     """
 
     def check(request: Request) -> bool:
@@ -32,6 +34,7 @@ def heartbeat(storage: IStorage) -> Callable[[Request], bool]:
         try:
             if asbool(request.registry.settings.get("readonly")):
                 _reach(storage, key)
+                storage.check_folder()
                 return True
             _put(storage, key)
             try:

@@ -1,10 +1,12 @@
 """What the doors read from a request: its body, its owner, flags, and accepted image formats."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from typing import Any, BinaryIO
 
+from kinto.core.errors import raise_invalid
 from pyramid.authorization import Everyone
 from pyramid.request import Request
 
@@ -35,9 +37,10 @@ class RequestBody:
     def __init__(self, environ: dict[str, Any]):
         self._environ = environ
         self._read = environ["wsgi.input"].read
+        self._trust = getattr(environ["wsgi.input"], "trust", None)
         declared = environ.get("CONTENT_LENGTH") or ""
         chunked = "HTTP_TRANSFER_ENCODING" in environ or environ.get("wsgi.input_terminated")
-        self.length: int | None = int(declared) if declared.isdigit() else None if chunked else 0
+        self.length: int | None = int(declared) if is_decimal(declared) else None if chunked else 0
         """The size that the client declared, in bytes; None for a chunked body."""
         if self.length is None and "uwsgi.version" in environ:
             self._read = _read_chunk_of_uwsgi
@@ -45,7 +48,8 @@ class RequestBody:
         self._closed = False
 
     def read(self) -> bytes:
-        """Return the next bytes, at most :data:`CHUNK` of them, or no bytes at the end.
+        """Return the next bytes, at most :data:`CHUNK` of them, or no bytes at the end. Call this
+        only after the permission of the client was checked.
 
         If the body is chunked, uWSGI returns one chunk as the client sent it instead, of up to
         ``chunked-input-limit`` bytes.
@@ -56,6 +60,8 @@ class RequestBody:
         size = CHUNK if self._remaining is None else min(CHUNK, self._remaining)
         if not size:
             return b""
+        if self._trust:
+            self._trust()
         try:
             chunk = self._read(size)
         except ClientTooSlow:
@@ -94,6 +100,11 @@ class RequestBody:
         self._closed = True
         self._environ["wsgi.input"] = BytesIO()
         self._environ["CONTENT_LENGTH"] = "0"
+
+
+def is_decimal(text: str) -> bool:
+    """Return whether the text is a number in ASCII digits. ``str.isdigit`` also accepts ``²``."""
+    return text.isascii() and text.isdigit()
 
 
 def receive(
@@ -153,6 +164,26 @@ def _read_chunk_of_uwsgi(size: int) -> bytes:
     import uwsgi  # exists only inside uWSGI
 
     return uwsgi.chunked_read()
+
+
+_CONDITION = re.compile(r'"([0-9]{1,20})"|(\*)')
+
+
+def read_conditions(request: Request) -> tuple[int | str | None, int | str | None]:
+    """Return ``If-Match`` and ``If-None-Match`` of a record, each a timestamp, ``*`` or None.
+
+    :raises HTTPBadRequest: if one of them is malformed. Kinto's own check lets some values pass
+        that make it fail later, such as ``*,*``.
+    """
+    read = []
+    for name in ("If-Match", "If-None-Match"):
+        value = request.headers.get(name) or None
+        match = _CONDITION.fullmatch(value or "*")
+        if match is None:
+            reason = "The value should be integer between double quotes."
+            raise_invalid(request, "header", name, reason)
+        read.append(None if value is None else int(match[1]) if match[1] else "*")
+    return read[0], read[1]
 
 
 def owner_of(request: Request) -> str:

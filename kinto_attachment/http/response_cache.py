@@ -18,6 +18,7 @@ from pyramid.router import default_execution_policy
 from ..errors import AttachmentError
 from .downloads import Download, serve
 from .requests import preferred_formats
+from .slow_clients import guard_response
 
 MAX_RESPONSES = 10_000
 """Responses that a process remembers."""
@@ -79,7 +80,11 @@ def execution_policy(environ: dict[str, Any], router: Any) -> Response:
     request = router.request_factory(environ)
     request.registry = router.registry
     answer = router.registry.attachment_cache.answer(request)
-    return answer or default_execution_policy(environ, router)
+    if answer is None:
+        return default_execution_policy(environ, router)
+    silence = router.registry.attachment_plugin.settings["client.silence"]
+    guard_response(environ, answer, silence)
+    return answer
 
 
 def _url(request: Request) -> tuple[str, str]:

@@ -1,10 +1,14 @@
 """The one table from errors to HTTP responses, and responses that views share."""
 
+from collections.abc import Iterable
+
+from kinto.core import Service
 from kinto.core.errors import ERRORS, http_error
 from kinto.core.storage.exceptions import BackendError
 from kinto.core.utils import reapply_cors
 from kinto.core.views.errors import error as kinto_error_view
 from pyramid import httpexceptions
+from pyramid.config import Configurator
 from pyramid.events import NewResponse
 from pyramid.request import Request
 from pyramid.response import Response
@@ -12,7 +16,7 @@ from pyramid.response import Response
 from .. import errors
 
 NO_STORE = {"Cache-Control": "no-store"}
-"""The header that forbids caching. Errors, redirects and imports carry it."""
+"""The header that forbids caching. Errors, redirects and responses to writes carry it."""
 
 INVALID, POSTED = ERRORS.INVALID_PARAMETERS, ERRORS.INVALID_POSTED_DATA
 
@@ -114,12 +118,33 @@ def database_error_view(error: Exception, request: Request) -> Response:
     return kinto_error_view(BackendError(original=error), request)
 
 
+def add_services(config: Configurator, services: Iterable[Service]) -> None:
+    """Add services of this package, whose responses :func:`forbid_caching` knows by their names."""
+    for service in services:
+        config.registry.attachment_services.add(service.name)
+        config.add_cornice_service(service)
+
+
 def forbid_caching(event: NewResponse) -> None:
     """Tell caches not to keep an error. They may keep some errors, such as a 404, even if no header
-    allows it (RFC 9110, section 15.1), and would then give them to other clients as the file."""
-    if event.response.status_code >= 400:
+    allows it (RFC 9110, section 15.1), and would then give them to other clients as the file.
+
+    The same applies to redirects on the routes of this package, and to the responses to all methods
+    there but ``GET`` and ``HEAD``.
+    """
+    request, status = event.request, event.response.status_code
+    if status >= 400 or (_is_ours(request) and not _is_file(request, status)):
         for name, value in NO_STORE.items():
             event.response.headers.setdefault(name, value)
+
+
+def _is_ours(request: Request) -> bool:
+    service = request.current_service
+    return service is not None and service.name in request.registry.attachment_services
+
+
+def _is_file(request: Request, status: int) -> bool:
+    return request.method in ("GET", "HEAD") and (status < 300 or status == 304)
 
 
 class NoContent(Response):

@@ -2,6 +2,8 @@
 
 from pyramid.config import Configurator
 
+from ..http.responses import add_services
+
 
 def includeme(config: Configurator) -> None:
     """Add the routes and the rules of the media library, if one is configured.
@@ -22,8 +24,7 @@ def includeme(config: Configurator) -> None:
     services = [*views.SERVICES, *image_views.SERVICES]
     if library.unsplash and not plugin.is_readonly:
         services.append(views.unsplash)
-    for service in services:
-        config.add_cornice_service(service)
+    add_services(config, services)
     config.add_api_capability(
         "media_library",
         description="Describe files, and get images at any size",

@@ -31,8 +31,9 @@ from ..errors import BodyTooLarge, FieldRefused, NotInBatch, RemoteFailed, TooLa
 from ..files.ref import RecordRef
 from ..http.forms import Form, Received
 from ..http.openapi import ERRORS, EXPOSED_HEADERS, RefusedSchema, UploadedSchema
-from ..http.requests import flag, owner_of, read_flag
+from ..http.requests import flag, owner_of, read_conditions, read_flag
 from ..http.responses import NO_STORE
+from ..http.text import decode_body, parse_json
 from ..images.formats.header import read_header
 from ..plugin import plugin_of
 from ..rows.uploads import Unclaimed
@@ -327,17 +328,14 @@ def _enveloped(request: Request) -> Any:
     are put below ``data``.
 
     :raises JSONTooLarge: if the body is larger than ``client.max_json``.
-    :raises FieldRefused: if the body is not valid JSON.
+    :raises FieldRefused: if the body is not JSON that this server accepts.
     """
     content = request.bound_data.get(BODY)
     if content is None:
         content = request.context.body.read_all(plugin_of(request).settings["client.max_json"])
         if not is_in_batch(request):  # where the other operations share bound_data
             request.bound_data[BODY] = content
-    try:
-        body = json.loads(content or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise FieldRefused(f"the body is not valid JSON ({error})", "body") from error
+    body = parse_json(decode_body(request, content or b"{}"), "the body", "body")
     if isinstance(body, dict) and body and not body.keys() & {"data", "permissions"}:
         return {"data": body}
     return body
@@ -352,11 +350,16 @@ def _as_records(request: Request, object_id: str = "", body: Any = None) -> Resp
     """
     library = library_of(request)
     check_library(request, library)
+    read_conditions(request)  # refuses malformed ones
     known = quote(storable_id(object_id), safe="")
     path = f"{library.uri}/records" + (f"/{known}" if object_id else "")
     query = f"?{request.query_string}" if request.query_string else ""
-    spec: dict[str, Any] = {"method": request.method, "path": path + query}
-    if body is not None:
-        declared = request.headers.get("Content-Type", "application/json")
-        spec |= {"body": json.dumps(body), "headers": {"Content-Type": declared}}
+    # Without the charset: what is passed on is ASCII. What has no body has no type either.
+    mimetype = "" if body is None else request.content_type.strip() or "application/json"
+    spec = {
+        "method": request.method,
+        "path": path + query,
+        "headers": {"Content-Type": mimetype},
+        "body": "" if body is None else json.dumps(body),
+    }
     return records.invoke(request, build_request(request, spec))

@@ -3,6 +3,8 @@
 from pyramid.config import Configurator
 from pyramid.events import NewRequest
 
+from ..http.responses import add_services
+
 
 def includeme(config: Configurator) -> None:
     """Add the routes of the media store, and the verifier of unchecked uploads."""
@@ -21,5 +23,4 @@ def includeme(config: Configurator) -> None:
         enabled=plugin.settings["media.verifier"] == "thread" and not plugin.is_readonly,
     )
     config.add_subscriber(lambda event: store.background.look(), NewRequest)
-    for service in views.SERVICES:
-        config.add_cornice_service(service)
+    add_services(config, views.SERVICES)

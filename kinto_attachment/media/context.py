@@ -1,7 +1,6 @@
 """Permissions in the media store, and functions that read its requests."""
 
 from dataclasses import dataclass
-from json import loads
 from typing import Any
 
 import http_sf
@@ -12,6 +11,7 @@ from pyramid.request import Request
 from ..errors import DigestMismatch, FieldRefused, NotADigest
 from ..files.blob import is_digest
 from ..http.requests import RequestBody, owner_of
+from ..http.text import decode_body, parse_json
 
 PRINCIPALS = {
     "media_create_principals": "system.Authenticated",
@@ -148,17 +148,15 @@ def declared_type(request: Request) -> str | None:
     return None if declared.startswith("application/x-www-form-urlencoded") else declared
 
 
-def read_question(body: RequestBody) -> list[str]:
+def read_question(request: Request, body: RequestBody) -> list[str]:
     """Return the hashes in the body of ``POST /media/stat``, in lowercase hex and each only once.
 
     :raises JSONTooLarge: if the body is larger than :data:`MAX_QUESTION`.
     :raises FieldRefused: if the body is not a JSON list of at most :data:`MAX_STAT` items.
     :raises NotADigest: if an item is not a SHA-256.
     """
-    try:
-        digests = loads(body.read_all(MAX_QUESTION))
-    except (ValueError, RecursionError) as error:
-        raise FieldRefused(f"the body is not valid JSON ({error})", "hashes") from error
+    text = decode_body(request, body.read_all(MAX_QUESTION))
+    digests = parse_json(text, "the body", "hashes")
     if isinstance(digests, dict):
         digests = digests.get("hashes")
     if not isinstance(digests, list) or len(digests) > MAX_STAT:

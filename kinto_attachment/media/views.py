@@ -50,23 +50,33 @@ def _context(request: Request) -> MediaContext | UploadContext:
     """Return the context of the media library for a form, if there is a library, and that of the
     media store for all other requests."""
     is_form = request.headers.get("Content-Type", "").lower().startswith("multipart/")
-    to_library = is_form and request.method == "POST" and "hash" not in request.matchdict
-    if to_library and request.registry.attachment_library:
+    if is_form and request.method == "POST" and request.registry.attachment_library:
         return UploadContext(request)
     return MediaContext(request)
 
 
-_DOOR: dict[str, Any] = {
-    "factory": _context,
-    "cors_headers": EXPOSED_HEADERS,
-}
-
-media = Service(name="media", path="/media", description="The media store", **_DOOR)
+media = Service(
+    name="media",
+    path="/media",
+    description="The media store",
+    factory=_context,
+    cors_headers=EXPOSED_HEADERS,
+)
 # This service must come before the next one, whose path would match ``stat`` as a hash.
 media_stat = Service(
-    name="media-stat", path="/media/stat", description="Which hashes exist", **_DOOR
+    name="media-stat",
+    path="/media/stat",
+    description="Which hashes exist",
+    factory=MediaContext,
+    cors_headers=EXPOSED_HEADERS,
 )
-medium = Service(name="medium", path="/media/{hash}", description="The bytes of a hash", **_DOOR)
+medium = Service(
+    name="medium",
+    path="/media/{hash}",
+    description="The bytes of a hash",
+    factory=MediaContext,
+    cors_headers=EXPOSED_HEADERS,
+)
 SERVICES = (media, media_stat, medium)
 
 _STORE: dict[str, Any] = {
@@ -170,7 +180,7 @@ def stat(request: Request) -> dict[str, Any]:
     """Return which of up to 1000 hashes the user can download. The body is a JSON list of hashes,
     or ``{"hashes": [...]}``."""
     release_connection(request)
-    digests = read_question(request.context.body)
+    digests = read_question(request, request.context.body)
     context, store = request.context, request.registry.attachment_media
     found = store.stat(context.owner, digests, context.reads_all)
     return {

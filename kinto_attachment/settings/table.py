@@ -304,6 +304,13 @@ SETTINGS: tuple[Setting, ...] = (
         "server waits for the client.",
     ),
     Setting(
+        "client.queue",
+        _COUNT,
+        "4",
+        "Number of requests in each server process that may wait for a body before the permission "
+        "of the client is known. Further ones get a 408. Each waiting request holds a thread.",
+    ),
+    Setting(
         "client.max_json",
         _BYTES_ABOVE_0,
         "1048576",

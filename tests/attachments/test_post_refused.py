@@ -1,5 +1,6 @@
 """POST {record}/attachment: requests that are refused, and change nothing."""
 
+import encodings
 import json
 import socket
 import time
@@ -426,6 +427,18 @@ class TestPermissions:
         assert response.status_int == 405
 
 
+def test_unknown_charsets_leave_nothing_in_memory(make_site):
+    """Python remembers every name of a charset that it was asked for."""
+    record = make_site("memory", "local").collection().record()
+    known = len(encodings._cache)
+    for number in range(3):
+        charset = f"{number}{'y' * 20_000}"
+        extra = f"Content-Type: text/plain; charset={charset}\r\n".encode()
+        record.post_raw(FILE + field("data", b"{}", extra) + END, status=400)
+        record.post_raw(named(f"filename*={charset}''a.txt") + END, status=400)
+    assert len(encodings._cache) == known
+
+
 class TestPreconditions:
     def test_a_stale_if_match_is_refused(self, record):
         record.upload(b"first")
@@ -452,8 +465,13 @@ class TestPreconditions:
     def test_malformed_preconditions_are_refused(self, record):
         record.upload(b"first")
         before = record.snapshot()
-        record.upload(b"second", headers={"If-Match": "yesterday"}, status=400)
-        record.upload(b"second", headers={"If-None-Match": "abc"}, status=400)
+        for name in ("If-Match", "If-None-Match"):
+            for value in ("yesterday", "*,*", "**", "*1*", '"1", "2"', '"1', f'"{"9" * 5000}"'):
+                for response in (
+                    record.upload(b"second", headers={name: value}, status=400),
+                    record.detach(headers={name: value}, status=400),
+                ):
+                    assert response.json["details"][0]["name"] == name
         assert record.snapshot() == before
 
     def test_preconditions_that_hold(self, record):

@@ -5,6 +5,7 @@ import re
 from hashlib import sha256
 from urllib.parse import unquote
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -90,6 +91,15 @@ def test_dispositions_turn_no_text_around(filename):
     assert value == content_disposition(plain, inline=False)
     assert not set(unquote(value)) & set(CONTROLS)
     assert not value.endswith("''")
+
+
+@pytest.mark.parametrize("name", ["{}", "{}.", "{}..", ".{}.", " {} .. {}"])
+@pytest.mark.parametrize("control", CONTROLS)
+def test_controls_hide_no_folder(name, control):
+    name = name.format(control, control)
+    with pytest.raises(FilenameRefused):
+        accept_filename(name)
+    assert content_disposition(name, inline=False) == 'attachment; filename="file"'
 
 
 @given(st.text())

@@ -1,4 +1,7 @@
-"""No error is cached as the file, whatever the route and the reason."""
+"""No error and no response to a write is cached as the file, whatever the route and the reason."""
+
+from hashlib import sha256
+from uuid import uuid4
 
 import pytest
 
@@ -100,6 +103,53 @@ def test_no_other_error(public):
         response = public.http.request(path.format(**public.names), method=method, status="*")
         assert 400 <= response.status_int < 500, (method, path)
         check(response)
+
+
+def test_what_answers_a_write(public):
+    http, names = public.http, public.names
+    facts = public.upload()
+    uri = f"/content/_media/{facts['id']}"
+    now, later = uuid4().bytes, uuid4().bytes
+    digest = sha256(later).hexdigest()
+    form = {"upload_files": [("attachment", "photo.jpg", jpeg())]}
+    responses = [
+        http.post("{record}-new/attachment".format(**names), headers=ALICE, **form, status=201),
+        http.post("{record}/attachment".format(**names), headers=ALICE, **form, status=200),
+        http.delete("{record}/attachment".format(**names), headers=ALICE, status=204),
+        http.post("/media", now, headers=ALICE, status=201),
+        http.post("/media", now, headers=ALICE, status=200),
+        http.put(f"/media/{digest}", later, headers=ALICE, status=201),
+        http.post(f"/media/{digest}?verify=false", later, headers=ALICE, status=202),
+        http.delete(f"/media/{digest}", headers=ALICE, status=204),
+        http.post_json("/media/stat", [digest], headers=ALICE, status=200),
+        http.post("/media", headers=ALICE, upload_files=[("file", "a.jpg", jpeg())], status=201),
+        http.post_json("/content/_media", facts, headers=ALICE, status=201),
+        http.patch_json(uri, {"title": "a"}, headers=ALICE, status=200),
+        http.put_json(uri, {"title": "b"}, headers=ALICE, status=200),
+        http.delete(uri, headers=ALICE, status=200),
+    ]
+    for response in responses:
+        check(response)
+
+
+def test_what_answers_a_write_in_the_default_bucket(public):
+    uri = f"/buckets/default/collections/c/records/{uuid4()}/attachment"
+    form = {"upload_files": [("attachment", "photo.jpg", jpeg())]}
+    check(public.http.post(uri, headers=ALICE, **form, status=201))
+    check(public.http.delete(uri, headers=ALICE, status=204))
+
+
+def test_a_redirect(make_site):
+    """It is signed, and soon out of date."""
+    redirect = {"kinto.attachment.download": "redirect"}
+    record = make_site("memory", "seaweedfs", **redirect).collection().record()
+    record.upload()
+    check(record.http.get(record.attachment_uri, headers=ALICE, status=307))
+
+
+def test_routes_of_kinto_are_left_alone(public):
+    response = public.http.put_json(public.names["record"], {}, headers=ALICE)
+    assert "Cache-Control" not in response.headers
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,14 @@
 """Slow, silent and greedy clients, over real sockets with gunicorn's threads."""
 
 import json
+import re
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
@@ -92,21 +97,55 @@ def test_the_response_does_not_wait_for_the_body(server, head, status, length):
     assert seconds < 1
 
 
+def stored(server) -> list[str]:
+    """The files of the storage that have a name."""
+    return sorted(str(path) for path in server.files.rglob("*") if path.is_file())
+
+
+def spools(server) -> list[str]:
+    """The files of the storage that the server has open. A spool has no name, but a descriptor."""
+    found = []
+    for descriptor in Path(f"/proc/{worker_of(server)}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.append(str(descriptor.readlink()))
+    return [path for path in found if path.startswith(f"{server.files}/")]
+
+
+def worker_of(server) -> int:
+    """The id of the process of gunicorn that handles the requests."""
+    (worker,) = psutil.Process(server.pid).children()
+    return worker.pid
+
+
+def eventually(check, seconds: float = 5) -> bool:
+    """Return whether something becomes true in that time."""
+    end = time.monotonic() + seconds
+    while not check():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 def test_silence_ends_in_408_and_leaves_nothing(server):
     head = f"POST {COLLECTION}/records/silent/attachment HTTP/1.1\r\n{FORM}"
+    head += f"\r\nContent-Length: {100 * MIB}"
     start = b'--x\r\nContent-Disposition: form-data; name="attachment"; filename="a.txt"\r\n\r\nabc'
-    status, seconds = ask(server, f"{head}\r\nContent-Length: 1000000", start, auth=True)
+    # The first upload of all leaves the mark of the storage.
+    requests.post(f"{server.url}/media", b"first", auth=AUTH, timeout=30).raise_for_status()
+    before = stored(server)
+    assert spools(server) == []
+    with ThreadPoolExecutor() as pool:
+        # The server reads a body in large pieces.
+        asked = pool.submit(ask, server, head, start, *[bytes(65536)] * 64, auth=True)
+        assert eventually(lambda: spools(server), 0.9), "The upload has not begun."
+        status, seconds = asked.result()
     assert status == 408
     assert 0.9 < seconds < 5
-    assert (
-        requests.get(
-            f"{server.url}/buckets/slow/collections/c/records/silent", auth=AUTH
-        ).status_code
-        == 404
-    )
-    assert [
-        path for path in server.files.rglob("*") if path.is_file() and "silent" in path.name
-    ] == []
+    record = f"{server.url}/buckets/slow/collections/c/records/silent"
+    assert requests.get(record, auth=AUTH, timeout=30).status_code == 404
+    assert eventually(lambda: not spools(server)), spools(server)
+    assert stored(server) == before
 
 
 @pytest.mark.parametrize("path", ["media", "media/stat", "content/_media"])
@@ -144,6 +183,9 @@ def test_json_is_bounded(server, method, path, size):
         for _ in range(size // MIB):
             yield b" " * MIB
 
+    memory = Path(f"/proc/{worker_of(server)}")
+    memory.joinpath("clear_refs").write_text("5")  # the peak begins anew
+    before = peak_of(memory)
     for auth, statuses in ((None, (401,)), (AUTH, (413,))):
         for data in (body(), b" " * size if size < 10 * MIB else None):
             if data is None:
@@ -156,6 +198,13 @@ def test_json_is_bounded(server, method, path, size):
                 continue  # the server closed the connection before the client had sent everything
             assert response.status_code in statuses, response.text
             assert response.json()["message"]
+    assert peak_of(memory) - before < 10 * MIB
+
+
+def peak_of(process: Path) -> int:
+    """Return the most memory that the process has had, in bytes."""
+    (kib,) = re.findall(r"VmHWM:\s*(\d+) kB", process.joinpath("status").read_text())
+    return int(kib) * 1024
 
 
 def test_a_refusal_reaches_a_client_that_is_still_sending(server):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.support.images import HOSTILE, encode, photo
 from tests.support.library import MediaLibrary, jpeg, settings
-from tests.support.servers.wsgi import UWSGI, Gunicorn, GunicornProcesses
+from tests.support.servers.wsgi import UWSGI, Gunicorn, Gunicorn16, GunicornProcesses
 from tests.support.site import SETTINGS, Site
 
 ALICE = ("alice", "secret")
@@ -109,12 +109,6 @@ def test_images_are_resized_under_each_server(serve, kind):
             if "images.worker" in " ".join(child.cmdline())
         ]
     worker.wait(5)  # The worker ends with its server.
-
-
-class Gunicorn16(Gunicorn):
-    """Gunicorn with as many threads as ``config/gunicorn.conf.py`` sets."""
-
-    threads = 16
 
 
 class Flood:

@@ -1,5 +1,6 @@
 """The objects that describe the files of the media library."""
 
+import encodings
 import json
 import threading
 from hashlib import sha256
@@ -273,6 +274,79 @@ class TestDescription:
         data = library.get(uri[1:]).json["data"]
         assert (data["fileName"], data["width"], data["alt"]) == ("photo.jpg", 120, "red")
         assert library.get(data["url"]).body == jpeg()
+
+
+class TestBody:
+    """The JSON of a request that creates or changes an object."""
+
+    @pytest.fixture
+    def library(self, local_library):
+        return local_library
+
+    def requests(self, library):
+        uri = f"/content/_media/{library.add()['id']}"
+        return [("POST", "/content/_media"), ("PUT", uri), ("PATCH", uri)]
+
+    @pytest.mark.parametrize("charset", ["punycode", "idna", "utf-7", "hex", "nope", "z" * 3000])
+    def test_has_a_charset_of_forms(self, library, charset):
+        # Long enough to take minutes with a codec that is quadratic.
+        body = json.dumps({"title": "-" + "a" * 900_000}).encode()
+        headers = {**ALICE, "Content-Type": f"application/json; charset={charset}"}
+        known = len(encodings._cache)
+        for method, uri in self.requests(library):
+            options = {"method": method, "body": body, "headers": headers, "status": 400}
+            response = library.http.request(uri, **options).json
+            assert field_of(response) == "Content-Type"
+            assert "use UTF-8, US-ASCII, ISO-8859-1 or UTF-16" in response["message"]
+        assert len(encodings._cache) == known
+
+    @pytest.mark.parametrize("charset", ["utf-8", "UTF8", "latin1", "iso-8859-1", "utf-16", ""])
+    def test_is_read_in_its_charset(self, library, charset):
+        (_, put, patch) = self.requests(library)
+        suffix = f'; charset="{charset}"' if charset else ""
+        for number, (method, uri) in enumerate((put, patch)):
+            body = f'{{"title": "été {number}"}}'.encode(charset or "utf-8")
+            headers = {**ALICE, "Content-Type": f"application/json{suffix}"}
+            data = library.http.request(uri, method=method, body=body, headers=headers).json["data"]
+            assert data["title"] == f"été {number}"
+
+    @pytest.mark.parametrize(
+        ("body", "reason"),
+        [
+            ('{"title": "\\u0000"}', "contains a null character"),
+            ('{"\\u0000": 1}', "contains a null character"),
+            ('{"data": {}, "permissions": {"read": ["\\u0000"]}}', "contains a null character"),
+            ('{"title": "\\ud800"}', "is not valid JSON"),
+            ('{"title": NaN, "a": }', "is not valid JSON"),
+            ('{"tags": ' + "[" * 300 + "]" * 300 + "}", "is nested too deeply"),
+            ("[" * 100_000, "is not valid JSON"),
+            ('"\xff"', "is not UTF-8 text"),
+        ],
+    )
+    def test_is_json_that_can_be_stored(self, library, body, reason):
+        for method, uri in self.requests(library):
+            options = {"method": method, "body": body.encode("latin-1"), "status": 400}
+            headers = {**ALICE, "Content-Type": "application/json"}
+            response = library.http.request(uri, headers=headers, **options).json
+            assert reason in response["message"]
+
+    def test_a_type_of_what_has_no_body_is_ignored(self, library):
+        uri = f"/content/_media/{library.add()['id']}"
+        for mimetype in ("multipart/form-data", "application/json; charset=nope"):
+            headers = {**ALICE, "Content-Type": mimetype}
+            library.http.get(uri, headers=headers, status=200)
+            library.http.delete("/content/_media/unknown", headers=headers, status=404)
+
+    @pytest.mark.parametrize("name", ["If-Match", "If-None-Match"])
+    @pytest.mark.parametrize("value", ["*,*", "**", '"1", "2"', f'"{"9" * 5000}"'])
+    def test_comes_with_preconditions_that_can_be_read(self, library, name, value):
+        requests = self.requests(library)
+        others = [(method, requests[-1][1]) for method in ("GET", "DELETE")]
+        for method, uri in [*requests, *others, ("GET", "/content/_media")]:
+            body = b"{}" if method.startswith("P") else b""
+            headers = {**ALICE, "Content-Type": "application/json", name: value}
+            options = {"method": method, "body": body, "headers": headers, "status": 400}
+            assert field_of(library.http.request(uri, **options).json) == name
 
 
 class TestVariants:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.support.library import MediaLibrary, settings
 from tests.support.media import random_content
 from tests.support.site import ALICE
 
@@ -36,3 +37,19 @@ class TestStat:
 
     def test_a_body_over_the_limit_is_refused(self, media):
         media.http.post("/media/stat", b"[" + b" " * 200_000 + b"]", headers=ALICE, status=413)
+
+    def test_charsets_are_those_of_forms(self, media):
+        for charset, status in (("utf-16", 200), ("Latin1", 200), ("punycode", 400), ("a", 400)):
+            codec = charset if status == 200 else "ascii"
+            headers = {**ALICE, "Content-Type": f"application/json; charset={charset}"}
+            body = json.dumps(["0" * 64]).encode(codec)
+            answer = media.http.post("/media/stat", body, headers=headers, status=status)
+            if status == 400:
+                assert answer.json["details"][0]["name"] == "Content-Type"
+
+    def test_the_library_takes_no_questions(self, make_site):
+        """It takes the forms that are sent to ``/media``."""
+        library = MediaLibrary(make_site(**settings("site")))
+        headers = {**ALICE, "Content-Type": "multipart/form-data; boundary=x"}
+        library.http.post("/media/stat", b"[]", headers=headers, status=200)
+        library.http.post("/media/stat", b"--x--", headers=headers, status=400)

@@ -1,4 +1,4 @@
-"""Many silent clients at once, beside a client that does its work.
+"""Many slow and silent clients at once, beside a client that does its work.
 
 `make attack` runs the long form: 60 seconds for each route, alone and behind nginx.
 """
@@ -8,13 +8,14 @@ import socket
 import statistics
 import threading
 import time
+from collections import Counter
 from contextlib import ExitStack
 
 import pytest
 import requests
 
 from tests.support.servers.nginx import NGINX, Nginx
-from tests.support.servers.wsgi import Gunicorn
+from tests.support.servers.wsgi import Gunicorn16
 from tests.support.site import Site
 
 SECONDS = float(os.environ.get("ATTACK_SECONDS", "1.5"))
@@ -28,7 +29,11 @@ ATTACKER = "127.0.0.2"
 AUTH = ("alice", "secret")
 PARENT = "/v1/buckets/attacked/collections/c"
 
-# Each announces a body, sends one byte of it, and falls silent.
+# Each announces a body, sends one byte of it, and falls silent; or it does what its last word says:
+#
+# * pouring: it goes on sending a body that the server has refused.
+# * staying: it does not close the connection, although it has announced that.
+# * reading: it requests a large file, and reads nothing of it.
 ROUTES = {
     "attachment": f"POST {PARENT}/records/r/attachment",
     "attachment-delete": f"DELETE {PARENT}/records/r/attachment",
@@ -42,11 +47,25 @@ ROUTES = {
     "content-object": "PATCH /v1/content/_media/r",
     "unsplash": "POST /v1/unsplash/abc",
     "image": "GET /v1/image/100x0/abc.jpg",
+    # Kinto reads these bodies before it knows who sends them.
+    "batch": "POST /v1/batch",
+    "record": f"PATCH {PARENT}/records/r",
+    "record-put": f"PUT {PARENT}/records/r chunked",
+    "refused": "POST /v1/media pouring",
+    "closing": "GET /v1/__lbheartbeat__ staying",
+    "download": f"GET {PARENT}/records/large/attachment reading",
 }
+
+MISBEHAVIOURS = {"pouring", "staying", "reading"}
 
 
 def head(route: str, host: str) -> bytes:
     method, path, *how = route.split()
+    if MISBEHAVIOURS & {*how} - {"pouring"}:
+        connection = "close" if "staying" in how else "keep-alive"
+        return (
+            f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: {connection}\r\n\r\n".encode()
+        )
     length = "Transfer-Encoding: chunked" if "chunked" in how else "Content-Length: 1000000"
     is_form = "multipart" in how or path.endswith("/attachment")
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", length]
@@ -65,8 +84,10 @@ class Attack:
     def __init__(self, port: int, route: str):
         self._address = ("127.0.0.1", port)
         self._head = head(route, f"127.0.0.1:{port}")
+        self._how = route.split()[-1]
         self._over = threading.Event()
         self.refused = 0
+        self.others = Counter()
         self._threads = [threading.Thread(target=self._be_silent) for _ in range(SOCKETS)]
 
     def __enter__(self) -> "Attack":
@@ -82,12 +103,27 @@ class Attack:
     def _be_silent(self) -> None:
         while not self._over.is_set():
             try:
-                with socket.create_connection(self._address, 5, (ATTACKER, 0)) as client:
+                with socket.socket() as client:
+                    if self._how == "reading":
+                        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                    client.bind((ATTACKER, 0))
+                    client.settimeout(5)
+                    client.connect(self._address)
                     client.sendall(self._head)
                     client.settimeout(0.5)
-                    self._wait(client)
+                    self._misbehave(client)
             except OSError:
-                self._over.wait(0.2)
+                # What is tried is holding threads, and not a flood of new connections.
+                self._over.wait(PAUSE)
+
+    def _misbehave(self, client: socket.socket) -> None:
+        if self._how == "pouring":
+            while not self._over.wait(0.2):
+                client.sendall(bytes(20_000))
+        elif self._how in ("staying", "reading"):
+            self._over.wait(PAUSE)
+        else:
+            self._wait(client)
 
     def _wait(self, client: socket.socket) -> None:
         sent = time.monotonic()
@@ -101,6 +137,7 @@ class Attack:
                 continue
             if not data:
                 break
+            self.others[data[:40]] += 1
             self.refused += data.startswith(b"HTTP/1.1 4") or data.startswith(b"HTTP/1.1 3")
         # What is tried is holding threads, and not a flood of new connections.
         self._over.wait(PAUSE)
@@ -132,9 +169,14 @@ def servers(kinto_settings, tmp_path_factory):
     }
     Site(**settings).close()  # creates the tables
     with ExitStack() as stack:
-        server = stack.enter_context(Gunicorn(settings, folder))
+        server = stack.enter_context(Gunicorn16(settings, folder))
+        readable = {"permissions": {"read": ["system.Everyone"]}}
         for parent in ("/buckets/attacked", "/buckets/attacked/collections/c"):
-            requests.put(f"{server.url}{parent}", auth=AUTH, timeout=30).raise_for_status()
+            url = f"{server.url}{parent}"
+            requests.put(url, json=readable, auth=AUTH, timeout=30).raise_for_status()
+        large = {"attachment": ("large.txt", bytes(30 << 20))}
+        url = f"{server.url}{PARENT.removeprefix('/v1')}/records/large/attachment"
+        requests.post(url, files=large, auth=AUTH, timeout=60).raise_for_status()
         media = f"{server.url}/buckets/attacked/collections/media"
         requests.put(media, auth=AUTH, timeout=30).raise_for_status()
         ports = {"gunicorn": server.port}
@@ -153,9 +195,13 @@ def unloaded(servers):
     }
 
 
-BEHIND_NGINX = ("attachment", "media-chunked", "content")
+BEHIND_NGINX = ("attachment", "media-chunked", "content", "batch", "refused", "download")
+PROMPT = ("attachment", "attachment-get", "attachment-delete", "image", "media", "media-chunked")
+"""nginx passes these on before it has the whole body, so a refusal comes at once."""
+
 CASES = [
-    *(("gunicorn", route) for route in ROUTES),
+    # Without nginx, a client that does not read its response holds a thread for a while.
+    *(("gunicorn", route) for route in ROUTES if route != "download"),
     *(
         pytest.param("nginx", route, marks=[pytest.mark.slow] * (route not in BEHIND_NGINX))
         for route in ROUTES
@@ -174,6 +220,8 @@ def test_silent_clients_hold_no_thread(servers, unloaded, through, route, record
     before = unloaded[through]
     record_property("p95", (before, during))
     print(f"\n{through} {route}: p95 {before * 1000:.1f} ms -> {during * 1000:.1f} ms", end=" ")
-    assert attack.refused >= SOCKETS / 2
+    waits = not MISBEHAVIOURS & {*ROUTES[route].split()}
+    if waits and (through == "gunicorn" or route in PROMPT):
+        assert attack.refused >= SOCKETS / 2, attack.others
     # Without the limits, no request at all is answered.
-    assert during < 2
+    assert during < 2, attack.refused

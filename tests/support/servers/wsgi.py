@@ -98,6 +98,7 @@ class Gunicorn(KintoServer):
 
     def command(self) -> list[str]:
         options = f"--workers {self.workers} --worker-class {self.worker_class} --timeout 120"
+        options += " --keep-alive 75"  # as in config/gunicorn.conf.py
         options += " --no-control-socket"  # the socket would be in the home directory
         if self.worker_class == "gthread":
             options += f" --threads {self.threads}"
@@ -107,6 +108,12 @@ class Gunicorn(KintoServer):
 
 class GunicornSync(Gunicorn):
     worker_class = "sync"
+
+
+class Gunicorn16(Gunicorn):
+    """Gunicorn with as many threads as ``config/gunicorn.conf.py`` sets."""
+
+    threads = 16
 
 
 class GunicornProcesses(Gunicorn):
