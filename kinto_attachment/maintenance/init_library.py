@@ -1,7 +1,6 @@
 """Creating the collection of the media library, with the metadata that Kinto Admin needs."""
 
-from collections.abc import Iterable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from typing import Any
 
 from kinto.core.storage import Filter
@@ -13,8 +12,10 @@ from ..finding import Finding
 from ..library.collection import Library
 from ..library.schema import metadata
 from .server import Server
+from .strangers import Foreign, Strangers
 
 TAKE_OVER = "kinto-attachment library init --take-over"
+CHECK_MEMBER = "remove it from the group, unless you trust it"
 
 
 def init_library(
@@ -29,18 +30,20 @@ def init_library(
     dry_run: bool = False,
 ) -> Iterator[Finding]:
     """Create the bucket and the collection that the settings name, or bring them up to date.
-    Yields ``created``, ``updated``, ``allowed`` or ``removed`` for each change, and ``foreign
-    principal`` for each permission that stops the command.
+    Yields ``created``, ``updated``, ``allowed`` or ``removed`` for each change. Yields ``foreign
+    principal``, ``foreign group`` or ``foreign metadata`` for whatever stops the command, because a
+    stranger may have made it.
 
     :param library: the library that the settings configure; None if they configure none.
     :param permission: Kinto's permission backend (``registry.permission``).
     :param editors: principals that may write everything in it, and the collection itself.
     :param authors: principals that may create objects, and write their own.
     :param readers: principals that may read everything in it.
-    :param take_over: whether to take permissions away from principals that no operator has named.
+    :param take_over: whether to remove that instead. A group that an operator has named keeps its
+        members; each is a ``group member``.
     :param dry_run: change nothing.
     :raises SettingError: if no library is configured, if its collection contains records that are
-        not media, or if other principals may write or create there: a stranger may have made it.
+        not media, or if other principals may write or create there.
     """
     if library is None:
         raise SettingError("kinto.attachment.library.bucket", "set it to have a media library")
@@ -48,23 +51,31 @@ def init_library(
     _check_records(server, library)
     known_editors, known_authors = server.run(lambda: server.plugin.rows.grants.of(library.uri))
     trusted = known_editors | set(editors), known_authors | set(authors)
-    foreign = list(_foreign(server, permission, (bucket_uri, library.uri), *trusted))
-    for uri, name, principal in foreign:
-        ace = f"{name} {principal}"
-        if not take_over:
-            yield Finding("foreign principal", record=uri, detail=ace, remedy=TAKE_OVER)
-            continue
-        if not dry_run:
-            server.run(partial(permission.remove_principal_from_ace, uri, name, principal))
-        yield Finding("removed", record=uri, detail=ace)
-    if foreign and not take_over:
+    strangers = Strangers(
+        server,
+        library,
+        permission,
+        editors=trusted[0],
+        authors=trusted[1],
+        readers=set(readers),
+        is_known=bool(known_editors or known_authors),
+    )
+    found = False
+    for page in strangers.find():
+        found = found or bool(page)
+        yield from _findings(page, take_over)
+        if page and take_over and not dry_run:
+            server.run(lambda page=page: _remove(server, library, page))
+    if found and not take_over:
         raise SettingError(
             "kinto.attachment.library.bucket",
             f"other principals may write to {bucket_uri} or create objects in it, so a stranger "
             "may have created it. Choose another bucket, name the principals that you trust in "
-            "--editors or --authors, or remove the others with --take-over",
+            "--editors or --authors, or remove the others, and what they have made, with "
+            "--take-over",
         )
     if not dry_run:
+        server.run(strangers.forget_members)
         server.run(lambda: server.plugin.rows.grants.save(library.uri, *trusted))
     for name, parent, folder, object_id, data in (
         ("bucket", "", "/buckets", library.bucket, {}),
@@ -80,21 +91,23 @@ def init_library(
                 yield Finding("allowed", record=library.uri, detail=f"{name} {principal}")
 
 
-def _foreign(
-    server: Server,
-    permission: Any,
-    uris: Iterable[str],
-    editors: set[str],
-    authors: set[str],
-) -> Iterator[tuple[str, str, str]]:
-    """Yield what principals may write that are no editors, or create that are no authors either,
-    as a URI, a permission and a principal."""
-    for uri in uris:
-        (allowed,) = server.run(partial(permission.get_objects_permissions, [uri]))
-        for name, principals in sorted(allowed.items()):
-            if name == "write" or name.endswith(":create"):
-                trusted = editors if name == "write" else editors | authors
-                yield from ((uri, name, each) for each in sorted(set(principals) - trusted))
+def _findings(page: list[Foreign], take_over: bool) -> Iterator[Finding]:
+    for each in page:
+        if not take_over:
+            yield Finding(each.kind, record=each.uri, detail=each.detail, remedy=TAKE_OVER)
+        elif each.remove:
+            yield Finding("removed", record=each.uri, detail=each.detail)
+        else:
+            yield Finding("group member", record=each.uri, detail=each.detail, remedy=CHECK_MEMBER)
+
+
+def _remove(server: Server, library: Library, page: list[Foreign]) -> None:
+    """Remove what strangers have left. Until everything is removed, no principal is known to be
+    trusted: if this process dies, the next run looks at all records again."""
+    server.plugin.rows.grants.save(library.uri, [], [])
+    for each in page:
+        if each.remove:
+            each.remove()
 
 
 def _allow(server: Server, permission: Any, allow: tuple[str, str, str], dry_run: bool) -> bool:
