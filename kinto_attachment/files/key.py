@@ -2,7 +2,7 @@
 
 import re
 import string
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -19,7 +19,8 @@ HEARTBEAT = "__heartbeat__"
 MARKER = "__kinto-attachment__/storage.json"
 """The object that says which database a storage belongs to."""
 
-_MARKERS = f"/{MARKER}"
+NEW_MARKER = f"{MARKER}.new"
+"""The object that is about to replace it."""
 
 RESERVED = frozenset(
     {"private", "_media", "_media-pending", "_variants", HEARTBEAT, MARKER.partition("/")[0]}
@@ -34,9 +35,15 @@ _VALUES = {
     "shard": "[0-9a-f]{2}",
     "extension": r"(?:\.[A-Za-z0-9]{1,16})?",
 }
+# What they can become in the name of a folder. No id and no filename contains a tilde, and no id a
+# dot.
+_FOLDER_VALUES = {**_VALUES, "filename": "[^/~]+"}
+_FOLDER_ID = "[^/~.]+"
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]")
-# What is added to a name that is taken.
+# What is added to a name that is taken, and to one that may be that of a folder.
 _SUFFIX = re.compile(r"-[0-9a-f]{8}(?=(?:\.[^/]*)?$)")
+_TILDES = re.compile(r"~+(?=(?:\.[^/]*)?$)")
+_NOTHING = re.compile(r"(?!)")
 
 
 def check_key(key: str) -> str:
@@ -73,6 +80,15 @@ def is_key(text: Any) -> bool:
         return False
 
 
+def is_marker(key: str) -> bool:
+    """Return whether the key is that of the marker of its own storage.
+
+    >>> is_marker(MARKER), is_marker(f"staging/{MARKER}")
+    (True, False)
+    """
+    return key in (MARKER, NEW_MARKER)
+
+
 def marked_folder(key: str) -> str | None:
     """If the key is that of a marker in a folder, return the folder with its slash, because another
     database owns it. Otherwise return None.
@@ -80,7 +96,10 @@ def marked_folder(key: str) -> str | None:
     >>> marked_folder("staging/__kinto-attachment__/storage.json"), marked_folder("a.png")
     ('staging/', None)
     """
-    return key.removesuffix(MARKER) if key.endswith(_MARKERS) else None
+    for marker in (MARKER, NEW_MARKER):
+        if key.endswith(f"/{marker}"):
+            return key.removesuffix(marker)
+    return None
 
 
 def key_suffixes(location: str) -> list[str]:
@@ -128,11 +147,8 @@ class KeyTemplate:
         """Whether every key is used once only."""
         self.shared = "hash" in fields and not self.unique
         """Whether files with the same bytes share one key."""
-        parts = (
-            re.escape(literal) + (_VALUES.get(name, "[^/]+") if name else "")
-            for literal, name, _, _ in string.Formatter().parse(pattern)
-        )
-        self._made = re.compile("".join(parts))
+        self._made = re.compile(_expression(pattern, _VALUES, "[^/]+"))
+        self._folders = _NOTHING
 
     def makes(self, key: str) -> bool:
         """Return whether the key matches this template, which tells our objects from those of other
@@ -144,14 +160,29 @@ class KeyTemplate:
         >>> template.makes("backups/monday.tar")
         False
         """
-        return any(
-            self._made.fullmatch(candidate) for candidate in (key, _SUFFIX.sub("", key, count=1))
-        )
+        plain = _TILDES.sub("", key, count=1)
+        candidates = (key, plain, _SUFFIX.sub("", key, count=1), _SUFFIX.sub("", plain, count=1))
+        return any(self._made.fullmatch(candidate) for candidate in candidates)
+
+    def keep_clear_of(self, folders: re.Pattern) -> None:
+        """Make no key from now on that may be one of these folders, as :func:`folders_of` returns
+        them. In a local storage, such a file would block the folder for good."""
+        self._folders = folders
+
+    def folder_expressions(self) -> Iterator[str]:
+        """Yield a regular expression for each folder in the keys of this template, except for the
+        reserved ones."""
+        segments = self.text.split("/")
+        for depth in range(2 if self._is_own else 1, len(segments)):
+            yield _expression("/".join(segments[:depth]), _FOLDER_VALUES, _FOLDER_ID)
 
     def keys(self, ref: Ref, filename: str, digest: str) -> Iterator[str]:
         """Yield the wanted key, then endless alternatives for when it is taken: ``a.jpg``,
-        ``a-1f0c33d2.jpg``... If a key would begin with a reserved segment, that gets a ``~``:
-        ``private`` becomes ``private~``."""
+        ``a-1f0c33d2.jpg``...
+
+        If a key would begin with a reserved segment, that gets a ``~``: ``private`` becomes
+        ``private~``. A name that may be that of a folder (see :meth:`keep_clear_of`) gets one, too.
+        """
         extension = extension_of(filename)
         values = {
             **dict(zip(("bucket_id", "collection_id", "record_id"), ref.path, strict=True)),
@@ -160,17 +191,27 @@ class KeyTemplate:
             "extension": f".{extension}" if extension else "",
             "filename": safe_filename(filename),
         }
-        yield check_key(self._fill(values))
+        yield check_key(self._off_folders(self._fill(values)))
         while True:
-            key = self._fill(values)
-            folder, slash, name = key.rpartition("/")
-            stem, dot, extension = name.partition(".")
-            yield check_key(f"{folder}{slash}{stem}-{uuid4().hex[:8]}{dot}{extension}")
+            key = _add_to_name(self._fill(values), f"-{uuid4().hex[:8]}")
+            yield check_key(self._off_folders(key))
 
     def _fill(self, values: dict[str, str]) -> str:
         key = self.text.format_map({**values, "uuid": str(uuid4())})
         first, slash, rest = key.partition("/")
         return f"{first}~{slash}{rest}" if is_reserved(first) and not self._is_own else key
+
+    def _off_folders(self, key: str) -> str:
+        # A UUID cannot be known before, so no such key is in the way of a folder.
+        while not self.unique and self._may_be_folder(key):
+            key = _add_to_name(key, "~")
+        return key
+
+    def _may_be_folder(self, key: str) -> bool:
+        first, slash, rest = key.partition("/")
+        # The folder of a bucket called private is private~.
+        asked = first[:-1] if is_reserved(first[:-1]) and first.endswith("~") else first
+        return any(self._folders.fullmatch(name + slash + rest) for name in {first, asked})
 
 
 def is_reserved(segment: str) -> bool:
@@ -181,6 +222,41 @@ def is_reserved(segment: str) -> bool:
     (True, False)
     """
     return segment.lower() in RESERVED
+
+
+def folders_of(templates: Iterable[KeyTemplate]) -> re.Pattern:
+    """Return a pattern that matches the folders in all keys that these templates can make. Upper
+    and lower case are one to some file systems.
+
+    >>> folders = folders_of([KeyTemplate("blog/{bucket_id}", "{hash}")])
+    >>> [key for key in ("Blog", "blog/a", "blog/a.txt", "a") if folders.fullmatch(key)]
+    ['Blog', 'blog/a']
+    """
+    found = {expression for each in templates for expression in each.folder_expressions()}
+    return re.compile("|".join(sorted(found)), re.IGNORECASE) if found else _NOTHING
+
+
+def _add_to_name(key: str, suffix: str) -> str:
+    """Return the key with a suffix before the extensions of its name.
+
+    >>> _add_to_name("a/b.tar.gz", "~")
+    'a/b~.tar.gz'
+    """
+    folder, slash, name = key.rpartition("/")
+    stem, dot, extensions = name.partition(".")
+    return f"{folder}{slash}{stem}{suffix}{dot}{extensions}"
+
+
+def _expression(template: str, values: dict[str, str], other: str) -> str:
+    """Return a regular expression for what the template can become.
+
+    :param values: expressions for placeholders.
+    :param other: the expression for those that are not among them.
+    """
+    return "".join(
+        re.escape(literal) + (values.get(name, other) if name else "")
+        for literal, name, _, _ in string.Formatter().parse(template)
+    )
 
 
 def _placeholders(template: str) -> Iterator[str]:

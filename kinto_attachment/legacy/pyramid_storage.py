@@ -49,6 +49,7 @@ class PyramidStorage:
     def __init__(self, storage: IStorage, settings: Settings, rows: Rows):
         self.storage = storage
         self._rows = rows
+        self._folders = settings.folders
         self._policy = settings.policy("", "")
 
     def url(self, filename: str) -> str:
@@ -130,6 +131,7 @@ class PyramidStorage:
         self._check(filename, extensions)
         pattern = "{uuid}{extension}" if randomize else "{filename}"
         template = KeyTemplate((folder or "").replace("{", "{{").replace("}", "}}"), pattern)
+        template.keep_clear_of(self._folders)
         filename = os.path.basename(filename)
         digest = Digest()
         with self.storage.spool() as spool:

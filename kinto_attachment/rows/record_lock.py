@@ -7,9 +7,13 @@ only one to write therefore locks the record, reads it again, and only then deci
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock, RLock
+from functools import cached_property
+from hashlib import sha256
+from threading import BoundedSemaphore, Lock, RLock
 from typing import Any
 from weakref import WeakValueDictionary
+
+from kinto.core.storage.exceptions import BackendError
 
 from ..files.ref import RecordRef
 
@@ -19,6 +23,10 @@ _LOCK_ROW = (
     "SELECT 1 FROM objects WHERE id = :id AND parent_id = :parent "
     "AND resource_name = 'record' FOR UPDATE"
 )
+_LOCK_NUMBER = "SELECT pg_advisory_xact_lock(:number)"
+
+MAX_LOCK_CONNECTIONS = 5
+"""The most connections of one process that do nothing but lock records."""
 
 
 class RecordLocks:
@@ -29,21 +37,29 @@ class RecordLocks:
 
     def __init__(self, storage: Any):
         self._storage = storage
-        self._local_locks: WeakValueDictionary[str, Any] = WeakValueDictionary()
+        self._local_locks: WeakValueDictionary[str, _LocalLock] = WeakValueDictionary()
         self._guard = Lock()
+        self._connections = BoundedSemaphore(MAX_LOCK_CONNECTIONS)
 
     @contextmanager
     def hold(self, ref: RecordRef) -> Iterator[None]:
         """Make all others that want to write or lock the record wait.
 
-        In PostgreSQL they wait until the caller's transaction has ended. Where Kinto's storage has
-        no transactions (see :attr:`Rows.rolls_back`), only the other threads of this process that
-        hold the record wait, until the block is left.
+        In PostgreSQL they wait until the caller's transaction has ended. Where the caller has none
+        (``transaction_per_request = false``), only others that hold the record wait, until the
+        block is left; a thread must not hold two records at once then. The same is true of Kinto's
+        memory storage, which belongs to one process.
+
+        :raises BackendError: if the database cannot be reached.
         """
         client = getattr(self._storage, "client", None)
         if client is None or client.commit_manually:
-            with self._local_lock(ref.uri):
-                yield
+            with self._local_lock(ref.uri) as is_outermost:
+                if client is None or not is_outermost:
+                    yield
+                else:
+                    with self._lock_in_database(ref.uri):
+                        yield
             return
         import sqlalchemy  # here, because PostgreSQL is an optional extra of Kinto
 
@@ -52,7 +68,57 @@ class RecordLocks:
             connection.execute(sqlalchemy.text(_LOCK_ROW), row)
         yield
 
-    def _local_lock(self, uri: str) -> Any:
+    def _local_lock(self, uri: str) -> "_LocalLock":
         """Return the lock of a record, which lives for as long as a thread uses it."""
         with self._guard:
-            return self._local_locks.setdefault(uri, RLock())
+            return self._local_locks.setdefault(uri, _LocalLock())
+
+    @contextmanager
+    def _lock_in_database(self, uri: str) -> Iterator[None]:
+        """Make other processes wait.
+
+        The lock belongs to a transaction on a connection of its own, because Kinto commits each
+        statement on its connections and gives them back. It is none of Kinto's pool: if all
+        connections of the pool held locks, the holders could not get a second one to write with.
+        Whatever ends the connection releases the lock.
+        """
+        import sqlalchemy
+
+        number = int.from_bytes(sha256(uri.encode()).digest()[:8], "big", signed=True)
+        with self._connections:
+            try:
+                connection = self._engine.connect()
+            except sqlalchemy.exc.SQLAlchemyError as error:
+                raise BackendError(original=error) from error
+            with connection:
+                try:
+                    connection.execute(sqlalchemy.text(_LOCK_NUMBER), {"number": number})
+                except sqlalchemy.exc.SQLAlchemyError as error:
+                    raise BackendError(original=error) from error
+                yield
+
+    @cached_property
+    def _engine(self) -> Any:
+        """Makes connections to Kinto's database, and keeps none."""
+        import sqlalchemy
+
+        url = self._storage.client.session_factory.get_bind().url
+        return sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool)
+
+
+class _LocalLock:
+    """A lock for the threads of this process. As a context manager it returns whether the thread
+    did not have it before."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._depth = 0
+
+    def __enter__(self) -> bool:
+        self._lock.acquire()
+        self._depth += 1
+        return self._depth == 1
+
+    def __exit__(self, *error: Any) -> None:
+        self._depth -= 1
+        self._lock.release()

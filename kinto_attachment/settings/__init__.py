@@ -13,7 +13,7 @@ from typing import Any
 from pyramid.settings import aslist
 
 from ..errors import SettingError
-from ..files.key import KeyTemplate, is_reserved
+from ..files.key import KeyTemplate, folders_of, is_reserved
 from ..files.ref import MediaRef, Ref, UploadRef
 from .policy import Policy
 from .table import SETTINGS
@@ -49,6 +49,7 @@ class Settings(Mapping[str, Any]):
     :ivar pending: the policy of its uploads whose hash is not checked yet.
     :ivar variants: the policy of resized copies.
     :ivar reserved_policies: these three.
+    :ivar folders: a pattern for the folders of all files of records.
     :ivar storage: the name of the storage, never ``auto``.
     :raises SettingError: if settings contradict each other, or if a needed one is missing.
 
@@ -76,6 +77,10 @@ class Settings(Mapping[str, Any]):
         self._policies = {
             ids: self._make_policy(ids, resources) for ids in ((), *sorted(resources))
         }
+        templates = [policy.template for policy in self.policies]
+        self.folders = folders_of(templates)
+        for template in templates:
+            template.keep_clear_of(self.folders)
         self.media, self.pending = self._media_policies(is_public)
         self.variants = replace(self.pending, template=VARIANTS, max_size=0)
         self.reserved_policies = (self.media, self.pending, self.variants)

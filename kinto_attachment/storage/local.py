@@ -190,16 +190,18 @@ class LocalFileStorage(Storage):
                 self._publish(whole, path)
 
     def _link(self, part: bytes, path: bytes) -> bool:
-        """Give the file of a part a second name. Files never change, so a second name is as good as
-        a copy. Return False if the file system does not allow it."""
+        """Give the file of a part a second name. The bytes of a file never change, so a second name
+        is as good as a copy. Return False if the file system does not allow it."""
         with _translated(os.fsdecode(path)):
             self._make_folder(os.path.dirname(path))
             try:
+                os.utime(part)  # as in _publish()
                 os.link(part, path)
             except FileNotFoundError as error:
                 raise BlobNotFound(os.fsdecode(part)) from error
             except OSError as error:
-                if error.errno in (*_CANNOT_LINK, errno.EMLINK):
+                # EACCES: the part belongs to another user, and may only be read.
+                if error.errno in (*_CANNOT_LINK, errno.EMLINK, errno.EACCES):
                     return False
                 raise
             _sync_folder(os.path.dirname(path))
@@ -233,9 +235,13 @@ class LocalFileStorage(Storage):
     def _publish(self, file: "Spool", path: bytes) -> None:
         """Sync a spooled file to the disk and give it its name.
 
+        Its age counts from now on, and not from its last byte: the client may have taken an hour to
+        send the rest of the form, and ``gc`` must not take the file for one that was left behind.
+
         :raises FileExistsError: if the name is taken.
         """
         file.flush()
+        os.utime(file.fileno())
         os.fsync(file.fileno())
         self._make_folder(os.path.dirname(path))
         try:
@@ -275,6 +281,7 @@ class LocalFileStorage(Storage):
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if os.path.lexists(path):
                     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+                os.utime(copy_path)  # as in _publish(): others may have held the lock
                 os.rename(copy_path, path)
         except BaseException:
             with suppress(FileNotFoundError):

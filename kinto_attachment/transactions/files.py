@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from transaction.interfaces import IDataManager
 from zope.interface import implementer
@@ -25,6 +26,7 @@ from ..files.ref import RecordRef, Ref
 from ..rows import Rows
 from ..rows.deletion import Reservation, Rule
 from ..rows.links import Link
+from ..rows.turns import TURN_SECONDS
 from ..storage.staged import compose
 from .ownership import OwnedStorage
 
@@ -34,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 DELETION_WAIT_SECONDS = 10
 """How long an upload waits while ``gc`` deletes the key that it is about to store."""
+
+POLL_SECONDS = 0.1
+"""The pause between two looks at whether another upload has stored the same bytes."""
 
 
 @implementer(IDataManager)
@@ -48,6 +53,8 @@ class FileTransaction:
         self._storage = storage
         self._rows = rows
         self._reservations: list[Reservation] = []
+        self._id = uuid4().hex
+        self._turns: set[str] = set()
         self._transaction: Any = None
         self._created: list[str] = []
         self._created_shared: list[str] = []
@@ -114,9 +121,9 @@ class FileTransaction:
     ) -> str:
         for key in keys:
             if template.shared:
-                self._reserve(key)
+                reservation = self._reserve(key)
                 self._created_shared.append(key)
-                self._store_shared(key, size, store)
+                self._store_shared(reservation, size, store)
                 return key
             if template.unique:
                 # A key with a UUID is ours even if the call fails half-way. Any other key is ours
@@ -133,14 +140,17 @@ class FileTransaction:
             return key
         raise BlobExists("", "no key is free")
 
-    def _store_shared(self, key: str, size: int, store: Callable[[str], None]) -> None:
+    def _store_shared(
+        self, reservation: Reservation, size: int, store: Callable[[str], None]
+    ) -> None:
         """Store a key that is named after its hash, unless these bytes are there already: they keep
         the type and the disposition of their first upload. If the bytes there have another length,
         as after a full or broken disk, they are replaced.
 
         The key is reserved, so that ``gc`` deletes nothing between the look and the answer.
         """
-        found = None if self._storage.exclusive else self._find_size(key)
+        key = reservation.key
+        found = None if self._storage.exclusive else self._await_turn(reservation)
         if found is None:
             try:
                 store(key)
@@ -152,25 +162,51 @@ class FileTransaction:
             self._storage.delete([key])
             store(key)
 
+    def _await_turn(self, reservation: Reservation) -> int | None:
+        """Return how many bytes the key has, or None if it is the turn of this upload to store
+        them. Meanwhile no database connection is held."""
+        key, begin = reservation.key, time.monotonic()
+        while (size := self._find_size(key)) is None and key not in self._turns:
+            waited = time.monotonic() - begin
+            if waited > TURN_SECONDS:
+                break  # others have had the turn all the time
+            time.sleep(POLL_SECONDS)
+            now = reservation.modified + int(waited * 1000)
+            self._outside_transaction(lambda now=now: self._take_turn(key, now))
+        return size
+
+    def _take_turn(self, key: str, now: int) -> None:
+        if self._rows.turns.take(key, self._id, now):
+            self._turns.add(key)
+
     def _find_size(self, key: str) -> int | None:
         try:
             return self._storage.stat(key).size
         except BlobNotFound:
             return None
 
-    def _reserve(self, key: str) -> None:
-        """Keep ``gc`` from deleting a key that this transaction is about to link. Each step is
-        committed before the next, in transactions of their own.
+    def _reserve(self, key: str) -> Reservation:
+        """Keep ``gc`` from deleting a key that this transaction is about to link, and take the turn
+        to store it, if that is free. Each step is committed before the next, in transactions of
+        their own.
 
         :raises StorageUnavailable: if ``gc`` is deleting the key, and does not finish in time.
         """
-        reservation = self._outside_transaction(lambda: self._rows.reservations.reserve(key))
+
+        def announce() -> Reservation:
+            reservation = self._rows.reservations.reserve(key)
+            if not self._storage.exclusive and key not in self._turns:
+                self._take_turn(key, reservation.modified)
+            return reservation
+
+        reservation = self._outside_transaction(announce)
         self._reservations.append(reservation)
         deadline = time.monotonic() + DELETION_WAIT_SECONDS
         while self._outside_transaction(lambda: self._rows.reservations.is_condemned(reservation)):
             if time.monotonic() > deadline:
                 raise StorageUnavailable(key, "it is being deleted")
             time.sleep(0.05)
+        return reservation
 
     def _outside_transaction(self, call: Callable[[], Item]) -> Item:
         def committed() -> Item:
@@ -213,9 +249,10 @@ class FileTransaction:
         self.release([(key, shared) for key, shared in removed if key != winner.key], keep_old)
 
     def drop_reservations(self) -> None:
-        """Drop the reservations of this transaction, whose keys are linked by now."""
+        """Drop the reservations and turns of this transaction, whose keys are linked by now."""
         for reservation in self._reservations:
             self._rows.reservations.drop(reservation)
+        self._rows.turns.end(self._turns, self._id)
 
     def unlink(self, ref: Ref, keep_old: bool) -> bool:
         """Release what the owner had; return whether it had anything."""

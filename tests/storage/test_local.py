@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -16,6 +17,23 @@ class TestLocal(StorageTest):
     @pytest.fixture
     def storage(self, tmp_path):
         return LocalFileStorage(str(tmp_path / "root"), "https://cdn.example/files/")
+
+    def test_age_counts_from_the_publication(self, storage):
+        with storage.spool() as file:
+            file.write(b"content")
+            file.flush()
+            os.utime(file.fileno(), (0, 0))  # the last byte was received long ago
+            storage.put("part", Source(file, "a", "text/plain", 7, "00"))
+        assert_new(storage.stat("part"))
+        for parts in (["part"], ["part", "part"]):
+            os.utime(storage.path("part"), (0, 0))
+            key = f"whole-{len(parts)}"
+            storage.compose(parts, key, Label("a", "text/plain"))
+            assert_new(storage.stat(key))
+
+
+def assert_new(found):
+    assert datetime.now(timezone.utc) - found.modified < timedelta(minutes=1)
 
 
 class TestWithoutUnnamedFiles(TestLocal):

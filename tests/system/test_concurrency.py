@@ -161,3 +161,26 @@ def test_patches_and_a_deletion_of_the_attachment(server, collection):
         left = requests.get(record, auth=AUTH, timeout=60).json()["data"].get("attachment")
         if left:
             assert b"".join(server.site.storage.open(server.site.key(left["location"])))
+
+
+def test_equal_bytes_keep_the_type_of_the_first_upload(server):
+    """Where the storage overwrites, one upload after the other stores them."""
+    if server.site.storage.exclusive:
+        pytest.skip("a local file has no type")
+    storage = server.site.storage.backend
+
+    def post(index):
+        headers = {"Content-Type": f"application/x-{index}"}
+        answer = requests.post(
+            f"{server.url}/media", data=content, auth=AUTH, headers=headers, timeout=120
+        )
+        key = next(stat.key for stat in storage.list() if digest in stat.key)
+        found = storage.client.head_object(Bucket=storage.bucket_name, Key=key)
+        return answer.status_code, found["ContentType"]
+
+    for _ in range(5):
+        content = uuid4().bytes * 100_000
+        digest = sha256(content).hexdigest()
+        answers = call_all(post, range(20))
+        assert {status for status, _ in answers} <= {200, 201}
+        assert len({mimetype for _, mimetype in answers}) == 1

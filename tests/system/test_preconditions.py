@@ -1,5 +1,5 @@
 """Of many requests that expect the same version of a record, one wins: on PostgreSQL over two
-processes, and on memory."""
+processes, with a transaction per request and without, and on memory."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -25,12 +25,18 @@ class GunicornThreads(Gunicorn):
 
 @pytest.fixture(
     scope="module",
-    params=[("postgresql", "local"), ("postgresql", "seaweedfs"), ("memory", "local")],
+    params=[
+        ("postgresql", "local", "true"),
+        ("postgresql", "seaweedfs", "true"),
+        ("postgresql", "local", "false"),
+        ("memory", "local", "true"),
+    ],
     ids="-".join,
 )
 def server(request, kinto_settings, file_settings, tmp_path_factory):
-    kinto, files = request.param
+    kinto, files, transactions = request.param
     settings = {**kinto_settings(kinto, fresh=True), **file_settings(files)}
+    settings["kinto.transaction_per_request"] = transactions
     if kinto == "postgresql":
         settings |= {"kinto.storage_pool_size": "50", "kinto.storage_max_overflow": "10"}
     site = Site(**settings)

@@ -1,11 +1,15 @@
 """Keys that are named after their hash: the first upload of the bytes decides their type."""
 
+import time
 from urllib.parse import quote
 
 import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
+from kinto_attachment.errors import StorageUnavailable
+from kinto_attachment.rows import turns
+from kinto_attachment.transactions import files as files_module
 from tests.support.media import PUBLIC, MediaClient, random_content
 from tests.support.servers.gcs import as_the_real_one
 from tests.support.site import ALICE, BOB
@@ -123,3 +127,101 @@ def test_gc_deletes_nothing_that_an_upload_found(site, monkeypatch):
     watch("put")
     collection.record().upload(content)
     assert seen and all(reserved == {key} for reserved in seen)
+
+
+@pytest.fixture
+def form():
+    """Return a form with a file of that name and type."""
+
+    def encode(filename, mimetype, content):
+        head = f'--XX\r\nContent-Disposition: form-data; name="attachment"; filename="{filename}"'
+        return f"{head}\r\nContent-Type: {mimetype}\r\n\r\n".encode() + content + b"\r\n--XX--\r\n"
+
+    return encode
+
+
+@pytest.fixture
+def in_put(site, monkeypatch):
+    """Call a function once, right before the storage stores a key with this hash; return the list
+    of the types that it stores there."""
+    stored, put = [], site.storage.inner.put
+
+    def install(digest, call):
+        def watched(key, source):
+            if digest in key:
+                stored.append(source.mimetype)
+                if len(stored) == 1:
+                    call()
+            return put(key, source)
+
+        monkeypatch.setattr(site.storage.inner, "put", watched)
+        return stored
+
+    return install
+
+
+def test_a_second_upload_that_began_before_the_first_ended(site, form, in_put, head):
+    collection, (content, digest) = site.collection(), random_content()
+    one, two, threads = collection.record(), collection.record(), []
+
+    def overtake():
+        body = form("evil.html.txt", "text/plain", content)
+        threads.append(in_thread(lambda: two.post_raw(body, status=201), timeout=1))
+
+    stored = in_put(digest, overtake)
+    one.post_raw(form("good.png", "image/png", content), status=201)
+    before = head(key_of(site, digest))
+    threads[0].join()
+    assert two.data["attachment"]["mimetype"] == "text/plain"
+    assert head(key_of(site, digest)) == before
+    if not site.storage.exclusive:
+        assert stored == ["image/png"]
+        assert before is None or before[0] == "image/png"
+
+
+def test_the_second_upload_stores_what_the_first_did_not(site, form, in_put):
+    collection, (content, digest) = site.collection(), random_content()
+    one, two, threads = collection.record(), collection.record(), []
+
+    def fail():
+        body = form("good.png", "image/png", content)
+        threads.append(in_thread(lambda: two.post_raw(body, status=201), timeout=1))
+        raise StorageUnavailable(digest, "the cable is cut")
+
+    in_put(digest, fail)
+    one.post_raw(form("first.png", "image/png", content), status=503)
+    threads[0].join()
+    key = key_of(site, digest)
+    assert b"".join(site.storage.open(key)) == content
+    assert two.data["attachment"]["hash"] == digest
+
+
+def test_a_process_that_died_before_it_stored_delays_one_upload(site, monkeypatch):
+    monkeypatch.setattr(turns, "TURN_SECONDS", 2)
+    collection, (content, digest) = site.collection(), random_content()
+    record = collection.record()
+    record.upload(content)
+    key = key_of(site, digest)
+    record.detach()
+    site.storage.delete([key])
+    reservation = site.in_transaction(lambda: site.rows.reservations.reserve(key))
+    now = reservation.modified
+    assert site.in_transaction(lambda: site.rows.turns.take(key, "dead", now))
+    begin = time.monotonic()
+    collection.record().upload(random_content()[0])
+    assert time.monotonic() - begin < 1.5  # another key does not wait
+    collection.record().upload(content)
+    assert time.monotonic() - begin < 10
+    assert b"".join(site.storage.open(key)) == content
+    assert site.storage.exclusive or site.in_transaction(
+        lambda: site.rows.turns.take(key, "another", now)
+    )
+
+
+def test_an_upload_does_not_wait_for_ever(site, monkeypatch):
+    """Other uploads have the turn, one after the other."""
+    monkeypatch.setattr(files_module, "TURN_SECONDS", 1)
+    monkeypatch.setattr(site.rows.turns, "take", lambda key, holder, now: False)
+    content, digest = random_content()
+    site.collection().record().upload(content)
+    assert b"".join(site.storage.open(key_of(site, digest))) == content

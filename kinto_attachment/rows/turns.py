@@ -1,0 +1,69 @@
+"""Turns: of several uploads that store the same key, one goes first.
+
+Where a storage overwrites, the second of two uploads of the same bytes would replace the type and
+the disposition that the first one gave them. The first to write the row of a key stores the bytes.
+The others wait until they are there, or until the row is gone because the first upload has failed.
+
+The row is no lock. A process may die, or store a large file for longer than the others wait; then
+they store the bytes all the same. The type of a file is worth less than an upload.
+"""
+
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Any
+
+from kinto.core.storage import Filter
+from kinto.core.storage.exceptions import UnicityError
+from kinto.core.utils import COMPARISON
+
+from .paging import delete_rows
+
+TURN_ROWS = "attachment-turn"
+TURNS_PARENT = "/attachment-turns"
+
+TURN_SECONDS = 20
+"""A turn ends after this long, even if the upload has not ended."""
+
+
+class Turns:
+    """Which upload may store a key. The caller commits after each call.
+
+    :param storage: ``registry.storage``.
+    """
+
+    def __init__(self, storage: Any):
+        self._storage = storage
+
+    def take(self, key: str, holder: str, now: int) -> bool:
+        """Take the turn; return False if another upload has it.
+
+        :param holder: an id of the upload.
+        :param now: milliseconds since 1970 by the clock of the database, which dates the rows.
+        """
+        ended = Filter("last_modified", now - TURN_SECONDS * 1000, COMPARISON.LT)
+        self._storage.delete_all(TURN_ROWS, _parent(key), filters=[ended], with_deleted=False)
+        try:
+            self._storage.create(TURN_ROWS, _parent(key), {"id": key, "holder": holder})
+        except UnicityError:
+            return False
+        return True
+
+    def end(self, keys: Iterable[str], holder: str) -> None:
+        """Let the next upload take its turn. Idempotent."""
+        own = Filter("holder", holder, COMPARISON.EQ)
+        for key in keys:
+            self._storage.delete_all(TURN_ROWS, _parent(key), filters=[own], with_deleted=False)
+
+    def drop_before(self, before: int) -> None:
+        """Drop the turns of uploads that died.
+
+        :param before: only older turns are dropped; in milliseconds since 1970.
+        """
+        old = Filter("last_modified", before, COMPARISON.LT)
+        delete_rows(self._storage, TURN_ROWS, f"{TURNS_PARENT}/*", old)
+
+
+def _parent(key: str) -> str:
+    # One for each key, as concurrent uploads write them; a key may have characters that a parent
+    # must not have.
+    return f"{TURNS_PARENT}/{sha256(key.encode()).hexdigest()}"
