@@ -304,7 +304,7 @@ def _parser() -> argparse.ArgumentParser:
     library.add_argument(
         "--take-over",
         action="store_true",
-        help="take the permissions to write and create away from principals that you do not name",
+        help="remove permissions to write and create, groups and attributes of strangers",
     )
     for name, may in (
         ("editors", "write all media, and the collection itself"),

@@ -54,6 +54,6 @@ def restoring(uri: str) -> str:
     if uri.startswith("/buckets/"):
         return f"{backup}, or DELETE {uri}/attachment"
     if uri.startswith("/media/"):
-        owner, digest = uri.removeprefix("/media/").split("/")
+        owner, _, digest = uri.removeprefix("/media/").partition("/")
         return f"{backup}, or DELETE /media/{digest} as {unquote(owner)}"
     return f"{backup}, or wait until the upload expires" if uri else backup

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyramid.config import Configurator
+from pyramid.events import ApplicationCreated
 from pyramid.request import Request
 from pyramid.settings import asbool
 
@@ -62,6 +63,7 @@ def includeme(config: Configurator) -> None:
 
         config.add_migration(AttachmentMigration(legacy))
     registry.registerUtility(PyramidStorage(storage, settings, rows), IFileStorage)
+    config.add_subscriber(lambda event: storage.warn(), ApplicationCreated)
     # kinto-attachment 8 used the name ``request.attachment``.
     config.add_request_method(
         lambda request: request.registry.getUtility(IFileStorage), "attachment", reify=True

@@ -156,6 +156,13 @@ class TestGC:
 
     def test_a_refusal(self, run, site, settings):
         path = leave_orphan_of_no_collection(settings)
+        status, lines, why = run("gc", "--offline", "--force")
+        assert (status, lines) == (2, [])
+        assert "If no other server uses it, run: kinto-attachment adopt-storage" in why
+        status, lines, why = run("adopt-storage")
+        assert (status, lines) == (2, [])
+        assert "To adopt it without being asked, use --yes." in why
+        assert len(run("adopt-storage", "--yes")[1]) == 1
         status, lines, why = run("gc", "--offline")
         assert (status, lines) == (2, [])
         assert "The storage contains files, but no record has one." in why

@@ -134,7 +134,7 @@ def _check_id(request: Request, ref: RecordRef) -> None:
     used = request.registry.storage.list_all(
         "record", ref.collection_uri, filters=only, include_deleted=True
     )
-    if used or plugin_of(request).rows.unclaimed.get(ref.record):
+    if used or plugin_of(request).rows.unclaimed.has(ref.record):
         raise FieldRefused("this id is, or was, that of another file: choose another one", "id")
 
 
@@ -145,14 +145,17 @@ def _complete_from(new: dict[str, Any], upload: Unclaimed) -> None:
     :raises MetadataForged: if it has another attachment than the upload.
     """
     for name in FACTS:
-        if name in new and not is_same(new[name], upload.facts[name]):
+        fact = upload.facts.get(name)
+        if name in new and not is_same(new[name], fact):
             given = str(new[name])[:100]
-            reason = f"{name} of this upload is {upload.facts[name]!r}, not {given!r}"
+            reason = f"{name} of this upload is {fact!r}, not {given!r}"
             raise FieldRefused(reason, name)
     if not is_same(new.get(ATTRIBUTE, upload.attachment), upload.attachment):
         raise MetadataForged()
     # Required attributes are not filled in: the client has to send them.
-    optional = {name: upload.facts[name] for name in FACTS if name not in REQUIRED}
+    optional = {
+        name: upload.facts[name] for name in FACTS if name not in REQUIRED and name in upload.facts
+    }
     for name, value in {**upload.defaults, **optional, ATTRIBUTE: upload.attachment}.items():
         new.setdefault(name, value)
 

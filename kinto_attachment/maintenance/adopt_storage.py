@@ -24,7 +24,7 @@ def adopt_storage(
     if claim.is_settled:
         return
     if not dry_run:
-        needs_consent = claim.is_foreign or claim.is_gone
+        needs_consent = claim.is_foreign or claim.is_gone or not claim.is_adopted
         if needs_consent and not confirm(str(claim)):
             raise ForeignStorage(f"{claim} Nothing was changed.")
         storage.adopt()

@@ -19,7 +19,6 @@ from ..rows.key_index import KeyIndex
 from ..rows.links import Link
 from ..rows.paging import Row, find_records, pages, records_of
 from ..rows.variants import Variant
-from ..transactions.ownership import ADOPT_STORAGE
 from .server import Server
 
 GC = "kinto-attachment gc"
@@ -49,17 +48,25 @@ def fsck(
 
     It can run while the server does: whatever looks wrong is checked again before it is reported.
 
+    If the folder of a local storage is not mounted, nothing else is checked.
+
     :param deep: also read all bytes and check their hashes.
     :param on_bytes: is told how many bytes were read.
     :raises StorageUnavailable: if the storage cannot be reached.
     """
+    claim = server.plugin.storage.claim()
+    if claim.is_foreign or claim.is_missing:
+        kind = "foreign storage" if claim.is_foreign else "missing marker"
+        yield Finding(kind, MARKER, detail=str(claim), remedy=claim.remedy)
+    if claim.is_missing:
+        return
     with (
         closing(KeyIndex()) as objects,
         closing(KeyIndex()) as known,
         closing(KeyIndex()) as linked,
     ):
         checker = _Checker(server, objects, known, linked)
-        yield from checker.check()
+        yield from checker.check(is_ours=not claim.is_foreign)
         if deep:
             yield from checker.check_bytes(on_bytes)
 
@@ -96,13 +103,12 @@ class _Checker:
         self._known = known
         self._linked = linked
 
-    def check(self) -> Iterator[Finding]:
-        """Check everything except the bytes."""
+    def check(self, is_ours: bool) -> Iterator[Finding]:
+        """Check everything except the bytes.
+
+        :param is_ours: whether objects that no row names are to be reported.
+        """
         server = self._server
-        claim = self._storage.claim()
-        if claim.is_foreign or claim.is_gone:
-            kind = "foreign storage" if claim.is_foreign else "missing marker"
-            yield Finding(kind, MARKER, detail=str(claim), remedy=ADOPT_STORAGE)
         others = set()
         for page in pages(self._storage.list()):
             self._objects.add((stat.key, stat.size) for stat in page)
@@ -111,15 +117,16 @@ class _Checker:
         for page in server.read(self._rows.unlinked_keys()):
             self._known.add((known.key, 0) for known in page)
         yield from self._check_pending()
-        for broken in server.read(self._rows.links.unreadable()):
-            for key, record in broken:
-                yield Finding("unreadable row", key, record, remedy=DELETE_ROW)
+        for broken in server.read(self._rows.unreadable()):
+            for each in broken:
+                detail = str(each)
+                yield Finding("unreadable row", "", each.owner, detail, remedy=DELETE_ROW)
         for page in server.read(self._rows.links.all()):
             self._known.add((link.key, 0) for link in page)
             yield from self._check_links(page)
         for records in records_of(server.list_all):
             yield from self._check_records(records)
-        if not claim.is_foreign:
+        if is_ours:
             yield from self._check_objects(listed, tuple(others))
 
     def _check_pending(self) -> Iterator[Finding]:

@@ -23,6 +23,7 @@ from ..rows.paging import Row, find_records, pages, records_of
 from ..rows.uploads import Unclaimed
 from ..rows.variants import Variant
 from ..storage.staged import discard_unfinished
+from ..transactions.claim import ADOPT_STORAGE
 from .server import Server
 
 FEW_ORPHANS = 10
@@ -56,7 +57,8 @@ def collect(
     :raises SweepRefused: if storage and database do not seem to belong together. Released files
         are deleted by then.
     """
-    server.plugin.storage.check_is_ours(dry_run)
+    storage = server.plugin.storage
+    claim = storage.check_is_ours(dry_run)
     before = datetime.now(timezone.utc) - max(older_than, MIN_AGE)
     reserved_before = datetime.now(timezone.utc) - max(older_than, MAX_UPLOAD_TIME)
     if offline:
@@ -69,8 +71,10 @@ def collect(
     yield from collector.finish_releases()
     yield from collector.drop_variants()
     yield from collector.discard_unfinished()
-    yield from collector.sweep(force)
+    yield from collector.sweep(force, claim.is_adopted)
     collector.forget()
+    if not dry_run:
+        storage.renew()
 
 
 class _Linked(Exception):
@@ -126,7 +130,7 @@ class _Collector:
             # An upload that writes the record also locks the row of the link. If there was such an
             # upload, it has committed by now.
             rows = find_records(self._server.records.list_all, [ref])
-            is_upload = isinstance(ref, UploadRef) and self._rows.unclaimed.get(ref.id)
+            is_upload = isinstance(ref, UploadRef) and self._rows.unclaimed.has(ref.id)
             if is_upload or self._is_of(link, rows.get(ref, {}).get(ATTRIBUTE)):
                 raise _Linked()
 
@@ -218,9 +222,12 @@ class _Collector:
         for name in names:
             yield Finding("deleted", name, detail="unfinished")
 
-    def sweep(self, force: bool) -> Iterator[Finding]:
+    def sweep(self, force: bool, is_adopted: bool) -> Iterator[Finding]:
         """Delete objects that no row names: a process died after it had stored a file and before it
-        wrote the record."""
+        wrote the record.
+
+        :param is_adopted: False if the storage had files before it was marked.
+        """
         with (
             closing(KeyIndex()) as orphans,
             closing(KeyIndex()) as unknown,
@@ -234,6 +241,12 @@ class _Collector:
             for key, _ in unknown:
                 detail = "this server does not make such keys"
                 yield Finding("unknown object", key, detail=detail)
+            if len(orphans) and not is_adopted:
+                raise SweepRefused(
+                    f"The file storage had files before this database marked it, and {len(orphans)}"
+                    " of its files belong to no record. If no other server uses it, run: "
+                    f"{ADOPT_STORAGE}"
+                )
             if len(orphans) and not force:
                 self._check_it_is_ours(linked, len(orphans))
             for page in pages(orphans):
@@ -250,11 +263,13 @@ class _Collector:
             has_row = known.find(keys)
             linked += len(has_owner)
             for stat in page:
-                if stat.key in has_owner or stat.key in has_row or stat.modified > self._before:
-                    continue
-                if folder := marked_folder(stat.key):
+                if folder := marked_folder(stat.key):  # however young it is
                     others.add(folder)
-                else:
+                elif (
+                    stat.key not in has_owner
+                    and stat.key not in has_row
+                    and stat.modified <= self._before
+                ):
                     index = orphans if self._is_ours(stat.key) else unknown
                     index.add([(stat.key, stat.size)])
         for folder in others:
@@ -319,11 +334,12 @@ class _Collector:
         return gone, True
 
     def forget(self) -> None:
-        """Delete expired rows: reservations of dead uploads, and tombstones of links."""
+        """Delete expired rows: reservations and turns of dead uploads, and tombstones of links."""
         if self._dry_run:
             return
         before = min(int(self._before.timestamp() * 1000), int(time.time() * 1000))
         self._server.run(lambda: self._rows.reservations.drop_before(self._reserved_since))
+        self._server.run(lambda: self._rows.turns.drop_before(self._reserved_since))
         self._server.run(lambda: self._rows.links.forget(before))
 
     def _is_ours(self, key: str) -> bool:

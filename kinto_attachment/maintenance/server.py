@@ -41,7 +41,7 @@ class Server:
 
     def has_upload(self, ref: UploadRef) -> bool:
         """Return whether the upload still waits to become an object of the library."""
-        return self.run(lambda: self.plugin.rows.unclaimed.get(ref.id)) is not None
+        return self.run(lambda: self.plugin.rows.unclaimed.has(ref.id))
 
     def run(self, call: Callable[[], Item]) -> Item:
         """Return what ``call`` returns, called in a transaction of its own."""

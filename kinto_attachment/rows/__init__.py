@@ -12,6 +12,7 @@ attachment-link       /attachment-links/              ``own:{key}`` or    ``hash
 attachment-release    /attachment-releases/{id}       random              ``rule``, ``keys``
 attachment-claim      /attachment-claims/{random}     key
 attachment-doom       /attachment-dooms               random              ``keys``
+attachment-turn       /attachment-turns/{its hash}    key                 ``holder``
 attachment-pending    /attachment-pending/{id}        ``pending{uuid}``   ``owner``, ``hash``,
                                                                           ``key``, ``mimetype``,
                                                                           ``size``
@@ -23,8 +24,8 @@ attachment-variant    /attachment-variants/           key of the          ``key`
                       {name}-{8 digits}               original            ``size``, ``mimetype``,
                                                                           ``width``, ``height``,
                                                                           ``name``, ``direct``
-attachment-identity   /attachment-identity            hash of the         ``owner``, ``folders``
-                                                      database's name
+attachment-identity   /attachment-identity            hash of the         ``owner``, ``folders``,
+                                                      database's name     ``nonces``
 attachment-grant      /attachment-grants              ``library``         ``editors``,
                       {URI of the collection}                             ``authors``
 ====================  ==============================  ==================  =======================
@@ -46,7 +47,9 @@ from .deletion import Releases, Reservations, Rule
 from .grants import Grants
 from .identity import Identities
 from .links import Link, Links
+from .paging import UnreadableRow
 from .record_lock import RecordLocks
+from .turns import Turns
 from .uploads import PendingUploads, UnclaimedUploads
 from .variants import Variants
 
@@ -60,13 +63,14 @@ class KeyKind(Enum):
     RELEASE = "release"
     PENDING = "pending"
     VARIANT = "variant"
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
 class KnownKey:
     """A key that a row names.
 
-    :param rule: what becomes of the bytes once the row is gone.
+    :param rule: what becomes of the bytes once the row is gone. Those of an unreadable row stay.
     :param link: the link, for a key of :attr:`KeyKind.LINK`.
     """
 
@@ -87,6 +91,7 @@ class Rows:
         self.links = Links(storage)
         self.releases = Releases(storage)
         self.reservations = Reservations(storage)
+        self.turns = Turns(storage)
         self.pending = PendingUploads(storage)
         self.unclaimed = UnclaimedUploads(storage)
         self.variants = Variants(storage)
@@ -109,7 +114,8 @@ class Rows:
         yield from self.unlinked_keys()
 
     def unlinked_keys(self) -> Iterator[KnownKey]:
-        """Yield every key that a row other than a link names."""
+        """Yield every key that a row other than a link names, and every key that an unreadable row
+        may name."""
         for upload in self.pending.all():
             yield KnownKey(upload.key, KeyKind.PENDING, Rule.DELETE)
         for variant in self.variants.all():
@@ -117,3 +123,19 @@ class Rows:
         for release in self.releases.all():
             for key in release.keys:
                 yield KnownKey(key, KeyKind.RELEASE, release.rule)
+        for broken in self.unreadable():
+            for key in broken.keys:
+                yield KnownKey(key, KeyKind.UNREADABLE, Rule.KEEP)
+
+    def unreadable(self) -> Iterator[UnreadableRow]:
+        """Yield every row that cannot be read, of any kind. Leases are left out: they expire."""
+        for rows in (
+            self.links,
+            self.pending,
+            self.variants,
+            self.releases,
+            self.unclaimed,
+            self.reservations,
+            self.grants,
+        ):
+            yield from rows.unreadable()

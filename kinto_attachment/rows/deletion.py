@@ -37,7 +37,18 @@ from kinto.core.storage import Filter, exceptions
 from kinto.core.utils import COMPARISON
 
 from ..files.key import is_key
-from .paging import Row, delete_rows, find_rows, keyset, pages, readable, scan
+from .paging import (
+    Row,
+    UnreadableRow,
+    check_types,
+    delete_rows,
+    find_rows,
+    keyset,
+    pages,
+    readable,
+    scan,
+    unreadable,
+)
 
 RELEASE_ROWS = "attachment-release"
 RELEASES_PARENT = "/attachment-releases"
@@ -123,8 +134,16 @@ class Releases:
         """Yield every release on the server, read a page at a time."""
         yield from readable(scan(self._storage, RELEASE_ROWS, RELEASES_PARENT), _release)
 
+    def unreadable(self) -> Iterator[UnreadableRow]:
+        """Yield every row that cannot be read."""
+        rows = scan(self._storage, RELEASE_ROWS, RELEASES_PARENT)
+        yield from unreadable(RELEASE_ROWS, rows, _release)
+
 
 def _release(row: Row) -> Release:
+    check_types(row, keys=list)
+    if not all(isinstance(key, str) for key in row["keys"]):
+        raise TypeError("a key is not text")
     # No storage can have the others.
     keys = tuple(key for key in row["keys"] if is_key(key))
     return Release(row["id"], Rule(row["rule"]), keys, row["last_modified"])
@@ -196,8 +215,19 @@ class Reservations:
         dated both rows, so the clocks of the servers do not matter."""
         oldest = reservation.modified - CONDEMNED_SECONDS * 1000
         recent = Filter("last_modified", oldest, COMPARISON.GT)
+        marks = readable(self._marks(recent), _condemned_keys)
+        return any(reservation.key in keys for keys in marks)
+
+    def unreadable(self) -> Iterator[UnreadableRow]:
+        """Yield every mark of ``gc`` that cannot be read."""
+        yield from unreadable(CONDEMNED_ROWS, self._marks(), _condemned_keys)
+
+    def _marks(self, *filters: Filter) -> Iterator[Row]:
         list_all = partial(self._storage.list_all, CONDEMNED_ROWS, CONDEMNED_PARENT)
-        pages_of_marks = keyset(list_all, recent)
-        return any(
-            reservation.key in row.get("keys", ()) for rows in pages_of_marks for row in rows
-        )
+        for rows in keyset(list_all, *filters):
+            yield from rows
+
+
+def _condemned_keys(row: Row) -> list[Any]:
+    check_types(row, keys=list)
+    return row["keys"]

@@ -23,7 +23,18 @@ from kinto.core.utils import COMPARISON
 from ..files.blob import Attachment
 from ..files.key import check_key, key_suffixes
 from ..files.ref import RecordRef, Ref, read_ref
-from .paging import UNREADABLE, ListAll, Row, delete_rows, find_rows, keyset, pages, readable, scan
+from .paging import (
+    ListAll,
+    Row,
+    UnreadableRow,
+    delete_rows,
+    find_rows,
+    keyset,
+    pages,
+    readable,
+    scan,
+    unreadable,
+)
 
 LINK_ROWS = "attachment-link"
 LINKS_PARENT = "/attachment-links"
@@ -224,15 +235,10 @@ class Links:
         for rows in self._pages(LINKS_PARENT):
             yield from readable(rows, _link)
 
-    def unreadable(self) -> Iterator[tuple[str, str]]:
-        """Yield the key and the owner in every row that cannot be read, as far as they are
-        known."""
+    def unreadable(self) -> Iterator[UnreadableRow]:
+        """Yield every row that cannot be read."""
         for rows in self._pages(LINKS_PARENT):
-            for row in rows:
-                try:
-                    _link(row)
-                except UNREADABLE:
-                    yield _split(row["id"])[0], str(row.get("record", ""))
+            yield from unreadable(LINK_ROWS, rows, _link)
 
     def forget(self, before: int) -> None:
         """Delete the tombstones from before then (milliseconds since 1970)."""
@@ -280,8 +286,12 @@ def _link(row: Row) -> Link:
     texts = row["hash"], row.get("filename", ""), row.get("mimetype", "")
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("hash, filename or mimetype is not text")
+    if row["id"] != _link_id(key, shared):
+        raise ValueError("the id is malformed")
+    ref = read_ref(row["record"])
+    ref.uri.encode()  # the owner may not be Unicode
     return Link(
-        read_ref(row["record"]),
+        ref,
         check_key(key),
         row["hash"],
         shared,

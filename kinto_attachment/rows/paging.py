@@ -8,6 +8,7 @@ takes a short answer for a complete one.
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from kinto.core.storage import MISSING, Filter, Sort
 from kinto.core.utils import COMPARISON
 
 from ..errors import KeyRefused
+from ..files.key import is_key, key_suffixes
 from ..files.ref import RecordRef, Ref
 
 logger = logging.getLogger(__name__)
@@ -73,9 +75,36 @@ def keyset(
         ]
 
 
+@dataclass(frozen=True)
+class UnreadableRow:
+    """A row that cannot be read, because another program has written or changed it.
+
+    :param name: the resource name of the row.
+    :param row: what is in it.
+    :param reason: why it cannot be read.
+    """
+
+    name: str
+    row: Row
+    reason: str
+
+    @property
+    def owner(self) -> str:
+        """The URI of the owner that it names; empty if it names none."""
+        return str(self.row.get("record") or "")
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.row['id']}: {self.reason}"
+
+    @property
+    def keys(self) -> set[str]:
+        """All keys that the row may name: each of its texts, wherever it is, and the ends of a
+        text that may be a location."""
+        return {key for text in _texts(self.row) for key in key_suffixes(text) if is_key(key)}
+
+
 def readable(rows: Iterable[Row], read: Callable[[Row], Item]) -> Iterator[Item]:
-    """Yield what the rows say. A row that cannot be read, because another program has written or
-    changed it, is logged and left out.
+    """Yield what the rows say. A row that cannot be read is logged and left out.
 
     :param read: returns what a row says, or raises one of :data:`UNREADABLE`.
     """
@@ -84,6 +113,49 @@ def readable(rows: Iterable[Row], read: Callable[[Row], Item]) -> Iterator[Item]
             yield read(row)
         except UNREADABLE as error:
             logger.warning("A row is ignored, because it cannot be read: %r: %s", row, error)
+
+
+def unreadable(
+    name: str, rows: Iterable[Row], read: Callable[[Row], Any]
+) -> Iterator[UnreadableRow]:
+    """Yield the rows that :func:`readable` leaves out.
+
+    :param name: the resource name of the rows.
+    """
+    for row in rows:
+        try:
+            read(row)
+        except UNREADABLE as error:
+            yield UnreadableRow(name, row, str(error))
+
+
+def check_types(row: Row, **kinds: type) -> None:
+    """Check the types of some values of a row.
+
+    :raises TypeError: if a value is missing, or is of another type.
+
+    >>> check_types({"size": True}, size=int)
+    Traceback (most recent call last):
+    TypeError: size is not of the type int
+    """
+    for name, kind in kinds.items():
+        if type(row.get(name)) is not kind:
+            raise TypeError(f"{name} is not of the type {kind.__name__}")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield every text in a JSON value, and every text that follows a colon in one: the ids of
+    links begin with a word and a colon."""
+    values = [value]
+    while values:
+        match values.pop():
+            case str(text):
+                yield text
+                yield text.partition(":")[2]
+            case list(items):
+                values += items
+            case dict(members):
+                values += [*members, *members.values()]
 
 
 def scan(storage: Any, resource_name: str, parent: str) -> Iterator[Row]:

@@ -20,9 +20,10 @@ from kinto.core.storage import Filter
 from kinto.core.storage.exceptions import ObjectNotFoundError, UnicityError
 from kinto.core.utils import COMPARISON
 
+from ..files.blob import Attachment, is_digest
 from ..files.key import check_key
 from ..files.ref import MediaRef, UploadRef
-from .paging import Row, keyset, readable, scan
+from .paging import Row, UnreadableRow, check_types, keyset, readable, scan, unreadable
 
 PENDING_ROWS = "attachment-pending"
 PENDING_PARENT = "/attachment-pending"
@@ -80,6 +81,11 @@ class PendingUploads:
         """Yield all of them in the order of their ids, read a page at a time."""
         for rows in self._pages():
             yield from readable(rows, _pending)
+
+    def unreadable(self) -> Iterator[UnreadableRow]:
+        """Yield every row that cannot be read."""
+        rows = scan(self._storage, PENDING_ROWS, PENDING_PARENT)
+        yield from unreadable(PENDING_ROWS, rows, _pending)
 
     def of(self, ref: MediaRef) -> list[Pending]:
         """Return the pending uploads of one entry."""
@@ -154,7 +160,11 @@ class PendingUploads:
 
 
 def _pending(row: Row) -> Pending:
+    check_types(row, owner=str, hash=str, key=str, mimetype=str, size=int)
     ref = MediaRef(row["owner"], row["hash"])
+    if not is_digest(ref.digest) or row["size"] < 0 or not row["id"].startswith(_FIRST):
+        raise ValueError("hash, size or id is malformed")
+    ref.uri.encode()  # the owner may not be Unicode
     return Pending(ref, check_key(row["key"]), row["mimetype"], row["size"], id=row["id"])
 
 
@@ -206,6 +216,10 @@ class UnclaimedUploads:
         rows = self._storage.list_all(UNCLAIMED_ROWS, _unclaimed_parent(upload_id))
         return next(readable(rows, _unclaimed), None)
 
+    def has(self, upload_id: str) -> bool:
+        """Return whether there is a row of that upload, even one that cannot be read."""
+        return bool(self._storage.list_all(UNCLAIMED_ROWS, _unclaimed_parent(upload_id)))
+
     def take(self, upload: Unclaimed) -> bool:
         """Delete the row; return False if another request did. The row comes back if this
         transaction is aborted."""
@@ -216,14 +230,19 @@ class UnclaimedUploads:
         """Yield all of them, read a page at a time."""
         yield from readable(scan(self._storage, UNCLAIMED_ROWS, UNCLAIMED_PARENT), _unclaimed)
 
+    def unreadable(self) -> Iterator[UnreadableRow]:
+        """Yield every row that cannot be read."""
+        rows = scan(self._storage, UNCLAIMED_ROWS, UNCLAIMED_PARENT)
+        yield from unreadable(UNCLAIMED_ROWS, rows, _unclaimed)
+
 
 def _unclaimed_parent(upload_id: str) -> str:
     return f"{UNCLAIMED_PARENT}/{upload_id}"
 
 
 def _unclaimed(row: Row) -> Unclaimed:
-    if not all(isinstance(row[name], dict) for name in ("facts", "attachment", "defaults")):
-        raise ValueError("facts, attachment or defaults is not an object")
+    check_types(row, owner=str, facts=dict, attachment=dict, defaults=dict)
+    Attachment.from_json(row["attachment"])
     return Unclaimed(
         id=row["id"],
         owner=row["owner"],

@@ -16,9 +16,18 @@ from kinto.core.storage import Filter
 from kinto.core.storage.exceptions import UnicityError
 from kinto.core.utils import COMPARISON
 
-from ..files.blob import Blob
+from ..files.blob import Blob, is_digest
 from ..files.key import check_key
-from .paging import Row, delete_rows, keyset, pages, readable
+from .paging import (
+    Row,
+    UnreadableRow,
+    check_types,
+    delete_rows,
+    keyset,
+    pages,
+    readable,
+    unreadable,
+)
 
 VARIANT_ROWS = "attachment-variant"
 VARIANTS_PARENT = "/attachment-variants"
@@ -114,6 +123,11 @@ class Variants:
         for rows in self._pages():
             yield from readable(rows, _variant)
 
+    def unreadable(self) -> Iterator[UnreadableRow]:
+        """Yield every row that cannot be read."""
+        for rows in self._pages():
+            yield from unreadable(VARIANT_ROWS, rows, _variant)
+
     def _pages(self, *filters: Filter) -> Iterator[list[Row]]:
         list_all = partial(self._storage.list_all, VARIANT_ROWS, f"{VARIANTS_PARENT}/*")
         return keyset(list_all, *filters, by=("id", "key"))
@@ -125,6 +139,9 @@ def _parent(original: str, name: str) -> str:
 
 
 def _variant(row: Row) -> Variant:
+    check_types(row, key=str, name=str, digest=str, mimetype=str, size=int, width=int, height=int)
+    if not is_digest(row["digest"]) or min(row["size"], row["width"], row["height"]) < 0:
+        raise ValueError("digest, size, width or height is malformed")
     values = {name: row[name] for name in Variant.__annotations__ if name in row}
     check_key(row["key"])
     return Variant(original=row["id"], modified=row["last_modified"], **values)

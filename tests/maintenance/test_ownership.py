@@ -3,17 +3,21 @@
 import json
 import logging
 import os
+import threading
+import time
 from contextlib import closing
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from uuid import uuid4
 
 import psycopg2
 import pytest
+from kinto.core.storage.exceptions import BackendError
 
-from kinto_attachment.errors import ForeignStorage
+from kinto_attachment.errors import ForeignStorage, StorageUnavailable
 from kinto_attachment.files.blob import Source
-from kinto_attachment.files.key import MARKER
+from kinto_attachment.files.key import MARKER, marked_folder
 from kinto_attachment.maintenance.adopt_storage import adopt_storage
 from kinto_attachment.maintenance.fsck import fsck
 from kinto_attachment.maintenance.gc import collect
@@ -21,6 +25,8 @@ from kinto_attachment.maintenance.migrate import copy
 from kinto_attachment.rows import identity
 from kinto_attachment.settings import read_settings
 from kinto_attachment.storage import open_storage
+from kinto_attachment.transactions import ownership
+from kinto_attachment.transactions.ownership import OwnedStorage
 from tests.support.maintenance import findings
 from tests.support.site import ALICE
 
@@ -48,6 +54,20 @@ def kinds(job) -> list[str]:
 
 def owner(site) -> str:
     return json.loads(b"".join(site.storage.open(MARKER)))["owner"]
+
+
+def put_marker(site, content: bytes) -> None:
+    storage = site.storage.inner
+    storage.delete([MARKER])
+    with storage.spool() as file:
+        file.write(content)
+        file.flush()
+        storage.put(MARKER, Source(file, "a.json", "application/json", len(content), ""))
+
+
+def identity_rows(site) -> list[dict]:
+    rows = identity.IDENTITY_ROWS, identity.IDENTITY_PARENT
+    return site.in_transaction(lambda: site.registry.storage.list_all(*rows))
 
 
 def adopt(site, answer=True, **options):
@@ -109,6 +129,148 @@ class TestForeignStorage:
         list(collect(other.server, **OFFLINE, force=True))
         assert record.collection.keys == record.collection.releases == []
 
+    def test_is_told_at_the_start(self, two, make_server, files, caplog):
+        one, _, _ = two
+        own = {name: value for name, value in one.settings.items() if ".attachment." in name}
+        with caplog.at_level(logging.WARNING):
+            third = make_server(files, **own)
+        assert third.storage.claim().is_foreign
+        (message,) = [m for m in caplog.messages if "belongs to the database" in m]
+        assert "kinto-attachment adopt-storage" in message
+        assert identity_rows(third) == []
+
+    def test_a_mark_that_cannot_be_read_now(self, two, monkeypatch):
+        """The storage is out of order when a process looks for the first time."""
+        _, other, _ = two
+        record = other.collection().record()
+        record.upload(b"x")
+        other.storage._seen_by, other.storage._is_foreign = 0, False
+        read, left = other.storage.inner.open, [1]
+
+        def fail_once(key, *args):
+            if key == MARKER and left:
+                left.pop()
+                raise StorageUnavailable(key, "503 SlowDown")
+            return read(key, *args)
+
+        monkeypatch.setattr(other.storage.inner, "open", fail_once)
+        record.detach()
+        assert not left and len(record.collection.keys) == 1
+        record.upload(b"y")
+        record.detach()
+        assert len(record.collection.keys) == 2
+
+    def test_a_process_notices_that_another_database_adopts_it(self, two, monkeypatch):
+        one, other, record = two
+        assert adopt(other)[0] == ["adopted"]
+        monkeypatch.setattr(ownership, "TRUST_SECONDS", 0)
+        record.detach()
+        assert len(record.collection.keys) == 1
+
+
+class TestStart:
+    """A server starts whatever its storage and its database do."""
+
+    def test_with_a_storage_that_fails(self, make_server, monkeypatch, caplog):
+        def fail(storage):
+            raise StorageUnavailable(MARKER, "no route to host")
+
+        monkeypatch.setattr(OwnedStorage, "claim", fail)
+        make_server("local").http.get("/")
+        assert [m for m in caplog.messages if "no route to host" in m]
+
+    def test_with_a_storage_that_does_not_respond(self, make_server, monkeypatch):
+        over = threading.Event()
+
+        def hang(storage):
+            over.wait(60)
+            raise StorageUnavailable(MARKER)
+
+        monkeypatch.setattr(OwnedStorage, "claim", hang)
+        monkeypatch.setattr(ownership, "START_SECONDS", 0.1)
+        started = time.monotonic()
+        make_server("local").http.get("/")
+        assert time.monotonic() - started < 30
+        over.set()
+
+    def test_leaves_no_connection_to_processes_that_are_forked_later(self, make_server):
+        site = make_server("local")
+        site.collection()
+        (pool,) = {
+            backend.client.session_factory.session_factory.kw["bind"]
+            for backend in (site.registry.storage, site.registry.permission)
+        }
+        assert pool.pool.checkedin()
+        site.storage.warn()
+        assert not pool.pool.checkedin()
+
+
+class TestTwoDatabases:
+    """Both mark the storage at the same time: one of them has to see that it is not its own."""
+
+    @pytest.fixture
+    def at_once(self, make_server, file_settings, files, monkeypatch):
+        settings = file_settings(files)
+        one, other = (make_server(files, **settings) for _ in range(2))
+        put = one.storage.inner.put
+
+        def put_late(key, source):
+            if key == MARKER:
+                other.storage._look()
+            return put(key, source)
+
+        monkeypatch.setattr(one.storage.inner, "put", put_late)
+        return one, other
+
+    def are_owners(self, sites) -> list[bool]:
+        return [identity_rows(site)[0]["owner"] == owner(site) for site in sites]
+
+    def test_upload(self, at_once, monkeypatch):
+        one, other = at_once
+        one.collection().record().upload(b"content")
+        owners = self.are_owners(at_once)
+        assert sorted(owners) == [False, True]
+        assert one.storage.may_delete_released() is owners[0]
+        monkeypatch.setattr(ownership, "TRUST_SECONDS", 0)
+        assert other.storage.may_delete_released() is owners[1]
+
+    def test_gc(self, at_once):
+        one, other = at_once
+        if one.storage.exclusive:  # the mark of the other one stays
+            with pytest.raises(ForeignStorage):
+                list(collect(one.server, **OFFLINE))
+        else:
+            assert list(collect(one.server, **OFFLINE)) == []
+        assert self.are_owners(at_once) == [not one.storage.exclusive, one.storage.exclusive]
+
+
+class TestTwoProcesses:
+    """Both look at a new storage at the same time: one marks it and stores a file before the other
+    one has looked at everything."""
+
+    @pytest.mark.parametrize("step", ["list", "find", "put"])
+    def test_upload(self, make_server, files, monkeypatch, step):
+        site = make_server(files)
+        record, other = (site.collection().record() for _ in range(2))
+        process = OwnedStorage(site.storage.inner, site.rows.identities)
+        part = site.rows.identities if step == "find" else site.storage.inner
+        call, left = getattr(part, step), [1]
+
+        def late(*args):
+            if left:
+                left.pop()
+                with process.spool() as file:
+                    file.write(b"content")
+                    file.flush()
+                    process.put("a/b.txt", Source(file, "b.txt", "text/plain", 7, ""))
+            return call(*args)
+
+        monkeypatch.setattr(part, step, late)
+        record.upload(b"content", status=201)
+        assert not left
+        other.upload(b"content", status=201)
+        assert site.storage.claim().is_settled
+
 
 class TestAdoptStorage:
     def test_says_whose_it_is_and_asks(self, two):
@@ -130,12 +292,7 @@ class TestAdoptStorage:
         site = make_server(files)
         site.collection().record().upload(b"content")
         for content in (b"[]", b"\xff", b"", b"{}"):
-            site.storage.backend.delete([MARKER])
-            with site.storage.backend.spool() as file:
-                file.write(content)
-                file.flush()
-                source = Source(file, "a.json", "application/json", len(content), "")
-                site.storage.backend.put(MARKER, source)
+            put_marker(site, content)
             assert kinds(fsck(site.server)) == ["foreign storage"]
         assert adopt(site)[0] == ["adopted"]
         assert kinds(fsck(site.server)) == []
@@ -161,6 +318,48 @@ class TestMarker:
         assert findings(fsck(site.server)) == []
         assert findings(collect(site.server, **OFFLINE)) == []
         assert owner(site)
+
+    def test_from_before_there_were_nonces(self, make_server, files):
+        site = make_server(files)
+        site.collection().record().upload(b"content")
+        old = {"owner": owner(site), "folders": []}
+        (row,) = identity_rows(site)
+        site.in_transaction(
+            lambda: site.registry.storage.update(
+                identity.IDENTITY_ROWS, identity.IDENTITY_PARENT, row["id"], old
+            )
+        )
+        put_marker(site, json.dumps({"owner": owner(site)}).encode())
+        assert findings(fsck(site.server)) == findings(collect(site.server, **OFFLINE)) == []
+        assert json.loads(b"".join(site.storage.open(MARKER)))["nonce"]
+        assert findings(fsck(site.server)) == []
+
+    def test_no_file_is_left_if_the_database_fails(self, make_server, files, monkeypatch):
+        """The first upload of a process also reads the mark, and writes it."""
+        by_name = {
+            "kinto.attachment.randomize": "false",
+            "kinto.attachment.filename_pattern": "{filename}",
+        }
+        site = make_server(files, **by_name)
+        record = site.collection().record()
+
+        def fail():
+            raise BackendError(message="The database is down.")
+
+        for call in ("get", "find"):
+            with monkeypatch.context() as patch:
+                patch.setattr(site.rows.identities, call, fail)
+                record.upload(b"content", status=503)
+            assert site.keys == []
+        record.upload(b"content", status=201)
+
+    def test_only_a_write_makes_it(self, make_server, files):
+        """Neither the start nor ``fsck`` does: the database may be read-only."""
+        site = make_server(files)
+        assert findings(fsck(site.server)) == []
+        assert findings(collect(site.server, dry_run=True)) == []
+        assert identity_rows(site) == []
+        assert list(site.storage.backend.list()) == []
 
     def test_outlives_a_flush(self, make_server, files):
         site = make_server(files)
@@ -250,6 +449,25 @@ class TestPrefix:
         assert findings(fsck(whole.server)) == []
         assert record.http.get(record.attachment_uri, headers=ALICE).body == b"part"
 
+    def test_a_prefix_whose_mark_is_young(self, make_server, files, file_settings, monkeypatch):
+        """It was adopted just now, and the files are older."""
+        settings = {**file_settings(files), "kinto.attachment.folder": "{bucket_id}"}
+        whole = make_server(files, **settings)
+        part = make_server(files, **settings, **{"kinto.attachment.prefix": "bucket"})
+        whole.collection().record().upload(b"whole")
+        part.collection().record().upload(b"part")
+        before, stats = part.keys, whole.storage.inner.list
+
+        def list_later(prefix=""):
+            later = datetime.now(timezone.utc) + timedelta(hours=1)
+            for stat in stats(prefix):
+                yield replace(stat, modified=later) if marked_folder(stat.key) else stat
+
+        monkeypatch.setattr(whole.storage.inner, "list", list_later)
+        time.sleep(1.1)  # SeaweedFS knows whole seconds
+        assert findings(collect(whole.server, timedelta(0))) == []
+        assert part.keys == before
+
 
 class TestVanishedFolder:
     @pytest.fixture
@@ -275,7 +493,10 @@ class TestVanishedFolder:
         site.http.post("/media", b"new", headers=ALICE, status=503)
         assert self.heartbeat(site) is False
         assert list(root.rglob("*")) == [] if mount_point else not root.exists()
-        assert kinds(fsck(site.server)) == ["missing marker", "missing object"]
+        record.http.get(record.attachment_uri, headers=ALICE, status=503)
+        (finding,) = fsck(site.server, deep=True)
+        assert finding.kind == "missing marker"
+        assert finding.remedy.startswith("mount its file system")
         with pytest.raises(ForeignStorage, match="mounted"):
             list(collect(site.server))
         if mount_point:
@@ -283,6 +504,41 @@ class TestVanishedFolder:
         root.with_name("unmounted").rename(root)
         record.upload(b"new", status=200)
         assert self.heartbeat(site) is True
+
+    def test_a_file_is_detached_meanwhile(self, site):
+        record = site.collection().record()
+        record.upload(b"content")
+        root = Path(site.storage.base_path)
+        root.rename(root.with_name("unmounted"))
+        record.detach(status=204)
+        root.with_name("unmounted").rename(root)
+        assert findings(fsck(site.server)) == []
+        assert kinds(collect(site.server)) == ["deleted"]
+        assert record.collection.keys == []
+
+    @pytest.mark.parametrize("own_path", [False, True])
+    def test_of_a_server_that_is_read_only(self, make_server, site, own_path):
+        """:param own_path: whether that server mounts the file system elsewhere."""
+        record = site.collection().record()
+        record.upload(b"content")
+        root = Path(site.storage.base_path)
+        settings = {**site.settings, "kinto.readonly": "true"}
+        if own_path:
+            mounted = root.with_name("read-only")
+            mounted.symlink_to(root)
+            settings["kinto.attachment.base_path"] = str(mounted)
+        reader = make_server("local", **settings)
+        assert self.heartbeat(reader) is True
+        root.rename(root.with_name("unmounted"))
+        assert self.heartbeat(reader) is False
+        status = 404 if own_path else 503
+        reader.http.get(record.attachment_uri, headers=ALICE, status=status)
+        assert kinds(fsck(reader.server)) == ["missing marker"]
+        root.with_name("unmounted").rename(root)
+        assert self.heartbeat(reader) is True
+        reader.http.get(record.attachment_uri, headers=ALICE, status=200)
+        Path(reader.storage.path(record.collection.keys[0])).unlink()
+        reader.http.get(record.attachment_uri, headers=ALICE, status=404)
 
     def test_a_new_folder_on_purpose(self, site):
         site.collection().record().upload(b"content")
