@@ -92,7 +92,8 @@ class TestOperations:
             media.post(*upload, query="?verify=false")
         media.verify()
         assert {count for _, count in seen} == {0}
-        assert {name for name, _ in seen} == set(names)
+        # Where a key is taken only once, storing tells whether the bytes are there.
+        assert set(names) - {name for name, _ in seen} <= {"stat"}
 
     def test_metrics(self, media, monkeypatch):
         counted = []
