@@ -196,7 +196,7 @@ def unloaded(servers):
 
 
 BEHIND_NGINX = ("attachment", "media-chunked", "content", "batch", "refused", "download")
-PROMPT = ("attachment", "attachment-get", "attachment-delete", "image", "media", "media-chunked")
+PROMPT = ("attachment", "attachment-get", "attachment-delete", "media", "media-chunked")
 """nginx passes these on before it has the whole body, so a refusal comes at once."""
 
 CASES = [
