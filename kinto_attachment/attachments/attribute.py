@@ -1,10 +1,10 @@
 """Only the plugin writes the ``attachment`` attribute.
 
 Before Kinto stores a record, it calls ``Record.process_object``; for a PATCH, it first calls
-``Record.apply_changes``. Kinto's events come
-after the write, too late for storages that do not roll back and for the other operations of a
-batch. Kinto offers no hook there, so :func:`install` wraps the two methods, once in a process.
-Servers in the same process that do not include this plugin are not affected.
+``Record.apply_changes``. Kinto's events come after the write, too late for storages that do not
+roll back and for the other operations of a batch. Kinto offers no hook there, so :func:`install`
+wraps the two methods, once in a process. Servers in the same process that do not include this
+plugin are not affected.
 """
 
 from copy import deepcopy

@@ -118,9 +118,8 @@ class RecordContext(RouteFactory):
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Lock the record, so that other requests that write it wait; then read it
-        again. Uploads without
-        preconditions do not wait for each other where the database settles which one wins.
+        """Lock the record, so that other requests that write it wait; then read it again. Uploads
+        without preconditions do not wait for each other where the database settles which one wins.
 
         Call this only after the body was read: nothing is held while bytes move.
 

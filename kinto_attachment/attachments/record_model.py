@@ -40,7 +40,7 @@ class Write:
         if it was not asked to look it up first.
     :ivar old: the record before the write; None if it was not read.
     :ivar new: the record as it is written; None before the write, and after a write that failed
-    because the id exists.
+        because the id exists.
     """
 
     ref: RecordRef

@@ -62,13 +62,8 @@ class RequestBody:
             return b""
         if self._trust:
             self._trust()
-        try:
+        with receiving():
             chunk = self._read(size)
-        except ClientTooSlow:
-            raise
-        except Exception as error:
-            # Each server raises errors of its own, such as OSError or gunicorn's NoMoreData.
-            raise MalformedForm(f"The request body could not be read ({error}).") from error
         if self._remaining is not None:
             self._remaining -= len(chunk)
         return chunk
@@ -144,6 +139,23 @@ def receive(
             file.close()
         raise
     return file, digest
+
+
+@contextmanager
+def receiving(field: str | None = None) -> Iterator[None]:
+    """Run a block that reads the body of a request.
+
+    :param field: the field that the error names, see :class:`~kinto_attachment.errors.Refused`.
+    :raises ClientTooSlow: if the client was too slow.
+    :raises MalformedForm: in place of any other error. Each server raises errors of its own, such
+        as ``OSError`` or gunicorn's ``NoMoreData``.
+    """
+    try:
+        yield
+    except ClientTooSlow:
+        raise
+    except Exception as error:
+        raise MalformedForm(f"The request body could not be read ({error}).", field) from error
 
 
 @contextmanager

@@ -39,7 +39,7 @@ from pyramid.response import Response
 from ..errors import ClientTooSlow, MalformedForm, Refused
 from ..files.blob import CHUNK
 from ..settings import Settings
-from .requests import is_decimal
+from .requests import is_decimal, receiving
 from .responses import error_view
 
 OUR_ROUTES = re.compile(
@@ -149,14 +149,9 @@ class GuardedInput:
         :raises MalformedForm: if the client closes the connection.
         """
         content = bytearray()
-        try:
+        with receiving("body"):
             while chunk := self.read(CHUNK if self._left is None else min(CHUNK, self._left)):
                 content += chunk
-        except ClientTooSlow:
-            raise
-        except Exception as error:
-            # Each server raises errors of its own, such as OSError or gunicorn's NoMoreData.
-            raise MalformedForm(f"The body could not be read ({error}).", "body") from error
         if not self.is_finished:
             raise MalformedForm("The client closed the connection before the end.", "body")
         self._environ.pop("HTTP_TRANSFER_ENCODING", None)
@@ -228,8 +223,9 @@ class GuardedInput:
             self._places.release()
 
     def _check_rate(self) -> None:
-        """
-        :raises ClientTooSlow: if the client was too slow over a whole window.
+        """Compare what arrived with the minimum rate, once a whole window is over.
+
+        :raises ClientTooSlow: if the client was slower.
         """
         if self._waited < self._window:
             return

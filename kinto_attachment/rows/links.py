@@ -3,7 +3,7 @@
 * The key is the id of a link, so that ``delete_all`` returns the keys that it took, and so that the
   primary key of Kinto's table finds the owners of a key.
 * Each owner has a parent of its own. One comparison with the parent finds or deletes its links, and
-uploads to different owners never collide on the unique timestamps of a parent.
+  uploads to different owners never collide on the unique timestamps of a parent.
 * Links leave tombstones, as records do. A tombstone says that a record had a key and lost it: a
   write that still names that key is out of date. A record without any row is one that this plugin
   knows nothing about.
@@ -131,8 +131,8 @@ class Links:
 
     def allows(self, ref: RecordRef, attachment: dict[str, Any]) -> bool:
         """Return whether the record may have that attachment: it is linked to it, or it has no link
-        and no tombstone says that it lost this
-        one. The cost does not grow with the files that the record had before."""
+        and no tombstone says that it lost this one. The cost does not grow with the files that the
+        record had before."""
         linked = self.of(ref)
         if linked:
             return any(link.is_now(attachment) for link in linked)
