@@ -21,6 +21,7 @@
     │   ├── NotInBatch          a batch contains an upload or a download
     │   ├── MetadataForged      a client tried to write the ``attachment`` attribute itself
     │   ├── ReplacedMeanwhile   a write would bring back an attachment that was replaced or removed
+    │   │   └── SourceReplaced  the same for a copy whose source was replaced
     │   ├── SizeRefused         this server does not make images of the requested size
     │   └── ImageRefused        the file is not an image, or is not safe to resize
     ├── ResizeError             an image cannot be resized now, but perhaps later
@@ -206,12 +207,21 @@ class MetadataForged(Refused):
 
 
 class ReplacedMeanwhile(Refused):
-    """A write would bring back an attachment that was replaced or removed since it was read."""
+    """A write would bring back an attachment that was replaced or removed since it was read.
 
-    def __init__(self) -> None:
+    :param unlinked: the URI of the record, if it has no file at all.
+    """
+
+    def __init__(self, unlinked: str = "") -> None:
         super().__init__(
             "The attachment of this record was replaced meanwhile: read the record again."
         )
+        self.unlinked = unlinked
+
+
+class SourceReplaced(ReplacedMeanwhile):
+    """A trusted copy names bytes whose last owner is gone. Repeating the request does not help,
+    because the copy would name them again."""
 
 
 class SizeRefused(Refused):

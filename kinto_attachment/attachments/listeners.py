@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
 from tempfile import TemporaryFile
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from kinto.core.events import ACTIONS, ResourceChanged
 from kinto.core.storage import Filter
@@ -23,7 +23,7 @@ from pyramid.config import Configurator
 from pyramid.events import ApplicationCreated, ContextFound
 from pyramid.request import Request
 
-from ..errors import ReplacedMeanwhile
+from ..errors import ReplacedMeanwhile, SourceReplaced
 from ..files.blob import ATTRIBUTE, Attachment
 from ..files.key import is_key
 from ..files.ref import RecordRef
@@ -33,6 +33,7 @@ from ..rows.deletion import Rule
 from ..rows.links import Link
 from ..rows.paging import PAGE, delete_rows, find_records, find_rows, pages
 from ..transactions.request import file_transaction, is_in_batch
+from ..transactions.retry import check_at_end
 from .attribute import check_still_linked, is_trusted_copy
 from .records import attachment_of, find_key, key_in
 
@@ -85,15 +86,14 @@ def on_record_written(event: ResourceChanged) -> None:
         if file_transaction(event.request).expects(ref, attachment):
             continue  # attach() links it
         if is_trusted_copy(event.request) and attachment != before:
-            _link_copy(event.request, ref, attachment)
+            _link_copy(event.request, ref, attachment, before)
         else:
             check_still_linked(event.request, ref, attachment)
     _release(event.request, lost)
     if without and is_in_batch(event.request):
         # In a batch, a record may lose its file, be written, and get another one, and the events
         # do not tell the order. Only the end counts.
-        at_end = event.request.tm.get().addBeforeCommitHook
-        at_end(_check_nothing_is_lost, (event.request, without))
+        check_at_end(event.request, partial(_check_nothing_is_lost, event.request, without))
     else:
         _check_nothing_is_lost(event.request, without)
 
@@ -172,8 +172,11 @@ def _ref(event: ResourceChanged, record: str) -> RecordRef:
 def _release_below(request: Request, bucket: str, collection: str | None = None) -> None:
     """Release the files of all records below a deleted collection or bucket. Records that exist
     keep theirs: the collection may have been created again in the same batch."""
-    files, links = file_transaction(request), plugin_of(request).rows.links
-    for page in links.below(bucket, collection):
+    files, rows = file_transaction(request), plugin_of(request).rows
+    links = rows.links
+    for number, page in enumerate(links.below(bucket, collection)):
+        if not number:
+            rows.former.add_all(bucket, collection)
         # A record is still there if an upload was committed after Kinto deleted the records that
         # it saw.
         alive = _with_attachment(request, [link.ref for link in page])
@@ -268,13 +271,16 @@ def _check_nothing_is_lost(request: Request, written: list[RecordRef]) -> None:
         file_transaction(request).unlink(ref, _keeps_old(request, ref))
 
 
-def _link_copy(request: Request, ref: RecordRef, attachment: dict) -> None:
+def _link_copy(request: Request, ref: RecordRef, attachment: dict, before: Any) -> None:
     """Link a record that kinto-signer has copied, so that the bytes stay for it too.
 
-    :raises ReplacedMeanwhile: if the bytes had owners, and have lost them all.
+    :param before: the attribute before that; None if there was none.
+    :raises SourceReplaced: if the bytes had owners, and have lost them all.
     """
     plugin = plugin_of(request)
     links = plugin.rows.links
+    if before is not None:
+        plugin.rows.former.add(ref, before)
     key = find_key(plugin, attachment)
     if not key:
         return  # not below today's base_url: not a key of ours
@@ -285,7 +291,7 @@ def _link_copy(request: Request, ref: RecordRef, attachment: dict) -> None:
     stale = [link for link in others if not link.is_of(attachment_of(request, link.ref))]
     links.remove_links(stale)
     if others and len(stale) == len(others):
-        raise ReplacedMeanwhile()
+        raise SourceReplaced()
     # Of a key without a known owner, only gc can tell whether it has one.
     shared = not others or any(link.shared for link in others)
     try:

@@ -4,7 +4,6 @@ Kinto itself writes the record, in a subrequest, so that permissions, schema, pr
 and history are Kinto's own. It is the last step of an upload: the bytes are durable by then.
 """
 
-import json
 from typing import Any
 
 from kinto.core.errors import http_error
@@ -17,7 +16,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from ..errors import BlobNotFound, KeyRefused, ReplacedMeanwhile
-from ..files.blob import ATTRIBUTE, Attachment, Blob
+from ..files.blob import ATTRIBUTE, Attachment, Blob, canonical_json
 from ..files.key import check_key
 from ..files.mimetype import DEFAULT_MIMETYPE, accept_mimetype
 from ..files.ref import RecordRef
@@ -147,7 +146,7 @@ def attachment_of(request: Request, ref: RecordRef) -> Any:
 
 def is_same(one: Any, other: Any) -> bool:
     """Return whether two values are equal as JSON: to Python, 1 and true are equal."""
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    return canonical_json(one) == canonical_json(other)
 
 
 def attached(

@@ -1,5 +1,6 @@
 """Bytes on their way in, bytes at rest, and what a record says about them."""
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, nullcontext
@@ -23,6 +24,27 @@ byte that it receives to the commit of its record."""
 
 # SHA-256, lowercase hex.
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def canonical_json(value: Any) -> str:
+    """Return the JSON of a value, the same for values that are equal as JSON: the order of keys
+    does not matter, nor whether a whole number is written as ``5`` or ``5.0``. ``1`` and ``true``
+    differ.
+
+    >>> canonical_json({"size": 5.0, "hash": "e3b0"})
+    '{"hash": "e3b0", "size": 5}'
+    """
+    return json.dumps(_with_integers(value), sort_keys=True)
+
+
+def _with_integers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_integers(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_with_integers(each) for each in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
 
 
 class Digest:

@@ -32,6 +32,10 @@ FEW_ORPHANS = 10
 MIN_AGE = MAX_UPLOAD_TIME
 """What is younger is spared whatever the operator asks, unless no server is running."""
 
+REMEMBERED_SECONDS = 365 * 24 * 3600
+"""How long an offline client may keep an outdated attachment before the server takes it for a
+forged one."""
+
 BELONG_TOGETHER = "Check that storage and database belong together, or use --force."
 
 
@@ -334,13 +338,15 @@ class _Collector:
         return gone, True
 
     def forget(self) -> None:
-        """Delete expired rows: reservations and turns of dead uploads, and tombstones of links."""
+        """Delete expired rows: reservations and turns of dead uploads, and what tells which
+        attachments records had before."""
         if self._dry_run:
             return
-        before = min(int(self._before.timestamp() * 1000), int(time.time() * 1000))
+        before = int((time.time() - REMEMBERED_SECONDS) * 1000)
         self._server.run(lambda: self._rows.reservations.drop_before(self._reserved_since))
         self._server.run(lambda: self._rows.turns.drop_before(self._reserved_since))
         self._server.run(lambda: self._rows.links.forget(before))
+        self._server.run(lambda: self._rows.former.forget(before))
 
     def _is_ours(self, key: str) -> bool:
         return is_key(key) and (self._settings.makes(key) or key.startswith(f"{HEARTBEAT}/"))

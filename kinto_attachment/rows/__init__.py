@@ -9,6 +9,7 @@ resource_name         parent_id                       id                  data
 attachment-link       /attachment-links/              ``own:{key}`` or    ``hash``, ``record``,
                       {bucket}/{coll.}/{record}       ``shared:{key}``    ``filename``,
                                                                           ``mimetype``, ``size``
+attachment-former     that of the link                hash of the value
 attachment-release    /attachment-releases/{id}       random              ``rule``, ``keys``
 attachment-claim      /attachment-claims/{random}     key
 attachment-doom       /attachment-dooms               random              ``keys``
@@ -46,7 +47,7 @@ from typing import Any
 from .deletion import Releases, Reservations, Rule
 from .grants import Grants
 from .identity import Identities
-from .links import Link, Links
+from .links import FormerAttachments, Link, Links
 from .paging import UnreadableRow
 from .record_lock import RecordLocks
 from .turns import Turns
@@ -89,6 +90,7 @@ class Rows:
     def __init__(self, storage: Any):
         self.storage = storage
         self.links = Links(storage)
+        self.former = FormerAttachments(storage)
         self.releases = Releases(storage)
         self.reservations = Reservations(storage)
         self.turns = Turns(storage)

@@ -15,12 +15,13 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
 from kinto.core.storage import Filter, Sort
 from kinto.core.utils import COMPARISON
 
-from ..files.blob import Attachment
+from ..files.blob import Attachment, canonical_json
 from ..files.key import check_key, key_suffixes
 from ..files.ref import RecordRef, Ref, read_ref
 from .paging import (
@@ -38,6 +39,8 @@ from .paging import (
 
 LINK_ROWS = "attachment-link"
 LINKS_PARENT = "/attachment-links"
+FORMER_ROWS = "attachment-former"
+_DELETED_TOGETHER = "deleted-together"
 # Neither LIKE nor a regular expression gives these characters a meaning.
 _ESCAPED = re.compile(r"[^A-Za-z0-9-]")
 
@@ -136,13 +139,16 @@ class Links:
         linked = self.of(ref)
         if linked:
             return any(link.is_now(attachment) for link in linked)
+        return not self.has_lost(ref, attachment)
+
+    def has_lost(self, ref: RecordRef, attachment: dict[str, Any]) -> bool:
+        """Return whether a tombstone says that the record had the blob of that value."""
         location = str(attachment.get("location", ""))
         if RecordRef.attached_at(location):
             # The location of a private file has no key, so any tombstone may be that of its link.
-            return not self._lost(ref)
-        keys = key_suffixes(location)
-        ids = [_link_id(key, shared) for key in keys for shared in (False, True)]
-        return not self._lost(ref, Filter("id", ids, COMPARISON.IN))
+            return self._lost(ref)
+        ids = [_link_id(key, shared) for key in key_suffixes(location) for shared in (False, True)]
+        return self._lost(ref, Filter("id", ids, COMPARISON.IN))
 
     def is_first(self, ref: RecordRef) -> bool:
         """Return whether the record never had another file, as far as is known."""
@@ -251,6 +257,49 @@ class Links:
         return keyset(self._reader(parent), *filters, by=("id", "record"))
 
 
+class FormerAttachments:
+    """The attachments that records had before.
+
+    An offline client keeps the last version of a record that it has seen, and sends it back much
+    later, with an attachment that was replaced or removed since. Such a value is outdated, but not
+    forged. These rows tell the two apart: each stands for one value that a record had, by its hash.
+
+    Of records that were deleted together there may be too many values. One row then says that their
+    collection or bucket lost records; the tombstones of the links tell which.
+
+    :param storage: ``registry.storage``.
+    """
+
+    def __init__(self, storage: Any):
+        self._storage = storage
+
+    def add(self, ref: RecordRef, attachment: Any) -> None:
+        """Remember that the record had this value. Idempotent."""
+        self._storage.update(FORMER_ROWS, _parent(ref), _row_id(attachment), {})
+
+    def has(self, ref: RecordRef, attachment: Any) -> bool:
+        """Return whether the record had this value. One lookup, whatever it had besides."""
+        only = [Filter("id", _row_id(attachment), COMPARISON.EQ)]
+        return bool(self._storage.list_all(FORMER_ROWS, _parent(ref), filters=only, limit=1))
+
+    def add_all(self, bucket: str, collection: str | None = None) -> None:
+        """Remember that records of a collection or bucket were deleted together. Idempotent."""
+        parent = _parent(RecordRef(bucket, collection or "", ""), 2 if collection else 1)
+        self._storage.update(FORMER_ROWS, parent, _DELETED_TOGETHER, {})
+
+    def may_have(self, ref: RecordRef) -> bool:
+        """Return whether the record may have been deleted together with others."""
+        only = [Filter("id", _DELETED_TOGETHER, COMPARISON.EQ)]
+        parents = (_parent(ref, depth) for depth in (1, 2))
+        list_all = partial(self._storage.list_all, FORMER_ROWS, filters=only, limit=1)
+        return any(list_all(parent_id=parent) for parent in parents)
+
+    def forget(self, before: int) -> None:
+        """Delete the rows from before then (milliseconds since 1970)."""
+        only = [Filter("last_modified", before, COMPARISON.LT)]
+        delete_rows(self._storage, FORMER_ROWS, f"{LINKS_PARENT}/*", *only)
+
+
 def _of_ids(ids: list[str]) -> Filter:
     """Return the filter that finds rows by the primary key."""
     return Filter("id", ids, COMPARISON.IN)
@@ -261,6 +310,10 @@ def _of_owners(refs: Iterable[Ref]) -> Filter:
 
 
 def _parent(ref: Ref, depth: int = 3) -> str:
+    """Return the parent of the rows of an owner.
+
+    :param depth: fewer than three names for those of a collection or bucket.
+    """
     return "/".join((LINKS_PARENT, *(_ESCAPED.sub(_escape, part) for part in ref.path[:depth])))
 
 
@@ -300,3 +353,7 @@ def _link(row: Row) -> Link:
         size=row.get("size"),
         modified=row["last_modified"],
     )
+
+
+def _row_id(attachment: Any) -> str:
+    return sha256(canonical_json(attachment).encode()).hexdigest()

@@ -56,7 +56,7 @@ class TestAltered:
         return record
 
     @pytest.mark.parametrize(
-        "change", [{"size": 0}, {"size": 4.0}, {"size": "4"}, {"extra": 1}, {"hash": None}]
+        "change", [{"size": 0}, {"size": 4.5}, {"size": "4"}, {"extra": 1}, {"hash": None}]
     )
     def test_by_merge_patch(self, record, change):
         before = record.snapshot()

@@ -339,7 +339,7 @@ class TestStatements:
         call = record.detach if operation == "detach" else record.upload
         with statements(record.site) as asked:
             call()
-        assert len(asked) == {"create": 11, "replace": 19, "detach": 20}[operation], asked
+        assert len(asked) == {"create": 11, "replace": 20, "detach": 21}[operation], asked
 
     def test_of_other_requests_are_kintos_own(self, record, monkeypatch):
         counts = []

@@ -222,6 +222,15 @@ class Record:
         return attachment
 
 
+def batch(record: Record, *operations: tuple, status: int = 200):
+    """Send operations (method, URI, body or None) in one batch; return the response."""
+    requests = [
+        {"method": method, "path": f"/v1{path}", **({"body": body} if body else {})}
+        for method, path, body in operations
+    ]
+    return record.http.post_json("/batch", {"requests": requests}, headers=ALICE, status=status)
+
+
 def call_wsgi(record, environ):
     """Post to the attachment of a record without WebTest and WebOb, which would read the input
     themselves; return the response.
