@@ -6,7 +6,9 @@
     ├── SettingError            a setting is wrong: the server must not start
     ├── Refused                 the request is wrong: it changed nothing
     │   ├── NotMultipart        the body is not ``multipart/form-data``
+    │   ├── ContentEncoded      the body is compressed
     │   ├── MalformedForm       the body is broken or cut short, or its fields are too large
+    │   │   └── BoundaryRefused its boundary is missing or wrong
     │   ├── AttachmentMissing   the form contains no file
     │   ├── FieldRefused        a field, parameter or attribute is unknown or has a wrong value
     │   ├── FilenameRefused     the filename is malformed, or its extension is not allowed
@@ -96,18 +98,39 @@ class NotMultipart(Refused):
         super().__init__("Content-Type should be multipart/form-data")
 
 
+class ContentEncoded(Refused):
+    """The body is compressed, and the hash would be that of the compressed bytes."""
+
+    location = "header"
+    field = "Content-Encoding"
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(
+            f"Content-Encoding {encoding[:100]!r} is not supported: send the bytes as they are."
+        )
+
+
 class MalformedForm(Refused):
     """The body is broken or cut short, or its fields are too large."""
+
+
+class BoundaryRefused(MalformedForm):
+    """The boundary of a form is missing, too long, or not ASCII."""
+
+    def __init__(self, boundary: str) -> None:
+        super().__init__(f"Invalid boundary in multipart form: {boundary[:100]!r}", "boundary")
 
 
 class AttachmentMissing(Refused):
     """The form contains no file.
 
     :param field: the name of the form field that should contain it.
+    :param chosen: False if the form has the field, but its user has chosen no file for it.
     """
 
-    def __init__(self, field: str = "attachment") -> None:
-        super().__init__(f"{field.capitalize()} missing.", field)
+    def __init__(self, field: str = "attachment", chosen: bool = True) -> None:
+        reason = "" if chosen else " No file was chosen."
+        super().__init__(f"{field.capitalize()} missing.{reason}", field)
 
 
 class FieldRefused(Refused):

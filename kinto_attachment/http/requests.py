@@ -13,6 +13,7 @@ from pyramid.request import Request
 from ..errors import (
     BodyTooLarge,
     ClientTooSlow,
+    ContentEncoded,
     EmptyBody,
     FieldRefused,
     JSONTooLarge,
@@ -54,9 +55,13 @@ class RequestBody:
         If the body is chunked, uWSGI returns one chunk as the client sent it instead, of up to
         ``chunked-input-limit`` bytes.
 
+        :raises ContentEncoded: if the body is compressed.
         :raises MalformedForm: if the body cannot be read, usually because the client has closed the
             connection.
         """
+        encoding = self._environ.get("HTTP_CONTENT_ENCODING", "").strip()
+        if encoding.lower() not in ("", "identity"):
+            raise ContentEncoded(encoding)
         size = CHUNK if self._remaining is None else min(CHUNK, self._remaining)
         if not size:
             return b""

@@ -24,6 +24,8 @@ INVALID, POSTED = ERRORS.INVALID_PARAMETERS, ERRORS.INVALID_POSTED_DATA
 # error that is not listed is treated as its nearest base class.
 TABLE: dict[type[errors.AttachmentError], tuple] = {
     errors.NotMultipart: (httpexceptions.HTTPBadRequest, INVALID, "{reason}"),
+    errors.ContentEncoded: (httpexceptions.HTTPUnsupportedMediaType, INVALID, "{reason}"),
+    errors.BoundaryRefused: (httpexceptions.HTTPBadRequest, INVALID, "{reason}"),
     errors.AttachmentMissing: (httpexceptions.HTTPBadRequest, POSTED, "{reason}"),
     errors.MetadataForged: (httpexceptions.HTTPBadRequest, POSTED, "{reason}"),
     errors.ReplacedMeanwhile: (
@@ -103,6 +105,8 @@ def error_view(error: errors.AttachmentError, request: Request) -> Response:
     elif isinstance(error, errors.RemoteError):
         message = wording.format(reason=error)
     response = http_error(status(), errno=errno, error=title, message=message, details=details)
+    if isinstance(error, errors.ContentEncoded):
+        response.headers["Accept-Encoding"] = "identity"  # RFC 9110, section 15.5.16
     if response.status_code in (429, 503):
         usual = request.registry.settings["retry_after_seconds"]
         response.headers["Retry-After"] = str(getattr(error, "retry_after", None) or usual)

@@ -1,6 +1,7 @@
 """Multipart bodies that arrive in any pieces, and with any content."""
 
 import io
+from base64 import encodebytes
 from hashlib import sha256
 
 import pytest
@@ -31,24 +32,41 @@ def body_of(data: bytes, sizes: list[int] | None = None) -> RequestBody:
     return RequestBody({"wsgi.input": stream, "CONTENT_LENGTH": str(len(data))})
 
 
-def form(content: bytes, data: str, order: bool) -> bytes:
-    head = "--XX\r\nContent-Disposition: form-data; name="
+def form(content: bytes, data: str, order: bool, line="\r\n", after="") -> bytes:
+    """A form with a file and the field ``data``.
+
+    :param order: whether the file comes first.
+    :param line: a line break.
+    :param after: white space after each boundary.
+    """
+    head = f"--XX{after}{line}Content-Disposition: form-data; name="
     parts = [
-        f'{head}"attachment"; filename="a"\r\n\r\n'.encode() + content + b"\r\n",
-        f'{head}"data"\r\n\r\n{data}\r\n'.encode(),
+        f'{head}"attachment"; filename="a"{line * 2}'.encode() + content + line.encode(),
+        f'{head}"data"{line * 2}{data}{line}'.encode(),
     ]
-    return b"".join(parts if order else parts[::-1]) + b"--XX--\r\n"
+    return b"".join(parts if order else parts[::-1]) + f"--XX--{line}".encode()
+
+
+PIECES = st.lists(st.integers(1, 40), min_size=1, max_size=5)
+# With many line breaks and beginnings of boundaries.
+CONTENT = st.lists(
+    st.binary(max_size=20)
+    | st.sampled_from([b"\r", b"\n", b"-", b"--X", b"\r\n--X", b"\n--", b" "]),
+    max_size=20,
+).map(b"".join)
 
 
 @given(
-    st.binary(max_size=300).filter(lambda content: b"\r\n--XX" not in content),
-    st.text(max_size=50).filter(lambda text: "\r\n--XX" not in text),
+    CONTENT.filter(lambda content: b"--XX" not in content),
+    st.text(max_size=50).filter(lambda text: "--XX" not in text),
     st.booleans(),
-    st.lists(st.integers(1, 40), min_size=1, max_size=5),
+    st.sampled_from(["\r\n", "\n"]),
+    st.sampled_from(["", " ", " \t"]),
+    PIECES,
 )
-def test_a_form_in_any_pieces(content, data, order, sizes):
+def test_a_form_in_any_pieces(content, data, order, line, after, sizes):
     reader = FormReader(io.BytesIO)
-    read = reader.read(body_of(form(content, data, order), sizes), "XX")
+    read = reader.read(body_of(form(content, data, order, line, after), sizes), "XX")
     assert read.file.file.getvalue() == content
     assert read.file.digest.hexdigest() == sha256(content).hexdigest()
     assert read.fields["data"] == data
@@ -88,6 +106,35 @@ def test_any_content_type_is_understood_or_refused(content_type):
         assert read_boundary(content_type)
     except (NotMultipart, MalformedForm) as refused:
         assert refused.reason
+
+
+@given(CONTENT, PIECES, st.booleans())
+def test_the_pieces_make_no_difference(content, sizes, cut):
+    """Also of forms that are broken, or whose file looks like a boundary."""
+    whole = form(content, "{}", True)[: -20 if cut else None]
+
+    def read(sizes):
+        try:
+            form = FormReader(io.BytesIO).read(body_of(whole, sizes), "XX")
+        except Refused as refused:
+            return refused.reason
+        return form.fields, form.file.file.getvalue()
+
+    assert read(sizes) == read(None)
+
+
+@given(st.binary(max_size=300), st.lists(st.integers(1, 9), min_size=1, max_size=5))
+def test_an_encoded_file_in_any_pieces(content, sizes):
+    for encoding, encoded in (
+        ("base64", encodebytes(content)),
+        ("quoted-printable", b"".join(b"=%02X=\n" % byte for byte in content)),
+    ):
+        body = form(encoded, "{}", True).replace(
+            b'filename="a"', b'filename="a"\r\nContent-Transfer-Encoding: ' + encoding.encode(), 1
+        )
+        read = FormReader(io.BytesIO).read(body_of(body, sizes), "XX")
+        assert read.file.file.getvalue() == content
+        assert read.file.digest.size == len(content)
 
 
 def test_body_is_never_read_past_its_end():

@@ -1,4 +1,4 @@
-"""Forms (``multipart/form-data``, RFC 7578), parsed in one pass while they are received.
+"""The fields of a form, and its file.
 
 The file is written to a spool, and is hashed and counted on the way. Text fields are kept in memory
 and have a size limit.
@@ -9,22 +9,24 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
-from urllib.parse import unquote_to_bytes
 
-from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
+from multipart import parse_options_header
 
-from ..errors import (
+from ...errors import (
     AttachmentMissing,
+    BoundaryRefused,
     FieldRefused,
     FilenameRefused,
     MalformedForm,
     NotMultipart,
     TooLarge,
 )
-from ..files.blob import Digest
-from ..files.filename import accept_filename
-from .requests import RequestBody, spooling
-from .text import FILENAME_CHARSETS, codec_of, parse_json
+from ...files.blob import Digest
+from ...files.filename import accept_filename
+from ..requests import RequestBody, spooling
+from ..text import codec_of, parse_json
+from .parser import FormParser, Part
+from .transfer_encoding import decoder_of
 
 MAX_FIELD_BYTES = 1024 * 1024
 """Bytes of one text field."""
@@ -32,11 +34,6 @@ MAX_FIELD_BYTES = 1024 * 1024
 MAX_OVERHEAD_BYTES = 4 * 1024 * 1024
 """Bytes of a form besides the file: text fields, headers, and some room for unusual clients."""
 
-MAX_HEADER_BYTES = 32 * 1024
-"""Bytes of the headers of one part."""
-
-# A parameter of a header, RFC 9110, section 5.6.6.
-_PARAMETER = re.compile(r';[ \t]*([^\s=;"]+)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^;"]*)')
 # Any printable ASCII. RFC 2046 allows less, but the boundaries of some clients contain a "$"
 # (WebTest).
 _BOUNDARY = re.compile(r"[ -~]{0,199}[!-~]")
@@ -89,7 +86,7 @@ def read_boundary(content_type: str) -> str:
     """Return the boundary in a ``Content-Type`` header.
 
     :raises NotMultipart: if the type is not ``multipart/form-data``.
-    :raises MalformedForm: if there is no boundary, or if it is longer than 200 characters or has
+    :raises BoundaryRefused: if there is no boundary, or if it is longer than 200 characters or has
         other characters than printable ASCII.
 
     >>> read_boundary('multipart/form-data; boundary="abc"')
@@ -100,7 +97,7 @@ def read_boundary(content_type: str) -> str:
         raise NotMultipart()
     boundary = options.get("boundary", "")
     if not _BOUNDARY.fullmatch(boundary):
-        raise MalformedForm(f"Invalid boundary in multipart form: {boundary[:100]!r}", "boundary")
+        raise BoundaryRefused(boundary)
     return boundary
 
 
@@ -132,6 +129,9 @@ class FormReader:
         self._texts: dict[str, tuple[bytearray, str]] = {}
         self._file: Received | None = None
         self._unknown: str | None = None
+        self._chosen = True
+        self._raw_size = 0
+        """Bytes of the file as they were sent, which is more than its size if it is encoded."""
 
     def read(self, body: RequestBody, boundary: str) -> Form:
         """Read the whole body, and return the form. No file stays open after an error.
@@ -155,57 +155,69 @@ class FormReader:
             raise
 
     def _read_parts(self, body: RequestBody, boundary: str) -> None:
-        # The parser is not strict. A strict one refuses the line break after the last boundary if
-        # that arrives in a chunk of its own.
-        limits = {"max_header_size": MAX_HEADER_BYTES, "max_segment_count": 64}
-        parser = PushMultipartParser(boundary, **limits)
+        parser = FormParser(boundary.encode())
         received = 0
-        write: Callable[[bytes], None] = bytes
-        try:
-            with parser:
-                while chunk := body.read():
-                    received += len(chunk)
-                    for event in parser.parse(chunk):
-                        if isinstance(event, MultipartSegment):
-                            write = self._start(event)
-                        elif event is not None:
-                            write(event)
-                    size = self._file.digest.size if self._file else 0
-                    if received - size > MAX_OVERHEAD_BYTES:
-                        self._refuse_unknown()
-                        limit = MAX_OVERHEAD_BYTES
-                        raise MalformedForm(f"The form has over {limit} bytes besides its file.")
-        except MultipartError as error:
-            raise MalformedForm(f"Invalid multipart form: {error}") from error
+        write: _Write = _ignore
+        while chunk := body.read():
+            received += len(chunk)
+            for event in parser.parse(chunk):
+                if isinstance(event, Part):
+                    write = self._start(event)
+                else:
+                    write(event or b"", event is None)
+            if received - self._raw_size > MAX_OVERHEAD_BYTES:
+                self._refuse_unknown()
+                limit = MAX_OVERHEAD_BYTES
+                raise MalformedForm(f"The form has over {limit} bytes besides its file.")
+        parser.close()
 
-    def _start(self, part: MultipartSegment) -> Callable[[bytes], None]:
+    def _start(self, part: Part) -> "_Write":
         """Begin a part, and return the function that takes its bytes."""
         if part.name == self._file_field:
             return self._start_file(part)
         if part.name not in self._text_fields:
             # Refused only after the rest was read, because a missing file is reported first.
-            self._unknown = self._unknown or part.name or ""
-            return len  # ignores the bytes
-        if part.filename is not None:
+            self._unknown = self._unknown or part.name
+            return _ignore
+        if part.has_filename:
             raise FieldRefused(
                 f"{part.name!r} field should be passed as form data, not files", part.name
             )
         if part.name in self._texts:
             raise FieldRefused(f"{part.name!r} is sent twice: send it once", part.name)
         text = bytearray()
-        self._texts[part.name] = (text, part.charset or "utf-8")
-        return lambda chunk: _append(text, chunk, part.name)
+        self._texts[part.name] = (text, part.charset)
+        return _decoded(part, lambda chunk: _append(text, chunk, part.name))
 
-    def _start_file(self, part: MultipartSegment) -> Callable[[bytes], None]:
+    def _start_file(self, part: Part) -> "_Write":
         if self._file:
             raise FieldRefused(f"Only one {self._file_field} is allowed.", self._file_field)
         try:
-            filename = accept_filename(_filename(part))
+            filename = part.filename
+            if filename == "":
+                return self._nothing_chosen
+            filename = accept_filename(filename)
             self._check_filename(filename)
         except FilenameRefused as error:
             raise FilenameRefused(error.reason, self._file_field) from error
+        write = _decoded(part, self._write_file)
         self._file = Received(self._spool(), filename, part.content_type)
-        return self._write_file
+
+        def write_raw(chunk: bytes, is_last: bool) -> None:
+            self._raw_size += len(chunk)
+            write(chunk, is_last)
+
+        return write_raw
+
+    def _nothing_chosen(self, chunk: bytes, is_last: bool) -> None:
+        """Take the bytes of a file without a name. A browser sends such a file, without bytes, for
+        an empty ``<input type="file">``.
+
+        :raises FilenameRefused: if the file has bytes.
+        """
+        if chunk:
+            raise FilenameRefused("Filename is required.", self._file_field)
+        self._chosen = False
 
     def _write_file(self, chunk: bytes) -> None:
         file = self._file
@@ -224,7 +236,7 @@ class FormReader:
         if self._file and self._max_size and self._file.digest.size > self._max_size:
             raise TooLarge(self._file.digest.size, self._max_size)
         if not self._file:
-            raise AttachmentMissing(self._file_field)
+            raise AttachmentMissing(self._file_field, chosen=self._chosen)
         self._refuse_unknown()
         with spooling():
             self._file.file.flush()
@@ -233,6 +245,26 @@ class FormReader:
     def _refuse_unknown(self) -> None:
         if self._unknown is not None:
             raise FieldRefused(f"{self._unknown!r} not in {self._text_fields}", self._unknown)
+
+
+_Write = Callable[[bytes, bool], None]
+"""Takes the bytes of a part, and is told at its end."""
+
+
+def _ignore(chunk: bytes, is_last: bool) -> None:
+    """Take the bytes of a part that the form should not have."""
+
+
+def _decoded(part: Part, write: Callable[[bytes], None]) -> _Write:
+    """Return the function that takes the bytes of a part as they are sent, and writes them as they
+    are meant.
+
+    :raises FieldRefused: if the transfer encoding of the part is unknown.
+    """
+    decoder = decoder_of(part.transfer_encoding, part.name)
+    if not decoder:
+        return lambda chunk, is_last: write(chunk)
+    return lambda chunk, is_last: write(decoder.decode(chunk, is_last))
 
 
 def _append(text: bytearray, chunk: bytes, name: str) -> None:
@@ -249,24 +281,3 @@ def _decode(name: str, text: bytearray, charset: str) -> str:
         raise FieldRefused(reason, name) from error
     except (UnicodeError, ValueError) as error:
         raise FieldRefused(f"{name!r} is not {charset[:100]} text", name) from error
-
-
-def _filename(part: MultipartSegment) -> str | None:
-    """Return the filename of a part, from ``filename*`` if the client sent that (RFC 5987).
-
-    RFC 7578 forbids ``filename*`` in forms, but urllib3 before version 2 sends it.
-
-    :raises FilenameRefused: if ``filename*`` cannot be decoded.
-    """
-    header = dict(part.headerlist)["Content-Disposition"]
-    for name, value in _PARAMETER.findall(header):
-        if name.lower() != "filename*":
-            continue
-        charset, _, encoded = value.strip(' \t"').partition("'")
-        encoded = encoded.partition("'")[2]
-        try:
-            codec = codec_of(charset or "utf-8", FILENAME_CHARSETS)
-            return unquote_to_bytes(encoded.encode("latin-1")).decode(codec)
-        except (LookupError, UnicodeError, ValueError) as error:
-            raise FilenameRefused(f"Filename cannot be decoded ({error}).") from error
-    return part.filename
