@@ -12,6 +12,7 @@
     │   ├── AttachmentMissing   the form contains no file
     │   ├── FieldRefused        a field, parameter or attribute is unknown or has a wrong value
     │   ├── FilenameRefused     the filename is malformed, or its extension is not allowed
+    │   │   └── ExtensionRefused  its extension is not allowed here
     │   ├── ContentRefused      the first bytes of the file contradict its media type
     │   ├── TooLarge            the file of a form is larger than ``max_size``
     │   │   └── BodyTooLarge    the same for the media store and the library
@@ -49,6 +50,8 @@ Nothing here knows HTTP: :mod:`kinto_attachment.http.responses` holds the one ta
 errors to HTTP responses.
 """
 
+from collections.abc import Iterable
+
 
 class AttachmentError(Exception):
     """Root of all errors of this package."""
@@ -84,6 +87,8 @@ class Refused(AttachmentError):
     def __init__(self, reason: str, field: str | None = None, location: str | None = None):
         super().__init__(reason)
         self.reason = reason
+        self.description = reason
+        """The reason, or more of it than fits into a message that clients match on."""
         self.field = field or self.field
         self.location = location or self.location
 
@@ -139,6 +144,19 @@ class FieldRefused(Refused):
 
 class FilenameRefused(Refused):
     """The filename is missing or malformed, or its extension is not allowed."""
+
+
+class ExtensionRefused(FilenameRefused):
+    """The extension of the filename is not allowed here.
+
+    :param extension: without its dot; empty if there is none.
+    :param accepted: those that are.
+    """
+
+    def __init__(self, extension: str, accepted: Iterable[str]):
+        super().__init__("File extension is not allowed.")
+        wrong = f"Extension {extension[:32]!r} is not allowed" if extension else "There is none"
+        self.description = f"{wrong}; accepted are {', '.join(sorted(accepted))}."
 
 
 class ContentRefused(Refused):

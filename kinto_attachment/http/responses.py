@@ -99,7 +99,8 @@ def error_view(error: errors.AttachmentError, request: Request) -> Response:
     message, details, title = wording, None, None
     if isinstance(error, errors.Refused):
         message = wording.format(reason=error.reason, location=error.location)
-        details = [{"location": error.location, "name": error.field, "description": error.reason}]
+        where = {"location": error.location, "name": error.field}
+        details = [{**where, "description": error.description}]
         # The title that Kinto itself gives to an invalid field.
         title = "Invalid parameters" if errno is INVALID and error.location == "body" else None
     elif isinstance(error, errors.RemoteError):

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from zope.interface import Interface, implementer
 
-from ..errors import BlobExists, BlobNotFound, FilenameRefused
+from ..errors import BlobExists, BlobNotFound, ExtensionRefused, FilenameRefused
 from ..files.blob import CHUNK, Digest
 from ..files.key import KeyTemplate
 from ..files.ref import RecordRef
@@ -158,7 +158,9 @@ class PyramidStorage:
         try:
             if extensions is None:
                 self._policy.check_extension(filename)
-            elif extensions and filename.rpartition(".")[2].lower() not in extensions:
-                raise FilenameRefused("File extension is not allowed.")
+            elif (
+                extensions and (extension := filename.rpartition(".")[2].lower()) not in extensions
+            ):
+                raise ExtensionRefused(extension, extensions)
         except FilenameRefused as error:
-            raise FileNotAllowed(str(error)) from error
+            raise FileNotAllowed(error.description) from error

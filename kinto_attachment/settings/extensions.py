@@ -1,38 +1,69 @@
 """Groups of filename extensions, for the setting ``extensions``."""
 
+import mimetypes
+import re
+
 GROUPS: dict[str, frozenset[str]] = {
     name: frozenset(extensions.split())
     for name, extensions in {
-        "text": "txt",
-        "documents": "abw doc docx gnumeric ods odf pdf rtf xls xlsx",
-        "images": "bmp gif jpe jpeg jpg png svg tiff",
-        "audio": "aac flac mp3 oga ogg wav",
-        "video": "3gp avi divx dvr flv mp4 mpeg wmv",
-        "data": "csv ini json plist xml yaml yml",
-        "scripts": "js php pl py rb sh",
-        "archives": "7z bz2 gz tar tgz txz zip",
-        "executables": "dll exe so",
+        "text": "log markdown md srt txt vtt",
+        "documents": "abw doc docx epub gnumeric odf odp ods odt pdf ppt pptx rtf xls xlsx",
+        "images": "avif bmp gif heic heif ico jfif jpe jpeg jpg png svg tif tiff webp",
+        "audio": "aac aif aiff amr flac m4a mid midi mp3 oga ogg opus wav weba",
+        "video": "3gp avi divx dvr flv m4v mkv mov mp4 mpeg mpg ogv webm wmv",
+        "data": "csv geojson gpx ics ini json kml ndjson plist toml tsv vcf xml yaml yml",
+        "fonts": "eot otf ttf woff woff2",
+        "archives": "7z bz2 gz rar tar tgz txz xz zip zst",
+        "scripts": "js mjs php pl py rb sh",
+        "executables": "dll exe so wasm",
         "any": "",
     }.items()
 }
 """Extensions by the name of their group. The groups are those of pyramid_storage, because existing
-ini files use their names. The group ``any`` is empty, which means that every extension is accepted.
+ini files use their names, and ``fonts``. The group ``any`` is empty, which means that every
+extension is accepted.
 """
-GROUPS["default"] = GROUPS["documents"] | GROUPS["text"] | GROUPS["images"] | GROUPS["data"]
+GROUPS["default"] = frozenset().union(
+    *(GROUPS[name] for name in GROUPS if name not in ("scripts", "executables"))
+)
 
 
 def resolve_extensions(text: str) -> frozenset[str]:
     """Return the extensions that a setting accepts, in lowercase and without their dots.
 
-    :param text: groups and extensions joined by ``+``; spaces may also separate extensions.
+    :param text: groups and extensions joined by ``+``; spaces may also separate extensions. An
+        extension that is in no group, and whose media type is unknown, begins with a dot.
+    :raises ValueError: if a name is neither a group nor an extension.
 
-    >>> sorted(resolve_extensions("text+mp4 .AVI"))
-    ['avi', 'mp4', 'txt']
+    >>> sorted(resolve_extensions("text+mp4 .ftl"))
+    ['ftl', 'log', 'markdown', 'md', 'mp4', 'srt', 'txt', 'vtt']
     """
     extensions: set[str] = set()
-    for name in text.split("+"):
+    for name in text.replace("+", " ").split():
         if name in GROUPS:
             extensions |= GROUPS[name]
+        elif is_extension(name):
+            extensions.add(name.lower().lstrip("."))
         else:
-            extensions |= {each.lower().lstrip(".") for each in name.split()}
+            raise ValueError(
+                f"{name!r} is neither a group ({', '.join(GROUPS)}) nor a known extension: write"
+                f" {f'.{name}'!r} if it is one"
+            )
     return frozenset(extensions)
+
+
+def is_extension(name: str) -> bool:
+    """Return whether the name is that of an extension.
+
+    >>> is_extension("mp4"), is_extension(".ftl"), is_extension("pictures")
+    (True, True, False)
+    """
+    if not re.fullmatch(r"\.?[A-Za-z0-9_-]{1,32}", name):
+        return False
+    extension = name.lower()
+    known = mimetypes.types_map.keys() | mimetypes.common_types.keys()
+    return (
+        extension.startswith(".")
+        or f".{extension}" in known
+        or any(extension in group for group in GROUPS.values())
+    )

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from mimetypes import guess_type
 from typing import BinaryIO
 
-from ..errors import ContentRefused, FilenameRefused
+from ..errors import ContentRefused, ExtensionRefused
 from ..files.blob import Digest, Label, Source
 from ..files.filename import extension_of
 from ..files.key import KeyTemplate
@@ -43,11 +43,11 @@ class Policy:
     def check_extension(self, filename: str) -> None:
         """Check that files with this extension are accepted.
 
-        :raises FilenameRefused: if they are not.
+        :raises ExtensionRefused: if they are not.
         """
         extension = filename.rpartition(".")[2].lower() if "." in filename else ""
         if self.extensions and extension not in self.extensions:
-            raise FilenameRefused("File extension is not allowed.")
+            raise ExtensionRefused(extension, self.extensions)
 
     def source(self, file: BinaryIO, filename: str, declared: str | None, digest: Digest) -> Source:
         """Return a received file with the media type that :meth:`mimetype` determines.

@@ -197,6 +197,18 @@ def check_error(response, status: int, message: str) -> None:
     assert error.get("message", "").startswith(message)
 
 
+@pytest.mark.parametrize("filename", ["virus.exe", "a.b", "README"])
+def test_a_refused_extension_is_named(make_site, filename):
+    site = make_site("memory", "local", **{"kinto.attachment.extensions": "images+.ftl"})
+    response = site.collection().record().upload(filename=filename, status=400)
+    assert response.json["message"] == "body: File extension is not allowed."
+    (detail,) = response.json["details"]
+    assert detail["name"] == "attachment"
+    extension = filename.partition(".")[2]
+    wrong = f"Extension {extension!r} is not allowed" if extension else "There is none"
+    assert detail["description"].startswith(f"{wrong}; accepted are avif, bmp, ftl, gif, ")
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_is_refused_and_changes_nothing(site, case):
     body, message = REFUSED[case]

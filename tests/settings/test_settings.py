@@ -206,12 +206,20 @@ def test_further_keys_differ_and_keep_the_extension():
     assert second.startswith("first-") and second.endswith(".gz")
 
 
+BROWSERS_AND_PHONES = (
+    "jpg jpeg png gif webp avif heic heif svg tif tiff ico mp4 webm mov m4v 3gp mp3 m4a",
+    "ogg opus wav aac pdf doc docx odt ods odp xlsx pptx epub txt md vtt csv json geojson",
+    "gpx ics vcf xml yaml toml zip gz 7z woff woff2 ttf otf",
+)
+
+
 @pytest.mark.parametrize(
     "value, accepted, refused",
     [
-        ("default", ["a.JPG", "b.csv"], ["a.exe", "README", "a.mp4", "jpg"]),
-        ("default+video", ["a.jpg", "a.mp4"], ["a.exe"]),
+        ("default", ["a.JPG", "b.csv", "a.mp4"], ["a.exe", "a.php", "README", "jpg"]),
+        ("images+video", ["a.jpg", "a.mp4"], ["a.exe", "a.txt"]),
         ("mp4 .AVI", ["a.mp4", "a.avi"], ["a.jpg"]),
+        ("documents+.ftl", ["a.FTL", "a.pdf"], ["a.jpg"]),
         ("any", ["a.exe", "README", "a.b c"], []),
     ],
 )
@@ -222,6 +230,20 @@ def test_extensions(value, accepted, refused):
     for filename in refused:
         with pytest.raises(FilenameRefused):
             policy.check_extension(filename)
+
+
+@pytest.mark.parametrize("extension", " ".join(BROWSERS_AND_PHONES).split())
+def test_default_extensions(extension):
+    settings().policy("blog", "articles").check_extension(f"a.{extension}")
+
+
+@pytest.mark.parametrize(
+    "value", ["default+videos", "picture", "images,video", "imgaes", ".", "a/b"]
+)
+def test_unknown_groups_of_extensions(value):
+    with pytest.raises(SettingError) as refused:
+        settings(extensions=value)
+    assert "is neither a group (text, documents, images, " in str(refused.value)
 
 
 def test_configured_mimetypes_win():

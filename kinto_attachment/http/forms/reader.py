@@ -199,7 +199,8 @@ class FormReader:
             filename = accept_filename(filename)
             self._check_filename(filename)
         except FilenameRefused as error:
-            raise FilenameRefused(error.reason, self._file_field) from error
+            error.field = self._file_field
+            raise
         write = _decoded(part, self._write_file)
         self._file = Received(self._spool(), filename, part.content_type)
 
