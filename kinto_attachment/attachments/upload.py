@@ -65,13 +65,11 @@ def store(request: Request, ref: RecordRef, received: Received, policy: Policy) 
     :raises ContentRefused: if the bytes contradict their type.
     :raises StorageUnavailable: if the storage cannot be reached.
     """
-    storage, template, rules = plugin_of(request).storage, policy.template, rules_for(request, ref)
+    template, rules = policy.template, rules_for(request, ref)
     declared = rules.declared_type(received)
     source = policy.source(received.file, received.filename, declared, received.digest)
     source = rules.accept(source, received)
     keys = template.keys(ref, source.filename, source.digest)
-    if not (storage.exclusive or template.unique or template.shared):
-        next(keys)  # the plain name might overwrite another file
     key = file_transaction(request).put(keys, source, template)
     attachment = Attachment(
         filename=source.filename,

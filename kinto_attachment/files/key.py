@@ -3,6 +3,7 @@
 import re
 import string
 from collections.abc import Iterable, Iterator
+from datetime import datetime, timezone
 from typing import Any
 from uuid import uuid4
 
@@ -33,6 +34,7 @@ _VALUES = {
     "uuid": "[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}",
     "hash": "[0-9a-f]{64}",
     "shard": "[0-9a-f]{2}",
+    "datetime": "[0-9]{14}",
     "extension": r"(?:\.[A-Za-z0-9]{1,16})?",
 }
 # What they can become in the name of a folder. No id and no filename contains a tilde, and no id a
@@ -117,8 +119,11 @@ class KeyTemplate:
 
     :param folder: a path with ``{bucket_id}`` and ``{collection_id}``.
     :param pattern: the name below it, of ``{uuid}``, ``{hash}``, ``{filename}``,
-        ``{extension}`` (with its dot), ``{record_id}``, ``{bucket_id}``, ``{collection_id}``, and
-        ``{shard}``, the first two digits of the hash: a folder of many files has 256 of its own.
+        ``{extension}`` (with its dot), ``{datetime}`` (of now, in UTC), ``{record_id}`` or
+        ``{rid}``, ``{bucket_id}``, ``{collection_id}``, and ``{shard}``, the first two digits of
+        the hash: a folder of many files has 256 of its own.
+    :param randomize: whether ``{filename}`` is a UUID with the extension of the file, and not the
+        name that the client sent.
     :param is_own: whether the plugin makes these keys for itself, so that they may begin with a
         :data:`RESERVED` segment.
     :raises SettingError: if there is another placeholder, or if the path leaves the root.
@@ -130,14 +135,18 @@ class KeyTemplate:
     """
 
     FOLDER = frozenset({"bucket_id", "collection_id"})
-    PATTERN = FOLDER | {"record_id", "uuid", "hash", "shard", "filename", "extension"}
+    PATTERN = FOLDER | {
+        *("record_id", "rid", "uuid", "hash", "shard", "filename", "extension", "datetime")
+    }
 
-    def __init__(self, folder: str, pattern: str, is_own: bool = False):
+    def __init__(self, folder: str, pattern: str, *, randomize: bool = False, is_own: bool = False):
         folder = folder.strip("/")
         _check_template("folder", folder, self.FOLDER)
         _check_template("filename_pattern", pattern, self.PATTERN)
         if not pattern:
             raise SettingError("filename_pattern", "cannot be empty")
+        if randomize:
+            pattern = pattern.replace("{filename}", "{uuid}{extension}")
         if folder:
             pattern = f"{folder}/{pattern}"
         self.text = pattern
@@ -189,6 +198,8 @@ class KeyTemplate:
             "hash": digest,
             "shard": digest[:2],
             "extension": f".{extension}" if extension else "",
+            "rid": ref.path[2],
+            "datetime": datetime.now(timezone.utc).strftime("%Y%m%d%H%M%S"),
             "filename": safe_filename(filename),
         }
         yield check_key(self._off_folders(self._fill(values)))

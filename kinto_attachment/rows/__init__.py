@@ -108,6 +108,15 @@ class Rows:
         client = getattr(self.storage, "client", None)
         return client is not None and not client.commit_manually
 
+    def is_in_use(self, key: str, since: int) -> bool:
+        """Return whether a key belongs to an owner, or is about to be deleted.
+
+        :param since: a deletion that began before then has ended; in milliseconds since 1970.
+        """
+        if self.links.having(key):
+            return True
+        return self.links.lost_since(key, since) and self.releases.has(key)
+
     def known_keys(self) -> Iterator[KnownKey]:
         """Yield every key that a row names, read a page at a time. A key that rows of several kinds
         name is yielded several times, but only once for all its links."""

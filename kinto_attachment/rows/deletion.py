@@ -125,6 +125,10 @@ class Releases:
             return None
         return next(readable([row], _release), None)
 
+    def has(self, key: str) -> bool:
+        """Return whether the key is about to be deleted. This reads every release."""
+        return any(key in each.keys for each in self.all() if each.rule is not Rule.KEEP)
+
     def drop(self, release_id: str) -> None:
         """Forget a release whose keys were dealt with. Idempotent."""
         parent = f"{RELEASES_PARENT}/{release_id}"

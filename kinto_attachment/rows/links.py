@@ -167,6 +167,16 @@ class Links:
         ids = Filter("id", [_link_id(key, shared) for shared in (False, True)], COMPARISON.IN)
         return _links(row for rows in self._pages(LINKS_PARENT, ids) for row in rows)
 
+    def lost_since(self, key: str, since: int) -> bool:
+        """Return whether an owner of the key has lost it since then (milliseconds since 1970)."""
+        filters = [
+            Filter("id", [_link_id(key, shared) for shared in (False, True)], COMPARISON.IN),
+            Filter("deleted", True, COMPARISON.EQ),
+            Filter("last_modified", since, COMPARISON.GT),
+        ]
+        where = {"parent_id": f"{LINKS_PARENT}/*", "include_deleted": True}
+        return bool(self._storage.list_all(LINK_ROWS, filters=filters, limit=1, **where))
+
     def first(self, like: Ref, keys: list[str]) -> Link | None:
         """Return the oldest link of one of these keys, among those of the bucket or the media
         store that ``like`` is in."""

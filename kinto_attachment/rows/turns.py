@@ -4,8 +4,11 @@ Where a storage overwrites, the second of two uploads of the same bytes would re
 the disposition that the first one gave them. The first to write the row of a key stores the bytes.
 The others wait until they are there, or until the row is gone because the first upload has failed.
 
-The row is no lock. A process may die, or store a large file for longer than the others wait; then
-they store the bytes all the same. The type of a file is worth less than an upload.
+The row is no lock there. A process may die, or store a large file for longer than the others wait;
+then they store the bytes all the same. The type of a file is worth less than an upload.
+
+A name such as ``photo.jpg``, under which two uploads have different bytes, goes to the first to
+write its row, for as long as an upload may take. The others take another name.
 """
 
 from collections.abc import Iterable
@@ -34,13 +37,15 @@ class Turns:
     def __init__(self, storage: Any):
         self._storage = storage
 
-    def take(self, key: str, holder: str, now: int) -> bool:
+    def take(self, key: str, holder: str, now: int, seconds: float | None = None) -> bool:
         """Take the turn; return False if another upload has it.
 
         :param holder: an id of the upload.
         :param now: milliseconds since 1970 by the clock of the database, which dates the rows.
+        :param seconds: how long the turn of another upload lasts; None for
+            :data:`TURN_SECONDS`.
         """
-        ended = Filter("last_modified", now - TURN_SECONDS * 1000, COMPARISON.LT)
+        ended = Filter("last_modified", now - int((seconds or TURN_SECONDS) * 1000), COMPARISON.LT)
         self._storage.delete_all(TURN_ROWS, _parent(key), filters=[ended], with_deleted=False)
         try:
             self._storage.create(TURN_ROWS, _parent(key), {"id": key, "holder": holder})

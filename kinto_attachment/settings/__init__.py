@@ -144,9 +144,9 @@ class Settings(Mapping[str, Any]):
         for depth in range(1, len(ids) + 1):
             values.update(resources.get(ids[:depth], {}))
         where = f"resources.{'.'.join(ids)}." if ids else ""
-        pattern = "{uuid}{extension}" if values["randomize"] else values["filename_pattern"]
+        naming = {"pattern": values["filename_pattern"], "randomize": values["randomize"]}
         try:
-            template = KeyTemplate(values["folder"], pattern)
+            template = KeyTemplate(values["folder"], **naming)
             first = template.text.partition("/")[0]
             if is_reserved(first):
                 setting = "folder" if values["folder"] else "filename_pattern"
@@ -156,7 +156,7 @@ class Settings(Mapping[str, Any]):
                 # The same bytes may also be public. They need an object of their own then, because
                 # public and private objects have different ACLs.
                 folder = f"private/{values['folder'].lstrip('/')}"
-                template = KeyTemplate(folder, pattern, is_own=True)
+                template = KeyTemplate(folder, **naming, is_own=True)
         except SettingError as error:
             raise SettingError(f"{PREFIX}{where}{error.key}", error.reason) from error
         return Policy(

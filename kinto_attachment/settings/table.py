@@ -107,16 +107,18 @@ SETTINGS: tuple[Setting, ...] = (
         "randomize",
         parse_flag,
         "true",
-        "Store files under a random name (a UUID).",
+        "Use a random name (a UUID with the extension of the file) for ``{filename}`` in "
+        "``filename_pattern``, instead of the name that the client sent.",
         per_resource=True,
     ),
     Setting(
         "filename_pattern",
         parse_text,
         "{filename}",
-        "Name of a file if ``randomize`` is false. It may contain ``{filename}``, ``{extension}`` "
-        "(with its dot), ``{hash}``, ``{shard}`` (the first two digits of the hash), ``{uuid}``, "
-        "``{record_id}``, ``{bucket_id}`` and ``{collection_id}``.",
+        "Name of a stored file. It may contain ``{filename}``, ``{extension}`` (with its dot), "
+        "``{datetime}`` (in UTC, as ``20260131235959``), ``{rid}`` or ``{record_id}``, ``{hash}``, "
+        "``{shard}`` (the first two digits of the hash), ``{uuid}``, ``{bucket_id}`` and "
+        "``{collection_id}``.",
         per_resource=True,
     ),
     Setting(

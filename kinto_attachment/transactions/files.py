@@ -10,35 +10,26 @@ The data manager only remembers. The work on the storage is done by
 """
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
-from uuid import uuid4
 
 from transaction.interfaces import IDataManager
 from zope.interface import implementer
 
-from ..errors import BlobExists, BlobNotFound, StorageUnavailable
 from ..files.blob import Label, Source
 from ..files.key import KeyTemplate
 from ..files.ref import RecordRef, Ref
 from ..rows import Rows
-from ..rows.deletion import Reservation, Rule
+from ..rows.deletion import Rule
 from ..rows.links import Link
-from ..rows.turns import TURN_SECONDS
 from ..storage.staged import compose
 from .ownership import OwnedStorage
+from .placement import Placement
 
 Item = TypeVar("Item")
 
 logger = logging.getLogger(__name__)
-
-DELETION_WAIT_SECONDS = 10
-"""How long an upload waits while ``gc`` deletes the key that it is about to store."""
-
-POLL_SECONDS = 0.1
-"""The pause between two looks at whether another upload has stored the same bytes."""
 
 
 @implementer(IDataManager)
@@ -52,12 +43,8 @@ class FileTransaction:
         self.transaction_manager = transaction_manager
         self._storage = storage
         self._rows = rows
-        self._reservations: list[Reservation] = []
-        self._id = uuid4().hex
-        self._turns: set[str] = set()
+        self._placement = Placement(storage, rows, self._outside_transaction)
         self._transaction: Any = None
-        self._created: list[str] = []
-        self._created_shared: list[str] = []
         self._released: list[str] = []
         self._undo: list[Callable[[], None]] = []
         self._voted = False
@@ -77,9 +64,9 @@ class FileTransaction:
     def leave(self) -> None:
         """Ignore the end of the current transaction, but keep the bytes that were stored: another
         transaction is about to do the same again."""
-        created, shared = self._created, self._created_shared
+        created, shared = self._placement.created, self._placement.created_shared
         self._undo_all()
-        self._created, self._created_shared = created, shared
+        self._placement.created, self._placement.created_shared = created, shared
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -101,7 +88,9 @@ class FileTransaction:
         :param keys: candidates, as the template makes them.
         :raises StorageUnavailable: if the storage cannot be reached.
         """
-        return self._store(keys, template, source.size, lambda key: self._storage.put(key, source))
+        return self._placement.store(
+            keys, template, source.size, lambda key: self._storage.put(key, source)
+        )
 
     def compose(
         self, parts: list[str], size: int, label: Label, keys: Iterable[str], template: KeyTemplate
@@ -112,101 +101,9 @@ class FileTransaction:
         :param size: bytes of all parts together.
         :raises BlobNotFound: if a part is missing.
         """
-        return self._store(
+        return self._placement.store(
             keys, template, size, lambda key: compose(self._storage, parts, key, label)
         )
-
-    def _store(
-        self, keys: Iterable[str], template: KeyTemplate, size: int, store: Callable[[str], None]
-    ) -> str:
-        for key in keys:
-            if template.shared:
-                reservation = self._reserve(key)
-                self._created_shared.append(key)
-                self._store_shared(reservation, size, store)
-                return key
-            if template.unique:
-                # A key with a UUID is ours even if the call fails half-way. Any other key is ours
-                # only once it is stored.
-                self._created.append(key)
-            try:
-                store(key)
-            except BlobExists:
-                if template.unique:
-                    self._created.remove(key)
-                continue
-            if not template.unique:
-                self._created.append(key)
-            return key
-        raise BlobExists("", "no key is free")
-
-    def _store_shared(
-        self, reservation: Reservation, size: int, store: Callable[[str], None]
-    ) -> None:
-        """Store a key that is named after its hash, unless these bytes are there already: they keep
-        the type and the disposition of their first upload. If the bytes there have another length,
-        as after a full or broken disk, they are replaced.
-
-        The key is reserved, so that ``gc`` deletes nothing between the look and the answer.
-        """
-        key = reservation.key
-        found = None if self._storage.exclusive else self._await_turn(reservation)
-        if found is None:
-            try:
-                store(key)
-                return
-            except BlobExists:
-                found = self._storage.stat(key).size
-        if found != size:
-            logger.error("%s has %d bytes instead of %d: it is stored again.", key, found, size)
-            self._storage.delete([key])
-            store(key)
-
-    def _await_turn(self, reservation: Reservation) -> int | None:
-        """Return how many bytes the key has, or None if it is the turn of this upload to store
-        them. Meanwhile no database connection is held."""
-        key, begin = reservation.key, time.monotonic()
-        while (size := self._find_size(key)) is None and key not in self._turns:
-            waited = time.monotonic() - begin
-            if waited > TURN_SECONDS:
-                break  # others have had the turn all the time
-            time.sleep(POLL_SECONDS)
-            now = reservation.modified + int(waited * 1000)
-            self._outside_transaction(lambda now=now: self._take_turn(key, now))
-        return size
-
-    def _take_turn(self, key: str, now: int) -> None:
-        if self._rows.turns.take(key, self._id, now):
-            self._turns.add(key)
-
-    def _find_size(self, key: str) -> int | None:
-        try:
-            return self._storage.stat(key).size
-        except BlobNotFound:
-            return None
-
-    def _reserve(self, key: str) -> Reservation:
-        """Keep ``gc`` from deleting a key that this transaction is about to link, and take the turn
-        to store it, if that is free. Each step is committed before the next, in transactions of
-        their own.
-
-        :raises StorageUnavailable: if ``gc`` is deleting the key, and does not finish in time.
-        """
-
-        def announce() -> Reservation:
-            reservation = self._rows.reservations.reserve(key)
-            if not self._storage.exclusive and key not in self._turns:
-                self._take_turn(key, reservation.modified)
-            return reservation
-
-        reservation = self._outside_transaction(announce)
-        self._reservations.append(reservation)
-        deadline = time.monotonic() + DELETION_WAIT_SECONDS
-        while self._outside_transaction(lambda: self._rows.reservations.is_condemned(reservation)):
-            if time.monotonic() > deadline:
-                raise StorageUnavailable(key, "it is being deleted")
-            time.sleep(0.05)
-        return reservation
 
     def _outside_transaction(self, call: Callable[[], Item]) -> Item:
         def committed() -> Item:
@@ -250,9 +147,7 @@ class FileTransaction:
 
     def drop_reservations(self) -> None:
         """Drop the reservations and turns of this transaction, whose keys are linked by now."""
-        for reservation in self._reservations:
-            self._rows.reservations.drop(reservation)
-        self._rows.turns.end(self._turns, self._id)
+        self._placement.end()
 
     def unlink(self, ref: Ref, keep_old: bool) -> bool:
         """Release what the owner had; return whether it had anything."""
@@ -307,6 +202,7 @@ class FileTransaction:
 
     def tpc_finish(self, transaction: Any) -> None:
         self._to_release += self._released
+        self._placement.forget()
         self._clear()
 
     def tpc_abort(self, transaction: Any) -> None:
@@ -315,13 +211,14 @@ class FileTransaction:
     def abort(self, transaction: Any) -> None:
         if transaction is not self._transaction:
             return  # already finished, or left
-        if self._voted and self._created:
+        created = self._placement.created
+        if self._voted and created:
             # The database may have committed although its answer was lost. If it did not, ``gc``
             # finds the bytes.
-            logger.warning("A commit is in doubt: %s", ", ".join(self._created))
+            logger.warning("A commit is in doubt: %s", ", ".join(created))
         else:
-            self._to_delete += self._created
-        self._to_sweep += self._created_shared
+            self._to_delete += created
+        self._to_sweep += self._placement.created_shared
         self._undo_all()
 
     def _undo_all(self) -> None:
@@ -331,7 +228,8 @@ class FileTransaction:
             callback()
 
     def _clear(self) -> None:
-        self._created, self._created_shared, self._released, self._undo = [], [], [], []
+        self._placement.created, self._placement.created_shared = [], []
+        self._released, self._undo = [], []
         self._expected = {}
         self._voted = False
         self._transaction = None
@@ -348,8 +246,12 @@ class FileTransaction:
                     linked = self._rows.links.linked(self._to_sweep)
                     unlinked = [key for key in self._to_sweep if key not in linked]
                     self._rows.releases.add(unlinked, Rule.SWEEP)
-                    self.drop_reservations()
+                    self._placement.end()
                 self._to_sweep = []
+            elif self._placement.is_waiting:
+                with self.transaction_manager:
+                    self._placement.end()
+            self._placement.forget()
             while self._to_release and self._storage.may_delete_released():
                 self._settle_release(self._to_release.pop(0))
         except Exception:

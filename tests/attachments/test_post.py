@@ -1,7 +1,9 @@
 """POST {record}/attachment: uploads that succeed."""
 
 import json
+import re
 import secrets
+from datetime import datetime, timezone
 from hashlib import sha256
 
 import pytest
@@ -272,8 +274,44 @@ def test_names_that_are_not_random_never_overwrite(make_site, kinto, files):
     for index, location in enumerate(locations):
         assert site.read(location) == b"%d" % index
         assert "same_name" in location and location.endswith(".txt")
-    if files == "local":
-        assert locations[0].endswith("/same_name.txt")
+    assert locations[0].endswith("/same_name.txt")
+    records[0].detach()
+    records[1].upload(b"again", "same name.txt")  # as in a folder, the name is free again
+    assert records[1].data["attachment"]["location"] == locations[0]
+    assert site.read(locations[0]) == b"again"
+
+
+UUID = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"
+
+
+@pytest.mark.parametrize(
+    ("randomize", "pattern", "expected"),
+    [
+        ("false", "{datetime}-{rid}-{filename}", r"[0-9]{14}-r1-my_photo\.JPG"),
+        ("true", "{datetime}-{rid}-{filename}", rf"[0-9]{{14}}-r1-{UUID}\.jpg"),
+        ("true", "{datetime}--{rid}--{filename}", rf"[0-9]{{14}}--r1--{UUID}\.jpg"),
+        ("true", "{filename}", rf"{UUID}\.jpg"),
+        ("true", "{rid}{extension}", r"r1\.jpg"),
+        ("true", "{shard}/{hash}", "[0-9a-f]{2}/[0-9a-f]{64}"),
+    ],
+)
+def test_filename_pattern(make_site, files, randomize, pattern, expected):
+    """As version 9.0.1 of the existing plugin understands it."""
+    names = {"randomize": randomize, "filename_pattern": pattern, "folder": "{bucket_id}/x"}
+    site = make_site(
+        "postgresql", files, **{f"kinto.attachment.{name}": value for name, value in names.items()}
+    )
+    collection = site.collection()
+    record = collection.record("r1")
+    before = datetime.now(timezone.utc).strftime("%Y%m%d%H%M%S")
+    location = record.upload(b"bytes", "my photo.JPG").json["location"]
+    key = site.key(location)
+    assert re.fullmatch(f"{collection.bucket}/x/{expected}", key)
+    if "datetime" in pattern:
+        after = datetime.now(timezone.utc).strftime("%Y%m%d%H%M%S")
+        assert before <= key.rpartition("/")[2][:14] <= after
+    assert site.plugin.settings.makes(key)
+    record.check(b"bytes")
 
 
 def test_response_is_json_whatever_is_accepted(make_site):

@@ -16,7 +16,7 @@ from kinto_attachment.maintenance.fsck import fsck
 from kinto_attachment.maintenance.gc import collect
 from kinto_attachment.rows import deletion
 from kinto_attachment.rows.deletion import Rule
-from kinto_attachment.transactions import files as files_module
+from kinto_attachment.transactions import placement
 from kinto_attachment.transactions.files import FileTransaction
 from tests.support.site import ALICE
 from tests.support.threads import in_thread
@@ -169,7 +169,7 @@ def test_a_deletion_that_may_still_be_under_way(make, monkeypatch):
         patch.setattr(site.storage, "delete", fail)
         with pytest.raises(StorageUnavailable):
             list(collect(site.server, NOW, offline=True))
-    monkeypatch.setattr(files_module, "DELETION_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(placement, "DELETION_WAIT_SECONDS", 0.2)
     record.upload(b"same", status=503)
     monkeypatch.setattr(deletion, "CONDEMNED_SECONDS", 0)
     time.sleep(0.01)

@@ -9,7 +9,7 @@ from requests.adapters import HTTPAdapter
 
 from kinto_attachment.errors import StorageUnavailable
 from kinto_attachment.rows import turns
-from kinto_attachment.transactions import files as files_module
+from kinto_attachment.transactions import placement
 from tests.support.media import PUBLIC, MediaClient, random_content
 from tests.support.servers.gcs import as_the_real_one
 from tests.support.site import ALICE, BOB
@@ -220,7 +220,7 @@ def test_a_process_that_died_before_it_stored_delays_one_upload(site, monkeypatc
 
 def test_an_upload_does_not_wait_for_ever(site, monkeypatch):
     """Other uploads have the turn, one after the other."""
-    monkeypatch.setattr(files_module, "TURN_SECONDS", 1)
+    monkeypatch.setattr(placement, "TURN_SECONDS", 1)
     monkeypatch.setattr(site.rows.turns, "take", lambda key, holder, now: False)
     content, digest = random_content()
     site.collection().record().upload(content)

@@ -1,0 +1,210 @@
+"""Where a transaction stores its bytes: under a key that nothing else has, or is about to have.
+
+A key with a UUID is free. Of a key that is named after its hash, all owners have the same bytes.
+Any other key may be taken. A storage that is ``exclusive`` refuses to overwrite it; for the others,
+a row says which upload may store it (:mod:`kinto_attachment.rows.turns`).
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+from uuid import uuid4
+
+from ..errors import BlobExists, BlobNotFound, StorageUnavailable
+from ..files.blob import MAX_UPLOAD_TIME
+from ..files.key import KeyTemplate
+from ..rows import Rows
+from ..rows.deletion import Reservation
+from ..rows.turns import TURN_SECONDS
+from .ownership import OwnedStorage
+
+logger = logging.getLogger(__name__)
+
+DELETION_WAIT_SECONDS = 10
+"""How long an upload waits while ``gc`` deletes the key that it is about to store."""
+
+POLL_SECONDS = 0.1
+"""The pause between two looks at whether another upload has stored the same bytes."""
+
+NAME_SECONDS = 2 * MAX_UPLOAD_TIME.total_seconds()
+"""How long a name stays with an upload that never ends, because its process has died."""
+
+LATE_SECONDS = MAX_UPLOAD_TIME.total_seconds()
+"""How long a request to delete an object may be on its way."""
+
+
+class OutsideTransaction(Protocol):
+    """Calls a function in a transaction of its own, while the request has none."""
+
+    def __call__(self, call: Callable[[], Any]) -> Any:
+        """Return what the function returns, once its transaction is committed."""
+
+
+class Placement:
+    """The keys that one transaction stores.
+
+    :param outside_transaction: runs what must be committed before the next step.
+    :ivar created: the keys that are deleted if the transaction fails.
+    :ivar created_shared: those that other records may have too, so that only ``gc`` deletes them.
+    """
+
+    def __init__(self, storage: OwnedStorage, rows: Rows, outside_transaction: OutsideTransaction):
+        self._storage = storage
+        self._rows = rows
+        self._outside_transaction = outside_transaction
+        self.created: list[str] = []
+        self.created_shared: list[str] = []
+        self._id = uuid4().hex
+        self._reservations: list[Reservation] = []
+        self._turns: set[str] = set()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether other uploads wait for this transaction, or leave a name to it."""
+        return bool(self._turns)
+
+    def store(
+        self, keys: Iterable[str], template: KeyTemplate, size: int, store: Callable[[str], None]
+    ) -> str:
+        """Store bytes under the first of the keys that is free, and return that key.
+
+        :param keys: candidates, as the template makes them.
+        :param size: the number of bytes.
+        :param store: stores them under a key.
+        :raises StorageUnavailable: if the storage cannot be reached, or if ``gc`` is deleting the
+            key and does not finish in time.
+        """
+        for key in keys:
+            if template.shared:
+                reservation = self._reserve(key)
+                self.created_shared.append(key)
+                self._store_shared(reservation, size, store)
+                return key
+            if not (template.unique or self._storage.exclusive):
+                if not self._take_name(key):
+                    continue
+                self._store_name(key, store)
+                return key
+            if template.unique:
+                # A key with a UUID is ours even if the call fails half-way. Any other key is ours
+                # only once it is stored.
+                self.created.append(key)
+            try:
+                store(key)
+            except BlobExists:
+                if template.unique:
+                    self.created.remove(key)
+                continue
+            if not template.unique:
+                self.created.append(key)
+            return key
+        raise BlobExists("", "no key is free")
+
+    def end(self) -> None:
+        """Drop the reservations and turns, in the present transaction: the keys are linked by
+        then, or the bytes are gone."""
+        for reservation in self._reservations:
+            self._rows.reservations.drop(reservation)
+        self._rows.turns.end(self._turns, self._id)
+
+    def forget(self) -> None:
+        """Forget the turns, which have ended."""
+        self._turns.clear()
+
+    def _take_name(self, key: str) -> bool:
+        """Return whether the key is free and no other upload may store it until this transaction
+        ends."""
+
+        def take() -> bool:
+            now = int(time.time() * 1000)
+            if not self._rows.turns.take(key, self._id, now, NAME_SECONDS):
+                return False
+            self._turns.add(key)
+            return not self._rows.is_in_use(key, now - int(LATE_SECONDS * 1000))
+
+        if self._outside_transaction(take) and self._find_size(key) is None:
+            return True
+        if key in self._turns:
+            self._outside_transaction(lambda: self._rows.turns.end([key], self._id))
+            self._turns.discard(key)
+        return False
+
+    def _store_name(self, key: str, store: Callable[[str], None]) -> None:
+        """Store a key that :meth:`_take_name` took."""
+        self.created.append(key)
+        try:
+            store(key)
+        except BaseException:
+            # The storage may still carry out the request later, so the name stays taken for a
+            # while.
+            self._turns.discard(key)
+            raise
+
+    def _store_shared(
+        self, reservation: Reservation, size: int, store: Callable[[str], None]
+    ) -> None:
+        """Store a key that is named after its hash, unless these bytes are there already: they keep
+        the type and the disposition of their first upload. If the bytes there have another length,
+        as after a full or broken disk, they are replaced.
+
+        The key is reserved, so that ``gc`` deletes nothing between the look and the answer.
+        """
+        key = reservation.key
+        found = None if self._storage.exclusive else self._await_turn(reservation)
+        if found is None:
+            try:
+                store(key)
+                return
+            except BlobExists:
+                found = self._storage.stat(key).size
+        if found != size:
+            logger.error("%s has %d bytes instead of %d: it is stored again.", key, found, size)
+            self._storage.delete([key])
+            store(key)
+
+    def _await_turn(self, reservation: Reservation) -> int | None:
+        """Return how many bytes the key has, or None if it is the turn of this upload to store
+        them. Meanwhile no database connection is held."""
+        key, begin = reservation.key, time.monotonic()
+        while (size := self._find_size(key)) is None and key not in self._turns:
+            waited = time.monotonic() - begin
+            if waited > TURN_SECONDS:
+                break  # others have had the turn all the time
+            time.sleep(POLL_SECONDS)
+            now = reservation.modified + int(waited * 1000)
+            self._outside_transaction(lambda now=now: self._take_turn(key, now))
+        return size
+
+    def _take_turn(self, key: str, now: int) -> None:
+        if self._rows.turns.take(key, self._id, now):
+            self._turns.add(key)
+
+    def _find_size(self, key: str) -> int | None:
+        try:
+            return self._storage.stat(key).size
+        except BlobNotFound:
+            return None
+
+    def _reserve(self, key: str) -> Reservation:
+        """Keep ``gc`` from deleting a key that this transaction is about to link, and take the turn
+        to store it, if that is free. Each step is committed before the next, in transactions of
+        their own.
+
+        :raises StorageUnavailable: if ``gc`` is deleting the key, and does not finish in time.
+        """
+
+        def announce() -> Reservation:
+            reservation = self._rows.reservations.reserve(key)
+            if not self._storage.exclusive and key not in self._turns:
+                self._take_turn(key, reservation.modified)
+            return reservation
+
+        reservation = self._outside_transaction(announce)
+        self._reservations.append(reservation)
+        deadline = time.monotonic() + DELETION_WAIT_SECONDS
+        while self._outside_transaction(lambda: self._rows.reservations.is_condemned(reservation)):
+            if time.monotonic() > deadline:
+                raise StorageUnavailable(key, "it is being deleted")
+            time.sleep(0.05)
+        return reservation
