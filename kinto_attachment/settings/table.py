@@ -1,8 +1,5 @@
 """All settings: the only place where they are declared."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
 from .parsers import (
     integer,
     one_of,
@@ -14,13 +11,14 @@ from .parsers import (
     parse_id,
     parse_mimetypes,
     parse_path,
-    parse_port,
     parse_prefix,
     parse_seconds,
     parse_sizes,
     parse_text,
     parse_url,
 )
+from .remote import GCS, S3
+from .setting import Setting
 
 _NUMBER = integer()
 _COUNT = integer(1)
@@ -31,25 +29,6 @@ _MEMORY = integer(512 * 1024 * 1024, unit="bytes")
 _PROCESSES = integer(1, 64, "processes")
 _QUALITY = integer(1, 100)
 _LIFETIME = integer(1, 7 * 24 * 3600, "seconds")
-
-
-class Setting(NamedTuple):
-    """One setting.
-
-    :param name: its name, without the prefix.
-    :param parse: returns the value of its text, or raises ``ValueError``.
-    :param default: its text in an ini file that does not set it.
-    :param help: its description in the README.
-    :param per_resource: whether a bucket or collection may have its own value.
-    :param alias: another name that is accepted, from an older version; empty if there is none.
-    """
-
-    name: str
-    parse: Callable[[Any], Any]
-    default: str
-    help: str
-    per_resource: bool = False
-    alias: str = ""
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -325,69 +304,6 @@ SETTINGS: tuple[Setting, ...] = (
         "Folder for files while they are received (``s3``, ``gcs``). If empty, the system's "
         "temporary folder is used.",
     ),
-    Setting(
-        "aws.access_key",
-        parse_text,
-        "",
-        "S3 access key. If empty, boto3 looks for credentials by itself.",
-    ),
-    Setting("aws.secret_key", parse_text, "", "S3 secret key."),
-    Setting("aws.bucket_name", parse_text, "", "S3 bucket.", alias="aws.bucket"),
-    Setting("aws.acl", parse_text, "", "Canned ACL of new objects, such as ``public-read``."),
-    Setting("aws.region", parse_text, "", "S3 region."),
-    Setting("aws.endpoint_url", parse_endpoint, "", "URL of an S3 server other than Amazon's."),
-    Setting("aws.host", parse_text, "", "Host of the S3 server, instead of ``aws.endpoint_url``."),
-    Setting("aws.port", parse_port, "", "Port on ``aws.host``."),
-    Setting("aws.is_secure", parse_flag, "true", "Use TLS to connect to ``aws.host``."),
-    Setting(
-        "aws.use_path_style",
-        parse_flag,
-        "false",
-        "Put the bucket into the path of URLs, not into the host.",
-    ),
-    Setting(
-        "aws.request_checksum_calculation",
-        one_of("when_supported", "when_required"),
-        "when_supported",
-        "Set this to ``when_required`` for servers that refuse checksum trailers.",
-    ),
-    Setting(
-        "aws.timeout",
-        parse_seconds,
-        "5",
-        "Seconds to wait for a connection or a response, for each attempt.",
-    ),
-    Setting("aws.num_retries", _NUMBER, "1", "Number of times that a failed request is repeated."),
-    Setting(
-        "gcloud.credentials",
-        parse_text,
-        "",
-        "Path of the JSON file of a service account. If empty, Google's defaults are used.",
-    ),
-    Setting("gcloud.project", parse_text, "", "Google Cloud project."),
-    Setting("gcloud.bucket_name", parse_text, "", "Google Cloud Storage bucket."),
-    Setting("gcloud.acl", parse_text, "", "Predefined ACL of new objects, such as ``publicRead``."),
-    Setting("gcloud.cache_control", parse_text, "", "``Cache-Control`` header of new objects."),
-    Setting(
-        "gcloud.auto_create_bucket", parse_flag, "false", "Create the bucket if it is missing."
-    ),
-    Setting(
-        "gcloud.auto_create_acl",
-        parse_text,
-        "",
-        "Predefined ACL of a bucket that ``gcloud.auto_create_bucket`` creates.",
-    ),
-    Setting(
-        "gcloud.uniform_bucket_level_access",
-        parse_flag,
-        "false",
-        "Set this if the bucket has uniform bucket-level access, so that no ACL is sent.",
-    ),
-    Setting(
-        "gcloud.timeout",
-        parse_seconds,
-        "5",
-        "Seconds to wait for a connection or a response, for each attempt. A failed request is "
-        "repeated for 1.5 times as long.",
-    ),
+    *S3,
+    *GCS,
 )

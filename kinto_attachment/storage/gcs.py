@@ -5,11 +5,12 @@ mark. If the response to a request is lost, the request is repeated, and the ser
 the key is taken. The mark then tells whether the first request took the key, or another upload.
 """
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 from uuid import uuid4
 
 from google.cloud.storage import Blob
@@ -17,7 +18,14 @@ from google.cloud.storage.acl import ACL
 from google.oauth2 import service_account
 from zope.interface import implementer
 
-from ..errors import BlobExists, BlobNotFound, KeyRefused, SettingError, StorageUnavailable
+from ..errors import (
+    BlobExists,
+    BlobNotFound,
+    KeyRefused,
+    SettingError,
+    StorageError,
+    StorageUnavailable,
+)
 from ..files.blob import Label, Source
 from ..files.key import check_key
 from ..files.mimetype import DEFAULT_MIMETYPE
@@ -26,6 +34,10 @@ from . import IStorage, Stat
 from .base import RemoteStorage, at_once, read_spool_dir
 from .gcs_bucket import Bucket, ObjectChunks, Resumable, translated
 from .staged import IComposingStorage, ISigningStorage, IUnfinishedStorage
+
+Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
 
 PART_BYTES = 8 * 1024 * 1024
 """The maximum number of bytes sent in one request. A larger blob is sent in several requests. The
@@ -77,6 +89,7 @@ class GoogleCloudStorage(RemoteStorage):
         self.base_url = base_url
         self._bucket = bucket
         self._acl = acl
+        self._takes_acl = True
         self._cache_control = cache_control
         self.spool_dir = spool_dir
 
@@ -238,26 +251,50 @@ class GoogleCloudStorage(RemoteStorage):
             blob.cache_control = "public, max-age=31536000, immutable"
         return blob, acl
 
+    def _create(self, acl: str | None, send: Callable[[str | None], Result]) -> Result:
+        """Send a request that creates an object. If the bucket refuses the ACL, the request is sent
+        without it, and so are all later ones.
+
+        :param send: sends the request with a predefined ACL, or with None.
+        """
+        if not acl or not self._takes_acl:
+            return send(None)
+        try:
+            return send(acl)
+        except (StorageUnavailable, BlobExists) as error:
+            if not refuses_acl(error):
+                raise
+            result, reason = send(None), error
+        logger.warning("Files are stored without the ACL %s, which is refused: %s", acl, reason)
+        self._takes_acl = False
+        return result
+
     def _put_small(self, blob: Blob, content: bytes, acl: str | None) -> None:
-        with self._claiming(blob):
-            blob.upload_from_string(
-                content,
-                content_type=blob.content_type,
-                predefined_acl=acl,
-                if_generation_match=0,
-                **self._bucket.limits,
-            )
+        def send(acl: str | None) -> None:
+            with self._claiming(blob):
+                blob.upload_from_string(
+                    content,
+                    content_type=blob.content_type,
+                    predefined_acl=acl,
+                    if_generation_match=0,
+                    **self._bucket.limits,
+                )
+
+        self._create(acl, send)
 
     def _put_large(self, blob: Blob, source: Source, acl: str | None) -> None:
-        with self._bucket.call(blob.name, missing=StorageUnavailable):
-            url = blob.create_resumable_upload_session(
-                content_type=blob.content_type,
-                size=source.size,
-                predefined_acl=acl,
-                if_generation_match=0,
-                checksum=None,
-                **self._bucket.limits,
-            )
+        def start(acl: str | None) -> str:
+            with self._bucket.call(blob.name, missing=StorageUnavailable):
+                return blob.create_resumable_upload_session(
+                    content_type=blob.content_type,
+                    size=source.size,
+                    predefined_acl=acl,
+                    if_generation_match=0,
+                    checksum=None,
+                    **self._bucket.limits,
+                )
+
+        url = self._create(acl, start)
         upload = Resumable(self._bucket, url, source.size)
         try:
             for start in range(0, source.size, PART_BYTES):
@@ -271,7 +308,7 @@ class GoogleCloudStorage(RemoteStorage):
     def _compose(self, names: Sequence[str], whole: Blob, acl: str | None = None) -> None:
         # ``Blob.compose`` has no parameter for the ACL.
         url = f"{whole.client.api_endpoint}/storage/v1{whole.path}/compose"
-        parameters = {"ifGenerationMatch": 0, "destinationPredefinedAcl": acl}
+        parameters = {"ifGenerationMatch": 0}
         body = {
             "sourceObjects": [{"name": name} for name in names],
             "destination": {
@@ -281,8 +318,13 @@ class GoogleCloudStorage(RemoteStorage):
                 "metadata": whole.metadata,
             },
         }
-        with self._bucket.looking_for(whole.name), self._claiming(whole, missing=BlobNotFound):
-            self._bucket.send("POST", url, (200,), params=parameters, json=body).json()
+
+        def send(acl: str | None) -> None:
+            params = {**parameters, "destinationPredefinedAcl": acl}
+            with self._bucket.looking_for(whole.name), self._claiming(whole, missing=BlobNotFound):
+                self._bucket.send("POST", url, (200,), params=params, json=body).json()
+
+        self._create(acl, send)
 
     def _delete(self, key: str) -> None:
         with suppress(BlobNotFound), self._bucket.looking_for(key), self._bucket.call(key):
@@ -299,13 +341,23 @@ class GoogleCloudStorage(RemoteStorage):
         try:
             with self._bucket.call(blob.name, missing):
                 yield
-        except BlobExists:
+        except BlobExists as error:
+            if refuses_acl(error):
+                raise
             found = self._bucket.blob(blob.name)
             # If the object has been deleted since, this upload has failed all the same.
             with self._bucket.call(blob.name, missing=BlobExists):
                 found.reload(**self._bucket.limits)
             if (found.metadata or {}).get(_MARK) != blob.metadata[_MARK]:
                 raise
+
+
+def refuses_acl(error: StorageError) -> bool:
+    """Return whether a request failed only because it had an ACL: the bucket has uniform access, or
+    public access to it is prevented. Google's errors have no code for that, only texts."""
+    text = str(error).lower()
+    refusals = ("uniform bucket-level access", "publicaccessprevention", "public access prevention")
+    return any(refusal in text for refusal in refusals)
 
 
 def _acl(settings: Settings, name: str) -> str | None:

@@ -1,5 +1,7 @@
 """A bucket of fake-gcs-server, whose responses are corrected where those of Google differ."""
 
+import io
+import json
 import os
 import secrets
 import socket
@@ -7,7 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
@@ -123,7 +125,8 @@ class TestObjects:
         return digest
 
     @pytest.mark.parametrize("size", [5, LARGE])
-    def test_type_disposition_and_hash(self, storage, emulator, bucket, prefix, size):
+    def test_type_disposition_and_hash(self, settings, emulator, bucket, prefix, size):
+        storage = make_storage(settings, **{"gcloud.acl": ""})
         digest = self.put(storage, f"{prefix}a", size)
         found = self.resource(emulator, bucket, f"{prefix}a")
         assert found["contentType"] == "image/png"
@@ -412,3 +415,64 @@ class TestProcesses:
         assert not raw.closed
         chunks.close()
         assert raw.closed and list(chunks) == []
+
+
+def source(content: bytes, private: bool = False) -> Source:
+    digest = sha256(content).hexdigest()
+    file = io.BytesIO(content)
+    return Source(file, "a.txt", "text/plain", len(content), digest, private=private)
+
+
+class TestACL:
+    """A bucket that refuses ACLs, as Google answers for uniform access and for private buckets."""
+
+    @pytest.fixture(
+        params=[
+            (400, "Cannot insert legacy ACL when uniform bucket-level access is enabled"),
+            (412, "allUsers are not allowed since public access prevention is enforced."),
+        ],
+        ids=["uniform", "prevented"],
+    )
+    def refused(self, request, on_send):
+        """The URLs of the requests that were refused."""
+        status, message = request.param
+        urls = []
+
+        def refuse(send, sent):
+            if "redefinedAcl=" not in sent.url:
+                return send(sent)
+            urls.append(sent.url)
+            response = requests.Response()
+            response.status_code, response.request, response.url = status, sent, sent.url
+            response.headers["Content-Type"] = "application/json"
+            response._content = json.dumps({"error": {"code": status, "message": message}}).encode()
+            return response
+
+        on_send(refuse)
+        return urls
+
+    def test_is_sent_for_files_that_are_not_private(self, storage, sent, prefix):
+        storage.put(f"{prefix}public", source(b"content"))
+        storage.put(f"{prefix}private", source(b"content", private=True))
+        storage.put(f"{prefix}large", source(bytes(PART_BYTES + 1)))
+        storage.compose([f"{prefix}public", f"{prefix}private"], f"{prefix}composed", LABEL)
+        acls = [parse_qs(urlsplit(url).query) for _, url, _ in sent]
+        found = [query for query in acls if query.get("predefinedAcl") == ["publicRead"]]
+        composed = [each for each in acls if each.get("destinationPredefinedAcl") == ["publicRead"]]
+        assert len(found) == 2
+        assert len(composed) == 1
+
+    @pytest.mark.parametrize("size", [100, PART_BYTES + 1])
+    def test_a_bucket_that_refuses_it(self, storage, refused, size, caplog, prefix):
+        for name in ("a", "b"):
+            storage.put(prefix + name, source(bytes(size)))
+            assert storage.stat(prefix + name).size == size
+        storage.compose([f"{prefix}a", f"{prefix}b"], f"{prefix}c", LABEL)
+        assert storage.stat(f"{prefix}c").size == 2 * size
+        assert len(refused) == 1
+        assert len([each for each in caplog.records if "without the ACL" in each.message]) == 1
+
+    def test_a_key_that_is_taken(self, storage, refused, prefix):
+        storage.put(f"{prefix}taken", source(b"first"))
+        with pytest.raises(BlobExists):
+            storage.put(f"{prefix}taken", source(b"second"))

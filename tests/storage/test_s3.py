@@ -18,7 +18,7 @@ from kinto_attachment.files.blob import Source
 from kinto_attachment.files.filename import content_disposition
 from kinto_attachment.settings import read_settings
 from kinto_attachment.storage import open_storage
-from kinto_attachment.storage.s3_multipart import compose_parts
+from kinto_attachment.storage.s3.multipart import compose_parts
 from kinto_attachment.storage.testing import LABEL, LARGE, StorageTest
 
 
@@ -440,7 +440,7 @@ def test_delete_of_many_that_times_out_is_one_failure(monkeypatch):
 
     monkeypatch.setattr(storage.client, "delete_objects", time_out)
     counted = []
-    monkeypatch.setattr(storage._breaker, "_count", counted.append)
+    monkeypatch.setattr(storage.bucket.breaker, "_count", counted.append)
     with pytest.raises(StorageUnavailable):
         storage.delete(f"{number}" for number in range(1000))
     assert len(counted) == 1

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from typing import Any, BinaryIO
 
-from ..errors import StorageUnavailable
-from ..files.blob import Source
-from .base import at_once
+from ...errors import StorageUnavailable
+from ...files.blob import Source
+from ..base import at_once
 
 MIB = 1024 * 1024
 MIN_PART_BYTES = PART_BYTES = 5 * MIB

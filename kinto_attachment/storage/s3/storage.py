@@ -1,28 +1,22 @@
 """Storage in a bucket of S3, or of another server with the same API."""
 
-import os
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import chain, islice
-from threading import Lock
 from typing import Any
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-from urllib3.exceptions import HTTPError
 from zope.interface import implementer
 
-from ..errors import BlobNotFound, StorageError, StorageUnavailable
-from ..files.blob import CHUNK, Label, Source
-from ..files.key import check_key
-from ..settings import Settings
-from . import IStorage, Stat
-from .base import RemoteStorage, at_once, read_spool_dir
-from .circuit_breaker import CircuitBreaker
-from .s3_multipart import (
+from ...errors import BlobNotFound, StorageUnavailable
+from ...files.blob import Label, Source
+from ...files.key import check_key
+from ...settings import Settings
+from .. import IStorage, Stat
+from ..base import RemoteStorage, at_once, read_spool_dir
+from ..staged import IComposingStorage, ISigningStorage, IUnfinishedStorage
+from .bucket import Bucket, Chunks, code_of, translated
+from .multipart import (
     COPY_BYTES,
     DELETE_KEYS,
     PART_BYTES,
@@ -31,81 +25,6 @@ from .s3_multipart import (
     read_parts,
     send_all,
 )
-from .staged import IComposingStorage, ISigningStorage, IUnfinishedStorage
-
-NOT_FOUND = {"NoSuchKey", "NotFound", "404"}
-"""The error codes of S3 for a missing object."""
-
-UNAVAILABLE = (BotoCoreError, HTTPError, KeyError, ValueError, OSError)
-"""The errors of the libraries for anything but an error code in S3's answer. A ``KeyError`` means
-that the answer is incomplete, a ``ValueError`` that it is malformed, and an ``OSError`` that the
-connection was cut."""
-
-# Our errors for those of the libraries: by the error code of S3's answer, else by class.
-_ERRORS: dict[str | type[Exception], type[StorageError]] = {
-    **dict.fromkeys(NOT_FOUND, BlobNotFound),
-    ClientError: StorageUnavailable,
-    **dict.fromkeys(UNAVAILABLE, StorageUnavailable),
-}
-
-
-@contextmanager
-def translated(key: str, missing: type[StorageError] = StorageUnavailable) -> Iterator[None]:
-    """Replace an error of the libraries by our own.
-
-    :param key: the key that our error names.
-    :param missing: the error for a 404. Only a call that reads a blob may pass ``BlobNotFound``:
-        for a call that writes, a 404 means that the bucket is missing or that the server does not
-        speak S3.
-    :raises StorageError: as :data:`_ERRORS` says.
-    """
-    try:
-        yield
-    except (ClientError, *UNAVAILABLE) as error:
-        code, reason = None, f"{type(error).__name__}: {error}"
-        if isinstance(error, ClientError):
-            code, reason = error.response["Error"]["Code"], str(error)
-        ours = next(_ERRORS[kind] for kind in (code, *type(error).__mro__) if kind in _ERRORS)
-        raise (missing if ours is BlobNotFound else ours)(key, reason) from error
-
-
-class S3Chunks(Iterator[bytes]):
-    """The bytes of an answer, as an iterator of chunks. The answer is closed after the last chunk,
-    after an error, or when :meth:`close` is called.
-
-    :param key: the key that errors name.
-    :param body: the body of the answer; None for no bytes.
-    :param length: the number of bytes.
-    """
-
-    def __init__(self, key: str, body: Any = None, length: int = 0):
-        self._key = key
-        self._body = body
-        self.length = length
-
-    def __next__(self) -> bytes:
-        if self._body is None:
-            raise StopIteration
-        try:
-            with translated(self._key):
-                chunk = self._body.read(CHUNK)
-        except StorageUnavailable:
-            self.close()
-            raise
-        if not chunk:
-            self.close()
-            raise StopIteration
-        return chunk
-
-    def close(self) -> None:
-        """Close the answer. No further chunks follow. Idempotent."""
-        if self._body is not None:
-            self._body.close()
-            self._body = None
-
-
-CONNECTIONS = 50
-"""The number of connections kept open: one for each thread of a large server."""
 
 # The error codes of S3 for a range that begins at the end of the object or beyond.
 _EMPTY_RANGE = {"InvalidRange", "416"}
@@ -143,14 +62,9 @@ class S3FileStorage(RemoteStorage):
     ):
         self.bucket_name = bucket_name
         self.base_url = base_url
-        self._options = options or {}
-        self._config = Config(max_pool_connections=CONNECTIONS, **(config or {}))
-        timeout = self._config.read_timeout
-        self._breaker = CircuitBreaker(patience=timeout / 2, pause=timeout)
+        self.bucket = Bucket(bucket_name, options or {}, config or {})
         self._acl = acl
         self.spool_dir = spool_dir
-        self._client: tuple[int, Any] | None = None
-        self._lock = Lock()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "S3FileStorage":
@@ -195,67 +109,44 @@ class S3FileStorage(RemoteStorage):
 
     @property
     def client(self) -> Any:
-        """The boto3 client of this process. Each process has its own, because connections cannot
-        be shared with a parent.
-
-        :raises StorageUnavailable: if boto3 cannot create the client.
-        """
-        if self._client is None or self._client[0] != os.getpid():
-            with self._lock:
-                if self._client is None or self._client[0] != os.getpid():
-                    with translated(self.bucket_name):
-                        session = boto3.session.Session()
-                        client = session.client("s3", config=self._config, **self._options)
-                    self._client = (os.getpid(), client)
-        return self._client[1]
-
-    @contextmanager
-    def _call(self, key: str, missing: type[StorageError] = StorageUnavailable) -> Iterator[None]:
-        """Wrap one request: count it if it times out, and translate its errors.
-
-        :param key: the key that an error names.
-        :param missing: the error for a 404, see :func:`translated`.
-        """
-        with self._breaker.call(key), translated(key, missing):
-            yield
+        """The boto3 client of this process, see :class:`Bucket`."""
+        return self.bucket.client
 
     def put(self, key: str, source: Source) -> None:
         check_key(key)
-        headers = self._headers(source.label)
         if source.size > PART_BYTES:
-            self._put_parts(key, read_parts(source), headers)
+            self._put_parts(key, read_parts(source), source.label)
             return
         body = b"".join(source.chunks())
         if len(body) != source.size:
             raise StorageUnavailable(
                 "spool", f"the file has {len(body)} bytes instead of {source.size}"
             )
-        if self._sends_checksums and source.digest:
-            headers["ChecksumSHA256"] = b64encode(bytes.fromhex(source.digest)).decode()
-        with self._call(key):
-            self.client.put_object(Bucket=self.bucket_name, Key=key, Body=body, **headers)
+        checksum = {}
+        if self.bucket.sends_checksums and source.digest:
+            checksum["ChecksumSHA256"] = b64encode(bytes.fromhex(source.digest)).decode()
+        self._create("put_object", key, source.label, Body=body, **checksum)
 
-    def open(self, key: str, start: int = 0, end: int | None = None) -> "S3Chunks":
+    def open(self, key: str, start: int = 0, end: int | None = None) -> Chunks:
         check_key(key)
         if end is not None and end <= start:
             self.stat(key)
-            return S3Chunks(key)
+            return Chunks(key)
         bounds = {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
         try:
-            with self._call(key, missing=BlobNotFound):
+            with self.bucket.call(key, missing=BlobNotFound):
                 answer = self.client.get_object(
                     Bucket=self.bucket_name, Key=key, **(bounds if start or end else {})
                 )
-                return S3Chunks(key, answer["Body"], answer["ContentLength"])
+                return Chunks(key, answer["Body"], answer["ContentLength"])
         except StorageUnavailable as error:
-            cause = error.__cause__
-            if isinstance(cause, ClientError) and (cause.response["Error"]["Code"] in _EMPTY_RANGE):
-                return S3Chunks(key)
+            if code_of(error) in _EMPTY_RANGE:
+                return Chunks(key)
             raise
 
     def stat(self, key: str) -> Stat:
         check_key(key)
-        with self._call(key, missing=BlobNotFound):
+        with self.bucket.call(key, missing=BlobNotFound):
             head = self.client.head_object(Bucket=self.bucket_name, Key=key)
             return Stat(key, head["ContentLength"], head["LastModified"])
 
@@ -266,18 +157,8 @@ class S3FileStorage(RemoteStorage):
         if first is None:
             return
         # Requests that time out at the same time count as one failure.
-        with self._breaker.call(first[0]):
-            at_once(self._delete_page, chain([first], pages), WORKERS)
-
-    def _delete_page(self, keys: Sequence[str]) -> None:
-        objects = [{"Key": check_key(key)} for key in keys]
-        with translated(keys[0]):
-            answer = self.client.delete_objects(
-                Bucket=self.bucket_name, Delete={"Objects": objects, "Quiet": True}
-            )
-        for error in answer.get("Errors", ()):
-            if error.get("Code") not in NOT_FOUND:
-                raise StorageUnavailable(error.get("Key", ""), error.get("Message", ""))
+        with self.bucket.breaker.call(first[0]):
+            at_once(self.bucket.delete, chain([first], pages), WORKERS)
 
     def list(self, prefix: str = "") -> Iterator[Stat]:
         pages = self.client.get_paginator("list_objects_v2")
@@ -302,22 +183,19 @@ class S3FileStorage(RemoteStorage):
     def compose(self, parts: Iterable[str], key: str, label: Label) -> None:
         check_key(key)
         sizes = [(part, self.stat(part).size) for part in parts]
-        headers = self._headers(label)
         if sum(size for _, size in sizes) == 0:
-            with self._call(key):
-                self.client.put_object(Bucket=self.bucket_name, Key=key, Body=b"", **headers)
+            self._create("put_object", key, label, Body=b"")
             return
         if len(sizes) == 1 and sizes[0][1] <= COPY_BYTES:
-            self._copy(sizes[0][0], key, headers)
+            self._copy(sizes[0][0], key, label)
             return
-        self._put_parts(key, compose_parts(self.open, self.bucket_name, sizes), headers)
+        self._put_parts(key, compose_parts(self.open, self.bucket_name, sizes), label)
 
-    def _copy(self, source: str, key: str, headers: dict[str, str]) -> None:
+    def _copy(self, source: str, key: str, label: Label) -> None:
         """Copy a blob in one request, where a multipart upload takes three."""
-        copied = {"CopySource": {"Bucket": self.bucket_name, "Key": source}, **headers}
-        where = {"Bucket": self.bucket_name, "Key": key, "MetadataDirective": "REPLACE"}
-        with self._call(key, missing=BlobNotFound):
-            self.client.copy_object(**where, **copied)
+        copied = {"Bucket": self.bucket_name, "Key": source}
+        arguments = {"CopySource": copied, "MetadataDirective": "REPLACE", "missing": BlobNotFound}
+        self._create("copy_object", key, label, **arguments)
 
     def sign(
         self,
@@ -336,32 +214,26 @@ class S3FileStorage(RemoteStorage):
         with translated(key):
             return self.client.generate_presigned_url(call, Params=parameters, ExpiresIn=expires)
 
-    @property
-    def _sends_checksums(self) -> bool:
-        return self._config.request_checksum_calculation != "when_required"
-
-    def _headers(self, label: Label) -> dict[str, str]:
+    def _create(self, call: str, key: str, label: Label, **arguments: Any) -> Any:
+        """Send a request that makes an object with that label, see :meth:`Bucket.create`."""
+        acl = "" if label.private else self._acl
         headers = {"ContentType": label.mimetype, "ContentDisposition": label.disposition}
-        if label.private:
-            return headers
-        if self._acl:
-            headers["ACL"] = self._acl
-        if label.immutable and self._acl.startswith("public"):
+        if label.immutable and acl.startswith("public"):
             headers["CacheControl"] = "public, max-age=31536000, immutable"
-        return headers
+        return self.bucket.create(call, key, acl, **headers, **arguments)
 
-    def _put_parts(self, key: str, parts: Iterator[dict[str, Any]], headers: dict) -> None:
+    def _put_parts(self, key: str, parts: Iterator[dict[str, Any]], label: Label) -> None:
         """Send a multipart upload, and abort it if anything fails. boto3's own multipart upload
         takes 2 to 10 times the memory."""
+        checksum = {"ChecksumAlgorithm": "CRC32"} if self.bucket.sends_checksums else {}
+        upload = self._create("create_multipart_upload", key, label, **checksum)
         where = {"Bucket": self.bucket_name, "Key": key}
-        checksum = {"ChecksumAlgorithm": "CRC32"} if self._sends_checksums else {}
-        with self._call(key):
-            upload = self.client.create_multipart_upload(**where, **headers, **checksum)
+        with translated(key):
             where["UploadId"] = upload["UploadId"]
 
         def send(number: int, part: dict[str, Any]) -> dict[str, Any]:
             copied = part.get("CopySource")
-            with self._call(key, missing=BlobNotFound if copied else StorageUnavailable):
+            with self.bucket.call(key, missing=BlobNotFound if copied else StorageUnavailable):
                 if copied:
                     copying = self.client.upload_part_copy(**where, PartNumber=number, **part)
                     answer = copying["CopyPartResult"]
@@ -372,7 +244,7 @@ class S3FileStorage(RemoteStorage):
 
         try:
             sent = send_all(send, parts)
-            with self._call(key):
+            with self.bucket.call(key):
                 self.client.complete_multipart_upload(**where, MultipartUpload={"Parts": sent})
         except BaseException:
             self._abort(where)
@@ -382,7 +254,7 @@ class S3FileStorage(RemoteStorage):
         """Abort a multipart upload, because of an error that the caller raises. An upload that
         cannot be aborted now is left to ``gc``; it is not an object."""
         try:
-            with self._call(where["Key"]):
+            with self.bucket.call(where["Key"]):
                 self.client.abort_multipart_upload(**where)
         except StorageUnavailable:
             return
