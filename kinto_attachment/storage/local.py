@@ -5,8 +5,7 @@ same file system, synced, and then linked into place. A link never replaces anot
 """
 
 import errno
-import fcntl
-import io
+import logging
 import os
 import stat as stat_mode
 from collections.abc import Callable, Iterable, Iterator
@@ -30,9 +29,12 @@ from ..files.key import check_key
 from ..settings import Settings
 from . import IStorage, Stat
 from .base import FileChunks, Storage
+from .spool import SPOOL_PREFIX, Spool
 from .staged import IComposingStorage, IUnfinishedStorage
 
-_SPOOL_PREFIX = ".kinto-attachment-spool-"
+logger = logging.getLogger(__name__)
+
+_CANNOT_SYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
 _CANNOT_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV}
 
 # Our errors for those of the operating system. The second one is for calls that look up the path of
@@ -96,6 +98,7 @@ class LocalFileStorage(Storage):
         self._file_mode = file_mode
         self._dir_mode = dir_mode
         self._root = self.base_path.encode("utf-8")
+        self._told_of_sync = False
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "LocalFileStorage":
@@ -121,10 +124,10 @@ class LocalFileStorage(Storage):
                 # Not every file system supports files without a name (open(2), O_TMPFILE).
                 if error.errno not in (*_CANNOT_LINK, errno.EISDIR):
                     raise
-            path = os.path.join(self._root, f"{_SPOOL_PREFIX}{uuid4().hex}".encode())
+            path = os.path.join(self._root, f"{SPOOL_PREFIX}{uuid4().hex}".encode())
             return self._spool(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666), path)
 
-    def _spool(self, descriptor: int, path: bytes | None = None) -> "Spool":
+    def _spool(self, descriptor: int, path: bytes | None = None) -> Spool:
         file = Spool(self._root, descriptor, path)
         self._set_file_mode(file)
         return file
@@ -204,7 +207,7 @@ class LocalFileStorage(Storage):
                 if error.errno in (*_CANNOT_LINK, errno.EMLINK, errno.EACCES):
                     return False
                 raise
-            _sync_folder(os.path.dirname(path))
+            self._sync_folder(os.path.dirname(path))
         return True
 
     def discard_unfinished(
@@ -213,7 +216,7 @@ class LocalFileStorage(Storage):
         with _translated(self.base_path), suppress(FileNotFoundError):
             for entry in os.scandir(self._root):
                 name = os.fsdecode(entry.name)
-                if not name.startswith(_SPOOL_PREFIX) or name == f"{_SPOOL_PREFIX}lock":
+                if not name.startswith(SPOOL_PREFIX):
                     continue
                 with suppress(FileNotFoundError):  # the upload has ended meanwhile
                     if entry.stat().st_mtime < before.timestamp():
@@ -232,7 +235,7 @@ class LocalFileStorage(Storage):
         # The path consists of bytes, so that it does not depend on the locale.
         return os.path.join(self._root, check_key(key).encode("utf-8"))
 
-    def _publish(self, file: "Spool", path: bytes) -> None:
+    def _publish(self, file: Spool, path: bytes) -> None:
         """Sync a spooled file to the disk and give it its name.
 
         Its age counts from now on, and not from its last byte: the client may have taken an hour to
@@ -258,35 +261,49 @@ class LocalFileStorage(Storage):
             if error.errno not in (*_CANNOT_LINK, errno.ENOENT):
                 raise
             self._publish_by_name(file, path)
-        _sync_folder(os.path.dirname(path))
+        self._sync_folder(os.path.dirname(path))
 
-    def _publish_by_name(self, file: "Spool", path: bytes) -> None:
-        """Copy a spooled file and move the copy into place, for file systems without links.
+    def _publish_by_name(self, file: Spool, path: bytes) -> None:
+        """Move a spooled file into place, for file systems without links. A file without a name is
+        copied.
 
-        A move would replace another file. A lock therefore lets only one caller at a time check
-        that the name is free and move its copy.
+        A move would replace another file. An empty file, which only one caller can create, takes
+        the name first, and is what the move replaces. If the process dies in between, the empty
+        file belongs to no record, and ``gc`` deletes it.
 
         :raises FileExistsError: if the name is taken.
         """
-        copy_path = os.path.join(self._root, f"{_SPOOL_PREFIX}{uuid4().hex}".encode())
+        source = file.path or self._copy(file)
         try:
-            with open(copy_path, "wb") as copy:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            try:
+                os.rename(source, path)
+            except BaseException:
+                os.unlink(path)
+                raise
+            if source == file.path:
+                file.path = None
+        except BaseException:
+            if source != file.path:
+                os.unlink(source)
+            raise
+
+    def _copy(self, file: Spool) -> bytes:
+        """Copy a spooled file to a temporary name, durably, and return that."""
+        path = os.path.join(self._root, f"{SPOOL_PREFIX}{uuid4().hex}".encode())
+        try:
+            with open(path, "wb") as copy:
                 self._set_file_mode(copy)
                 file.seek(0)
                 while chunk := file.read(CHUNK):
                     copy.write(chunk)
                 copy.flush()
                 os.fsync(copy.fileno())
-            with open(os.path.join(self._root, f"{_SPOOL_PREFIX}lock".encode()), "wb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                if os.path.lexists(path):
-                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-                os.utime(copy_path)  # as in _publish(): others may have held the lock
-                os.rename(copy_path, path)
         except BaseException:
             with suppress(FileNotFoundError):
-                os.unlink(copy_path)
+                os.unlink(path)
             raise
+        return path
 
     def _make_folder(self, folder: bytes) -> None:
         """Create a folder and those above it, durably. Idempotent.
@@ -307,7 +324,26 @@ class LocalFileStorage(Storage):
                 if len(folder) <= len(self._root):
                     raise StorageUnavailable(self.base_path, "is not a folder") from None
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
-        _sync_folder(parent)
+        self._sync_folder(parent)
+
+    def _sync_folder(self, folder: bytes) -> None:
+        """Make the names in a folder durable, where the file system can (CIFS and some servers of
+        NFS cannot). The log says so once."""
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in _CANNOT_SYNC:
+                raise
+            if not self._told_of_sync:
+                self._told_of_sync = True
+                logger.warning(
+                    "The file system of %s cannot sync folders: a power failure may take away the"
+                    " names of new files.",
+                    os.fsdecode(folder),
+                )
+        finally:
+            os.close(descriptor)
 
     def _walk(
         self, folder: str, prefix: str, above: tuple[tuple[int, int], ...] = ()
@@ -338,32 +374,11 @@ class LocalFileStorage(Storage):
                 if _is_folder(entry):
                     if key.startswith(prefix) or f"{key}/".startswith(prefix):
                         yield from self._walk(key, prefix, above)
-                elif key.startswith(prefix) and not name.startswith(_SPOOL_PREFIX):
+                elif key.startswith(prefix) and not name.startswith(SPOOL_PREFIX):
                     try:
                         yield self.stat(key)
                     except (BlobNotFound, KeyRefused):
                         continue  # deleted since, or a file whose name is not a valid key
-
-
-class Spool(io.BufferedRandom):
-    """A file that receives bytes and has no name yet, or only a temporary one.
-
-    :param root: the folder of the storage that created the file.
-    :param descriptor: the open file.
-    :param path: the temporary path; None if the file system supports files without a name.
-    """
-
-    def __init__(self, root: bytes, descriptor: int, path: bytes | None = None):
-        super().__init__(io.FileIO(descriptor, "w+"))
-        self.root = root
-        self.path = path
-
-    def close(self) -> None:
-        """Close the file and remove its temporary name. Idempotent."""
-        if not self.closed and self.path:
-            with suppress(FileNotFoundError):
-                os.unlink(self.path)
-        super().close()
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
@@ -372,12 +387,3 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return entry.is_dir()
     except OSError:
         return False
-
-
-def _sync_folder(folder: bytes) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,6 +1,7 @@
 """Files below a folder."""
 
 import errno
+import fcntl
 import os
 import stat
 from datetime import datetime, timedelta, timezone
@@ -57,9 +58,81 @@ class TestWithoutLinks(TestLocal):
         return LocalFileStorage(str(tmp_path / "root"), "https://cdn.example/files/")
 
 
+class TestOnANetwork(TestLocal):
+    """As on CIFS: no files without a name, no links, no locks, and folders cannot be synced."""
+
+    @pytest.fixture
+    def storage(self, tmp_path, monkeypatch):
+        refuse_everything(monkeypatch)
+        yield LocalFileStorage(str(tmp_path / "root"), "https://cdn.example/files/")
+        for _, _, names in os.walk(tmp_path):
+            assert not [name for name in names if name.startswith(".")]
+
+
+def refuse_everything(monkeypatch) -> None:
+    fsync = os.fsync
+
+    def refuse(*args, **kwargs):
+        raise OSError(errno.EOPNOTSUPP, "not here")
+
+    def sync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(descriptor)
+
+    monkeypatch.delattr(os, "O_TMPFILE")
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(os, "fsync", sync)
+
+
 @pytest.fixture
 def storage(tmp_path):
     return LocalFileStorage(str(tmp_path / "root"))
+
+
+def test_a_named_spool_is_not_copied(storage, tmp_path, monkeypatch):
+    refuse_everything(monkeypatch)
+    with storage.spool() as file:
+        file.write(b"content")
+        source = Source(file, "a", "text/plain", 7, "00")
+        storage.put("a", source)
+        assert os.fstat(file.fileno()).st_ino == (tmp_path / "root/a").stat().st_ino
+        with pytest.raises(BlobExists):
+            storage.put("a", source)
+        storage.put("b", source)  # as for a request that is repeated
+    assert sorted(os.listdir(tmp_path / "root")) == ["a", "b"]
+    assert (tmp_path / "root/b").read_bytes() == b"content"
+
+
+def test_folders_that_cannot_be_synced_are_told_of_once(storage, monkeypatch, caplog):
+    refuse_everything(monkeypatch)
+    for key in ("a/b", "a/c", "d"):
+        put(storage, key)
+    assert len([text for text in caplog.messages if "cannot sync folders" in text]) == 1
+
+
+def test_a_move_that_fails_leaves_nothing(storage, tmp_path, monkeypatch):
+    refuse_everything(monkeypatch)
+
+    def die(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "rename", die)
+    with pytest.raises(KeyboardInterrupt):
+        put(storage, "a")
+    assert os.listdir(tmp_path / "root") == []
+
+
+def test_uploads_on_a_network(make_site, monkeypatch):
+    refuse_everything(monkeypatch)
+    site = make_site("memory", "local", **{"kinto.attachment.randomize": "false"})
+    record = site.collection().record()
+    for content in (b"first", b"second"):
+        record.upload(content)
+        record.check(content)
+    record.detach()
+    assert record.collection.keys == []
 
 
 def put(storage, key, content=b"content"):
