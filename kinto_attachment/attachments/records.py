@@ -5,6 +5,7 @@ and history are Kinto's own. It is the last step of an upload: the bytes are dur
 """
 
 from typing import Any
+from urllib.parse import unquote
 
 from kinto.core.errors import http_error
 from kinto.core.storage import Filter
@@ -211,7 +212,7 @@ def key_in(plugin: Plugin, attachment: Any) -> str:
     if "://" in key or RecordRef.attached_at(key):
         return ""
     try:
-        return check_key(key)
+        return check_key(unquote(key))
     except KeyRefused:
         return ""
 

@@ -5,6 +5,7 @@ import string
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from typing import Any
+from urllib.parse import quote, unquote
 from uuid import uuid4
 
 from ..errors import KeyRefused, SettingError
@@ -104,14 +105,32 @@ def marked_folder(key: str) -> str | None:
     return None
 
 
+def quote_key(key: str) -> str:
+    """Return the key as the path of a URL, percent-encoded where RFC 3986 requires it.
+
+    >>> quote_key("my files/a+b.png")
+    'my%20files/a+b.png'
+    """
+    return quote(key, safe="/!$&'()*+,;=:@")
+
+
 def key_suffixes(location: str) -> list[str]:
-    """Return every suffix of a location that can be its key, the longest first.
+    """Return every suffix of a location that can be its key, the longest first. The existing plugin
+    did not encode locations, so those are tried as they are, too.
 
     >>> key_suffixes("blog/articles/a.png")
     ['blog/articles/a.png', 'articles/a.png', 'a.png']
+    >>> key_suffixes("my%20files/a")
+    ['my files/a', 'a', 'my%20files/a']
     """
-    starts = [0, *(match.end() for match in re.finditer("/", location))]
-    return [location[start:] for start in starts if 0 < len(location) - start <= MAX_KEY]
+    texts = dict.fromkeys((unquote(location), location))
+    suffixes = (
+        text[start:]
+        for text in texts
+        for start in (0, *(match.end() for match in re.finditer("/", text)))
+        if 0 < len(text) - start <= MAX_KEY
+    )
+    return list(dict.fromkeys(suffixes))
 
 
 class KeyTemplate:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..files.blob import ATTRIBUTE
+from ..files.key import quote_key
 from ..finding import Finding
 from ..rows.links import Link
 from ..rows.paging import find_records
@@ -48,10 +49,10 @@ def _rebased(record: dict[str, Any] | None, key: str, old: str, new: str) -> dic
     """Return the record with its new location, or None if the location stays."""
     attachment = (record or {}).get(ATTRIBUTE)
     location = attachment.get("location") if isinstance(attachment, dict) else None
-    if location != old + key or old == new:
+    if location not in (old + quote_key(key), old + key) or old == new:
         return None
     rest = {name: value for name, value in record.items() if name != "last_modified"}
-    return {**rest, ATTRIBUTE: {**attachment, "location": new + key}}
+    return {**rest, ATTRIBUTE: {**attachment, "location": new + quote_key(key)}}
 
 
 def _rewrite(server: Server, link: Link, old: str, new: str) -> bool:

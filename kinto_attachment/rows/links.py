@@ -22,7 +22,7 @@ from kinto.core.storage import Filter, Sort
 from kinto.core.utils import COMPARISON
 
 from ..files.blob import Attachment, canonical_json
-from ..files.key import check_key, key_suffixes
+from ..files.key import check_key, key_suffixes, quote_key
 from ..files.ref import RecordRef, Ref, read_ref
 from .paging import (
     ListAll,
@@ -93,7 +93,10 @@ class Link:
         location = str(attachment.get("location", ""))
         if RecordRef.attached_at(location):
             return self.digest == attachment.get("hash")
-        return location == self.key or location.endswith(f"/{self.key}")
+        return any(
+            location == key or location.endswith(f"/{key}")
+            for key in (quote_key(self.key), self.key)
+        )
 
     def may_be_of(self, attachment: Any) -> bool:
         """Return whether this is the blob of that value, or would be if its location was right."""

@@ -106,8 +106,8 @@ class IStorage(Interface):
         lists ``ab``."""
 
     def url(key):
-        """Return the URL at which clients find the blob: ``base_url`` followed by the key. Without
-        a ``base_url`` the URL is relative."""
+        """Return the URL at which clients find the blob: ``base_url`` followed by the key,
+        percent-encoded. Without a ``base_url`` the URL is relative."""
 
 
 def open_storage(settings: Settings) -> IStorage:

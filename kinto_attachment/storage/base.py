@@ -9,7 +9,7 @@ from typing import BinaryIO, TypeVar
 
 from ..errors import SettingError, StorageUnavailable
 from ..files.blob import CHUNK
-from ..files.key import check_key
+from ..files.key import check_key, quote_key
 from ..settings import Settings
 
 Item = TypeVar("Item")
@@ -25,11 +25,11 @@ class Storage:
     base_url = ""
 
     def url(self, key: str) -> str:
-        """Return the URL of a key.
+        """Return the URL of a key, percent-encoded.
 
         :raises KeyRefused: if the key is not valid.
         """
-        return self.base_url + check_key(key)
+        return self.base_url + quote_key(check_key(key))
 
 
 class RemoteStorage(Storage):

@@ -3,6 +3,7 @@
 import json
 from hashlib import sha256
 from typing import Any
+from urllib.parse import unquote
 from uuid import uuid4
 
 import transaction
@@ -99,7 +100,7 @@ class Site:
 
     def key(self, location: str) -> str:
         """Return the key of the file at a location."""
-        return location.removeprefix(self.settings["kinto.attachment.base_url"])
+        return unquote(location.removeprefix(self.settings["kinto.attachment.base_url"]))
 
 
 class Collection:
