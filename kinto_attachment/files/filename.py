@@ -76,6 +76,20 @@ def safe_filename(filename: str) -> str:
     return f"{stem or 'file'}.{extension}" if extension else stem or "file"
 
 
+def cut_filename(filename: str, size: int) -> str:
+    """Return a name of at most ``size`` bytes in UTF-8, with its extension.
+
+    >>> cut_filename("写真写真.png", 10), cut_filename("photo.png", 10)
+    ('写真.png', 'photo.png')
+    """
+    encoded = filename.encode("utf-8", "replace")
+    if len(encoded) <= size:
+        return filename
+    extension = extension_of(filename)
+    end = f".{extension}" if extension else ""
+    return encoded[: size - len(end)].decode("utf-8", "ignore").rstrip() + end
+
+
 def content_disposition(filename: str, inline: bool) -> str:
     """Return the value of ``Content-Disposition`` (RFC 6266), without bidirectional controls.
 

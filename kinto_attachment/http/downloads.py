@@ -21,7 +21,7 @@ from webob.datetime_utils import parse_date, serialize_date
 
 from ..errors import BlobDamaged, StorageUnavailable
 from ..files.blob import CHUNK, Blob
-from ..files.filename import content_disposition
+from ..files.filename import content_disposition, cut_filename
 from ..files.mimetype import is_shown, served_type
 from ..plugin import plugin_of
 from ..storage import IStorage
@@ -40,6 +40,10 @@ SAFE = {
 }
 """Headers of all files. Any client may have uploaded them, so browsers may show them but must not
 run any code in them."""
+
+
+MAX_URL_NAME = 200
+"""Bytes of a filename in the URL of a storage."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,17 @@ class Download:
     @property
     def disposition(self) -> str:
         """The value of ``Content-Disposition``."""
-        return content_disposition(self.filename, is_shown(self.blob.mimetype) and not self.saved)
+        return content_disposition(self.filename, self._is_inline)
+
+    @property
+    def short_disposition(self) -> str:
+        """The same for a URL, in which each byte of the filename takes up to five: proxies and
+        clients refuse long ones."""
+        return content_disposition(cut_filename(self.filename, MAX_URL_NAME), self._is_inline)
+
+    @property
+    def _is_inline(self) -> bool:
+        return is_shown(self.blob.mimetype) and not self.saved
 
     @property
     def mimetype(self) -> str:
@@ -133,7 +147,7 @@ def serve(request: Request, download: Download) -> Response:
         return FileResponse(200, {**download.headers, "Content-Length": blob.size})
     if settings["download"] == "redirect":
         expires = settings["redirect_expires"]
-        labels = {"disposition": download.disposition, "mimetype": download.mimetype}
+        labels = {"disposition": download.short_disposition, "mimetype": download.mimetype}
         url = sign(storage, blob.key, "GET", expires=expires, **labels)
         if url:
             headers = {"Location": url, "Content-Length": 0, **NO_STORE, **SAFE}

@@ -2,13 +2,14 @@
 
 import secrets
 import time
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import pytest
 import requests
 
 from tests.support.google_account import make_private_key, write_account
 from tests.support.http_record import ALICE, BOB, CONTENT, HTTPRecord
+from tests.support.servers.nginx import NGINX, Nginx
 from tests.support.servers.wsgi import Gunicorn
 
 
@@ -50,6 +51,25 @@ def test_the_storage_serves_the_file(record):
     assert file.status_code == 200
     assert file.content == CONTENT
     assert file.headers["Content-Type"] == "application/pdf"
+
+
+@pytest.mark.skipif(not NGINX, reason="nginx is not installed")
+@pytest.mark.parametrize("filename", ["写" * 220 + ".txt", "😀" * 251 + ".txt", "a" * 251 + ".txt"])
+def test_long_filenames_behind_nginx(server, record, tmp_path, filename):
+    """Response headers are longer than nginx expects by default."""
+    record.upload(CONTENT, filename, "text/plain")
+    with Nginx(server.port, tmp_path, tmp_path) as nginx:
+        url = record.url.replace(server.url, nginx.url)
+        head = requests.head(f"{url}", auth=ALICE, timeout=60)
+        response = requests.get(f"{url}", auth=ALICE, allow_redirects=False, timeout=60)
+    assert head.status_code == 200
+    assert quote(filename) in head.headers["Content-Disposition"] or filename.isascii()
+    assert response.status_code == 307
+    assert len(response.headers["Location"]) < 3000
+    file = requests.get(response.headers["Location"], timeout=60)
+    assert file.content == CONTENT
+    name = unquote(file.headers["Content-Disposition"].rpartition("'")[2])
+    assert name.endswith(".txt") or name.endswith('.txt"')
 
 
 def test_the_storage_sends_disposition_and_type(record):
