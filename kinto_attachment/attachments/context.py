@@ -237,14 +237,17 @@ def storable_id(object_id: str) -> str:
     return object_id.replace("\0", "\ufffd")
 
 
-def read_collection(request: Request, bucket: str, collection: str) -> None:
-    """Check that the collection exists, and remember it in ``bound_data``, so that Kinto does not
-    read it again. In a batch it is not remembered, because other operations may delete it.
+def read_collection(request: Request, bucket: str, collection: str) -> dict[str, Any]:
+    """Return the collection, and remember it in ``bound_data``, so that it is not read again, nor
+    by Kinto. In a batch it is not remembered, because other operations may delete it.
 
     :raises HTTPNotFound: if the collection does not exist.
     """
     parent = f"/buckets/{bucket}"
-    found = object_exists_or_404(request, "collection", collection, parent)
-    if not is_in_batch(request):
-        known = request.bound_data.setdefault("collections", {})
-        known[f"{parent}/collections/{collection}"] = found
+    uri = f"{parent}/collections/{collection}"
+    if is_in_batch(request):
+        return object_exists_or_404(request, "collection", collection, parent)
+    known = request.bound_data.setdefault("collections", {})
+    if uri not in known:
+        known[uri] = object_exists_or_404(request, "collection", collection, parent)
+    return known[uri]

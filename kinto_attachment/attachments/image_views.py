@@ -54,7 +54,9 @@ attachment_image = Service(
 @attachment_image.get(tags=["Attachments"], operation_id="get_attachment_image", **IMAGE)
 def get_attachment_image(request: Request) -> Response:
     """Serve the attached image at that size."""
-    return serve_image(request, lambda record: Cut(None, cache_control(request)))
+    return serve_image(
+        request, lambda record: Cut(None, cache_control(request, request.context.ref))
+    )
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from pyramid.response import Response
 
 from ..errors import NotInBatch
 from ..files.blob import ATTRIBUTE, Attachment
+from ..files.ref import RecordRef
 from ..http.downloads import Download, serve
 from ..http.openapi import DOWNLOAD, ERRORS, EXPOSED_HEADERS, AttachedSchema, NothingSchema
 from ..http.responses import NoContent
@@ -32,7 +33,7 @@ from ..settings.policy import Policy
 from ..transactions.request import is_in_batch, release_connection
 from ..transactions.retry import allow_retry
 from . import records
-from .context import RecordContext
+from .context import RecordContext, read_collection
 from .default_bucket import create_parents
 from .rules import rules_for
 from .upload import receive_form, store
@@ -164,6 +165,7 @@ def _serve(request: Request, context: RecordContext, record: dict[str, Any]) -> 
     # ``dated`` makes no difference.
     by_date = '"' not in request.headers.get("If-Range", '"')
     dated = not by_date or plugin_of(request).rows.links.is_first(context.ref)
+    control = cache_control(request, context.ref)
     release_connection(request)
     flag = request.GET.get("download", "no").lower()
     return serve(
@@ -172,20 +174,37 @@ def _serve(request: Request, context: RecordContext, record: dict[str, Any]) -> 
             blob,
             attachment.filename,
             modified // 1000,
-            cache_control(request),
+            control,
             saved=flag not in ("no", "false", "0"),
             dated=dated,
         ),
     )
 
 
-def cache_control(request: Request) -> str:
+def cache_control(request: Request, ref: RecordRef) -> str:
     """Return the ``Cache-Control`` that Kinto sends with the record, except that caches may keep
-    the file and revalidate it."""
+    the file and revalidate it where nothing says that they must not keep the record."""
     if request.prefixed_userid is not None:
         return "private, no-cache"
-    seconds = request.registry.settings.get("record_cache_expires_seconds")
-    return f"max-age={int(seconds)}" if seconds else "no-cache"
+    seconds = _cache_seconds(request, ref)
+    if seconds is None:
+        return "no-cache"
+    return f"max-age={seconds}" if seconds > 0 else "no-cache, no-store"
+
+
+def _cache_seconds(request: Request, ref: RecordRef) -> int | None:
+    """Return for how long caches may keep the record, or None if nothing says so: as in Kinto, by
+    the settings of its collection or bucket, the general one, and the attribute of its collection.
+    """
+    name = "record_cache_expires_seconds"
+    below = (f"{ref.bucket}.{ref.collection}.", f"{ref.bucket}.", "")
+    older = (f"{ref.bucket}_{ref.collection}_", f"{ref.bucket}_")
+    settings = request.registry.settings
+    found = [settings[f"{each}{name}"] for each in (*below, *older) if f"{each}{name}" in settings]
+    seconds = int(found[0]) if found else None
+    attribute = read_collection(request, ref.bucket, ref.collection).get("cache_expires")
+    # The schema of Kinto's collections accepts numbers only.
+    return seconds if attribute is None else max(seconds or -1, int(attribute))
 
 
 def _describe_record(request: Request, response: Response, written: Response) -> None:

@@ -71,11 +71,10 @@ def get_variant(request: Request) -> Response:
 def _cache_control(request: Request, immutable: bool = True) -> str:
     """Return the ``Cache-Control`` of an image.
 
-    What an anonymous client gets may stay in public caches. What a user gets is revalidated before
-    each use, because the user may lose the permission to read it.
+    What an anonymous client gets may stay in public caches. What a user gets stays in the cache of
+    the user alone.
 
     :param immutable: whether this URL has the same bytes for as long as its object exists.
     """
-    if request.prefixed_userid is not None:
-        return "private, no-cache"
-    return "public, max-age=31536000, immutable" if immutable else "public, no-cache"
+    audience = "public" if request.prefixed_userid is None else "private"
+    return f"{audience}, max-age=31536000, immutable" if immutable else f"{audience}, no-cache"

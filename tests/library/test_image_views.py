@@ -207,8 +207,9 @@ class TestCaching:
 
     def test_responses_to_authenticated_requests_are_private(self, local_library):
         data = local_library.add()
-        response = local_library.get(f"image/60x0/{data['id']}.jpg", headers=ALICE)
-        assert response.headers["Cache-Control"] == "private, no-cache"
+        for path in (f"image/60x0/{data['id']}.jpg", data["url"]):
+            response = local_library.get(path, headers=ALICE)
+            assert response.headers["Cache-Control"] == "private, max-age=31536000, immutable"
 
     def test_etag_is_the_hash_of_the_bytes(self, local_library):
         data = local_library.add()

@@ -480,7 +480,7 @@ class TestResponseCache:
         path = f"image/60x0/{data['id']}.jpg"
         library.get(path)
         reads = self.reads(library, monkeypatch)
-        assert library.get(path, headers=ALICE).headers["Cache-Control"] == "private, no-cache"
+        assert library.get(path, headers=ALICE).headers["Cache-Control"].startswith("private, ")
         assert len(reads) == 1
         response = library.get(path, headers={"Origin": "https://example.com"})
         assert response.headers["Access-Control-Allow-Origin"]
