@@ -72,6 +72,25 @@ class TestHeartbeat:
         assert site.http.get("/__heartbeat__", status="*").json["attachments"] is True
 
 
+@pytest.mark.parametrize("kinto", ["memory", "postgresql"])
+def test_attachments_are_counted(kinto_settings, file_settings, kinto):
+    """By Kinto's plugin, which knows the rows of the existing plugin."""
+    site = Site(
+        **kinto_settings(kinto, fresh=True),
+        **file_settings("local"),
+        **{"kinto.includes": "kinto_attachment kinto.plugins.counters"},
+    )
+    records = [site.collection().record() for _ in range(3)]
+    for record in records:
+        record.upload()
+    assert site.http.get("/__counters__").json["objects"]["attachments"] == 3
+    records[0].detach()
+    counters = site.http.get("/__counters__").json
+    assert counters["objects"]["attachments"] == 2
+    assert counters["tombstones"]["attachments"] == 1
+    site.close()
+
+
 class TestMetrics:
     def test_storage_calls_are_timed(self, kinto_settings, file_settings):
         keys = []

@@ -8,6 +8,7 @@ from pyramid.security import NO_PERMISSION_REQUIRED
 from pyramid.tweens import EXCVIEW, INGRESS
 
 from ..errors import AttachmentError
+from .counters import count_links
 from .heartbeat import heartbeat
 from .response_cache import ResponseCache, execution_policy
 from .responses import database_error_view, error_view, forbid_caching
@@ -42,6 +43,7 @@ def includeme(config: Configurator) -> None:
         ),
         ApplicationCreated,
     )
+    config.add_subscriber(lambda event: count_links(registry.storage), ApplicationCreated)
     seconds = plugin.settings["images.cache_seconds"]
     registry.attachment_cache = ResponseCache(seconds, registry.attachment_images.varies)
     if seconds:
