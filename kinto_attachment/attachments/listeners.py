@@ -10,12 +10,12 @@ The steps of a deletion::
 """
 
 from collections.abc import Iterable, Iterator
-from functools import partial
+from functools import partial, wraps
 from itertools import islice
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
-from kinto.core.events import ACTIONS, ResourceChanged
+from kinto.core.events import ACTIONS, EventCollectorDrain, ResourceChanged
 from kinto.core.storage import Filter
 from kinto.core.utils import COMPARISON
 from kinto.events import ServerFlushed
@@ -46,6 +46,7 @@ Lost = list[tuple[RecordRef, dict | None]]
 
 def install(config: Configurator) -> None:
     """Listen to everything that changes which records have files."""
+    _tell_parents()
     # After Kinto's own listeners, which delete the records of a deleted collection.
     config.add_subscriber(
         lambda event: config.registry.registerHandler(on_resource_changed, (ResourceChanged,)),
@@ -53,6 +54,36 @@ def install(config: Configurator) -> None:
     )
     config.add_subscriber(on_flush_requested, ContextFound)
     config.add_subscriber(on_server_flushed, ServerFlushed)
+
+
+def _tell_parents() -> None:
+    """Have Kinto tell the parent of the objects of an event, for :func:`_parent_of`. Idempotent."""
+    following = EventCollectorDrain.__next__
+    if getattr(following, "tells_parents", False):
+        return
+
+    @wraps(following)
+    def told(self: EventCollectorDrain) -> tuple:
+        event = following(self)
+        self.event_collector.parent_id = event[2]
+        return event
+
+    told.tells_parents = True
+    EventCollectorDrain.__next__ = told
+
+
+def _parent_of(event: ResourceChanged) -> tuple[str, str]:
+    """Return the bucket of the impacted objects, and the collection if they are records.
+
+    The payload may name others: when kinto-signer restores a collection from the one that it was
+    published to, its events are those of the published records.
+    """
+    match event.request.bound_data["resource_events"].parent_id.split("/"):
+        case ["", "buckets", bucket, "collections", collection]:
+            return bucket, collection
+        case ["", "buckets", bucket]:
+            return bucket, ""
+    return event.payload.get("bucket_id", ""), event.payload.get("collection_id", "")
 
 
 def on_resource_changed(event: ResourceChanged) -> None:
@@ -112,7 +143,7 @@ def on_record_deleted(event: ResourceChanged) -> None:
 
 def on_collection_deleted(event: ResourceChanged) -> None:
     """Release the files of all records of deleted collections."""
-    bucket = event.payload["bucket_id"]
+    bucket, _ = _parent_of(event)
     for impacted in event.impacted_objects:
         _release_below(event.request, bucket, impacted["old"]["id"])
 
@@ -166,7 +197,7 @@ def _all_keys(request: Request) -> Iterator[tuple[Rule, str]]:
 
 
 def _ref(event: ResourceChanged, record: str) -> RecordRef:
-    return RecordRef(event.payload["bucket_id"], event.payload["collection_id"], record)
+    return RecordRef(*_parent_of(event), record)
 
 
 def _release_below(request: Request, bucket: str, collection: str | None = None) -> None:
