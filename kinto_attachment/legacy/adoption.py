@@ -21,6 +21,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any
+from urllib.parse import unquote
 
 from kinto.core.storage import Filter
 from kinto.core.utils import COMPARISON
@@ -275,7 +276,7 @@ class _Adoption:
                 continue  # another application's attribute
             if RecordRef.attached_at(location):
                 continue  # a private file, which the existing plugin did not know
-            key = location.removeprefix(self._base_url)
+            key = unquote(location.removeprefix(self._base_url))
             if "://" not in key and is_key(key):
                 found[ref] = key
             else:

@@ -190,7 +190,9 @@ class _Checker:
         linked = self._linked.find([ref.uri for ref in locations])
         for ref, location in locations.items():
             if ref.uri not in linked and self._lacks_link(ref):
-                yield Finding("record without link", "", ref.uri, location, IMPORT)
+                # The location of a private file does not say which file it is.
+                remedy = restoring(ref.uri) if RecordRef.attached_at(location) else IMPORT
+                yield Finding("record without link", "", ref.uri, location, remedy)
 
     def _lacks_link(self, ref: RecordRef) -> bool:
         """Return whether the record has an attachment now and no link to it."""
