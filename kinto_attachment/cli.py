@@ -295,7 +295,7 @@ def _parser() -> argparse.ArgumentParser:
     rebase.add_argument("--from", dest="old", required=True, metavar="URL", help="the old base_url")
     rebase.add_argument("--to", dest="new", required=True, metavar="URL", help="the new base_url")
 
-    command("import", _import, "Adopt the files of kinto-attachment 8 and earlier.")
+    command("import", _import, "Adopt the files of kinto-attachment 0.x to 9.x.")
 
     library = command("library", _library, "Create or update the media library.")
     library.add_argument(

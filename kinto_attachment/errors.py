@@ -38,7 +38,7 @@
     │   └── RemoteFailed        its response is an error or invalid, or its address is not public
     ├── SweepRefused            ``gc`` would delete so much that storage and database may not match
     │   └── ForeignStorage      the storage belongs to another database
-    ├── NotImported             files of kinto-attachment 8 must be imported first
+    ├── NotImported             files of an older kinto-attachment must be imported first
     └── StorageError            an operation on one key of the file storage failed
         ├── KeyRefused          the key is not one that storages accept
         ├── BlobNotFound        no bytes are stored under the key
@@ -335,11 +335,13 @@ class ForeignStorage(SweepRefused):
 
 
 class NotImported(AttachmentError):
-    """Files of kinto-attachment 8 are not imported yet, so that a job would miss their owners."""
+    """Files of an older kinto-attachment are not imported yet, so that a job would miss their
+    owners."""
 
     def __init__(self) -> None:
         super().__init__(
-            "Files of kinto-attachment 8 are not imported yet: run kinto-attachment import first."
+            "Files of kinto-attachment 0.x to 9.x are not imported yet: run kinto-attachment import"
+            " first."
         )
 
 

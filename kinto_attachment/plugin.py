@@ -25,7 +25,7 @@ class Plugin:
 
     :param storage: where the bytes are.
     :param rows: what this plugin keeps in Kinto's storage.
-    :param legacy: what kinto-attachment 8 left in Kinto's storage.
+    :param legacy: what kinto-attachment 0.x to 9.x left in Kinto's storage.
     :param is_readonly: whether Kinto refuses all writes.
     """
 
@@ -64,7 +64,7 @@ def includeme(config: Configurator) -> None:
         config.add_migration(AttachmentMigration(legacy))
     registry.registerUtility(PyramidStorage(storage, settings, rows), IFileStorage)
     config.add_subscriber(lambda event: storage.warn(), ApplicationCreated)
-    # kinto-attachment 8 used the name ``request.attachment``.
+    # kinto-attachment 0.x to 9.x used the name ``request.attachment``.
     config.add_request_method(
         lambda request: request.registry.getUtility(IFileStorage), "attachment", reify=True
     )

@@ -1,6 +1,6 @@
 """Adopting the files of the existing plugin: its rows become links.
 
-That plugin, kinto-attachment up to version 8, kept one row for each file in Kinto's storage, and
+That plugin, kinto-attachment 0.x to 9.x, kept one row for each file in Kinto's storage, and
 none for the file of a copied record. The rows are below the parent ``__attachments__``, with an
 empty ``resource_name`` (8.0.0) or ``attachments`` (later). They contain ``location`` (the key),
 ``bucket_uri``, ``collection_uri`` and ``record_uri``.
@@ -73,7 +73,8 @@ class LegacyRows:
             if self._may_exist and not self._is_announced:
                 self._is_announced = True
                 logger.warning(
-                    "Files of kinto-attachment 8 are not imported yet. Run: kinto-attachment import"
+                    "Files of kinto-attachment 0.x to 9.x are not imported yet. Run:"
+                    " kinto-attachment import"
                 )
         return self._may_exist
 

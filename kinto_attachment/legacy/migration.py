@@ -34,7 +34,7 @@ class AttachmentMigration(PostgreSQLPluginMigration):
             with transaction.manager:
                 exist = self._rows.exist()
             logger.info(
-                "Files of kinto-attachment 8 that would be imported: %s.",
+                "Files of kinto-attachment 0.x to 9.x that would be imported: %s.",
                 "some" if exist else "none",
             )
             return
@@ -43,7 +43,7 @@ class AttachmentMigration(PostgreSQLPluginMigration):
             counts[finding.kind] += 1
             if finding.kind == LEFT_BEHIND:
                 logger.warning("%s", finding)
-        logger.info("Imported from kinto-attachment 8: %s.", dict(counts) or "none")
+        logger.info("Imported from kinto-attachment 0.x to 9.x: %s.", dict(counts) or "none")
         query = "INSERT INTO metadata (name, value) VALUES (:name, :version)"
         row = {"name": f"{self.name}_schema_version", "version": str(self.schema_version)}
         # There is no request here that commits at its end.

@@ -9,7 +9,7 @@ import os
 from dataclasses import replace
 from typing import Any, BinaryIO
 
-from zope.interface import Interface, implementer
+from zope.interface import implementer
 
 from ..errors import BlobExists, BlobNotFound, ExtensionRefused, FilenameRefused
 from ..files.blob import CHUNK, Digest
@@ -19,15 +19,11 @@ from ..rows import Rows
 from ..rows.deletion import Rule
 from ..settings import Settings
 from ..settings.extensions import resolve_extensions
-from ..storage import IStorage
+from ..storage import IFileStorage, IStorage
 
 try:
     from pyramid_storage.exceptions import FileNotAllowed
-    from pyramid_storage.interfaces import IFileStorage
 except ImportError:
-
-    class IFileStorage(Interface):
-        """The interface under which :class:`PyramidStorage` is in the registry."""
 
     class FileNotAllowed(Exception):
         """An error: the extension of a file is not allowed."""

@@ -87,6 +87,12 @@ class Identities:
         self._storage = storage
         self._lock = Lock()
 
+    @property
+    def lasts(self) -> bool:
+        """Whether the database outlives its server. One in memory has no identity, and cannot be
+        the copy of another one."""
+        return hasattr(self._storage, "client")
+
     def find(self) -> Identity:
         """Return the identity of this database; an empty one if it has none yet."""
         row_id = self._row_id()

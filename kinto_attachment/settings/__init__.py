@@ -5,8 +5,10 @@ file. The name of a setting for one bucket or collection is
 ``attachment.resources.{bucket}[.{collection}].{name}``.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +19,8 @@ from ..files.key import KeyTemplate, folders_of, is_reserved
 from ..files.ref import MediaRef, Ref, UploadRef
 from .policy import Policy
 from .table import SETTINGS
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "attachment."
 
@@ -35,6 +39,9 @@ VARIANTS = KeyTemplate("private/_variants", "{shard}/{hash}/{uuid}", is_own=True
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 _CANONICAL = {setting.alias: setting.name for setting in SETTINGS if setting.alias}
+
+REMOVED = ("gzipped", "use_content_encoding")
+"""Settings that kinto-attachment 0.7 to 6.x had. Version 7 and later ignore them."""
 
 
 class Settings(Mapping[str, Any]):
@@ -233,7 +240,9 @@ def read_settings(raw: Mapping[str, Any]) -> Settings:
     resources: dict[tuple[str, ...], dict[str, Any]] = {}
     for key in sorted(name for name in raw if name.startswith(PREFIX)):
         name = key.removeprefix(PREFIX)
-        if name.startswith("resources."):
+        if name.rpartition(".")[2] in REMOVED:
+            logger.warning("%s has no effect: files are stored as they were sent", key)
+        elif name.startswith("resources."):
             ids, name = _split_resource(key)
             _set(resources.setdefault(ids, {}), key, name, raw[key])
         elif name.startswith(STORAGE_OPTIONS):
@@ -256,7 +265,9 @@ def _set(values: dict[str, Any], key: str, name: str, value: Any) -> None:
     """
     setting = _BY_NAME.get(_CANONICAL.get(name, name))
     if setting is None:
-        raise SettingError(key, "is not a setting of kinto-attachment")
+        nearest = get_close_matches(name, [*_BY_NAME, *_CANONICAL], n=1)
+        hint = f": did you mean {PREFIX}{nearest[0]}?" if nearest else ""
+        raise SettingError(key, f"is not a setting of kinto-attachment{hint}")
     try:
         parsed = setting.parse(value)
     except ValueError as error:

@@ -19,7 +19,15 @@ from zope.interface.verify import verifyObject
 from ..errors import SettingError
 from ..settings import PREFIX, Settings
 
-__all__ = ["IStorage", "Stat", "open_storage"]
+try:
+    from pyramid_storage.interfaces import IFileStorage
+except ImportError:
+
+    class IFileStorage(Interface):
+        """The interface under which applications find ``request.attachment`` in the registry."""
+
+
+__all__ = ["IFileStorage", "IStorage", "Stat", "open_storage"]
 
 # The classes of our own storages, by their names in the setting ``storage``.
 BACKENDS = {

@@ -9,6 +9,9 @@ If a storage had files before it was marked, the mark says so. ``gc`` then delet
 database does not know, until an operator has adopted the storage: another server may use it that
 does not make marks yet.
 
+Kinto's memory storage marks nothing and deletes what it has stored itself: it knows no other files,
+and forgets them all with its server.
+
 The database also remembers which folders it has marked. A folder that has lost its mark is a file
 system that is not mounted, so nothing is written there.
 """
@@ -114,6 +117,8 @@ class OwnedStorage(StorageProxy):
         """Return whether files whose last link is gone may be deleted. In the storage of another
         database they stay, as they do while it is not known whose it is, or a folder is not
         mounted: the row of the release tells ``gc`` of them."""
+        if not self._identities.lasts:
+            return True
         is_there = not self._folder or os.path.exists(self._folder)
         return is_there and self._look_once() and not self._is_foreign
 
@@ -193,6 +198,8 @@ class OwnedStorage(StorageProxy):
         """Log a warning if the storage belongs to another database, or is a folder that is not
         mounted. Call this when a server starts. Nothing is written, and a storage or database that
         does not respond delays the start by :data:`START_SECONDS` at most."""
+        if not self._identities.lasts:
+            return
         thread = Thread(target=self._warn, name="kinto-attachment start", daemon=True)
         thread.start()
         thread.join(START_SECONDS)
@@ -215,6 +222,8 @@ class OwnedStorage(StorageProxy):
 
         :raises StorageUnavailable: if it is a folder that was marked once, and is not any more.
         """
+        if not self._identities.lasts:
+            return
         if not self._folder:
             self._look_once()
         elif not self._is_seen:

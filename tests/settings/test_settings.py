@@ -60,7 +60,11 @@ def test_the_storage_is_inferred(given, storage):
         ({}, "attachment.base_path: no storage is configured"),
         ({"attachment.storage": "s3"}, "attachment.aws.bucket_name: must be set for s3 storage"),
         ({**BASE, "attachment.nope": "1"}, "attachment.nope: is not a setting of kinto-att"),
-        ({**BASE, "attachment.gzipped": "true"}, "attachment.gzipped: is not a setting"),
+        (
+            {**BASE, "attachment.keep_old_file": "true"},
+            "attachment.keep_old_file: is not a setting of kinto-attachment: did you mean"
+            " attachment.keep_old_files?",
+        ),
         (
             {**BASE, "attachment.max_size": "ten"},
             "attachment.max_size: 'ten' is not a whole",
@@ -244,6 +248,38 @@ def test_unknown_groups_of_extensions(value):
     with pytest.raises(SettingError) as refused:
         settings(extensions=value)
     assert "is neither a group (text, documents, images, " in str(refused.value)
+
+
+def test_settings_of_every_older_version(caplog):
+    """As in the ini files of 0.1 to 9.0.1, and of the largest deployment."""
+    raw = {
+        "attachment.base_url": "",
+        "attachment.extra.base_url": "http://localhost:8888/attachments",
+        "attachment.base_path": "/tmp/attachments",
+        "attachment.folder": "{bucket_id}/{collection_id}",
+        "attachment.extensions": "default+video",
+        "attachment.mimetypes": ".ftl:application/vnd.fluent;.db:application/vnd.sqlite3",
+        "attachment.keep_old_files": "true",
+        "attachment.randomize": "false",
+        "attachment.filename_pattern": "{datetime}-{rid}-{filename}",
+        "attachment.max_size": "10485760",
+        "attachment.gzipped": "false",
+        "attachment.resources.blog.use_content_encoding": "true",
+        "attachment.resources.blog.keep_old_files": "false",
+        "attachment.resources.blog.articles.randomize": "true",
+        "attachment.resources.blog.articles.max_size": "0",
+        "attachment.aws.access_key": "key",
+        "attachment.aws.secret_key": "secret",
+        "attachment.aws.acl": "public-read",
+    }
+    read = read_settings(raw)
+    assert read.policy("blog", "other").keep_old_files is False
+    assert read.policy("blog", "articles").template.unique
+    assert read.advertised_url == "http://localhost:8888/attachments/"
+    assert caplog.messages == [
+        f"attachment.{name} has no effect: files are stored as they were sent"
+        for name in ("gzipped", "resources.blog.use_content_encoding")
+    ]
 
 
 def test_configured_mimetypes_win():
