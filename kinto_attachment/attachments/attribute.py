@@ -20,7 +20,7 @@ from pyramid.httpexceptions import HTTPPreconditionFailed
 from pyramid.request import Request
 
 from ..errors import MetadataForged, ReplacedMeanwhile
-from ..files.blob import ATTRIBUTE, canonical_json
+from ..files.blob import ATTRIBUTE, Attachment, canonical_json
 from ..files.ref import RecordRef
 from ..plugin import plugin_of
 from ..transactions.request import file_transaction
@@ -56,6 +56,8 @@ def settle_attribute(
     """
     attachment, current = new.get(ATTRIBUTE), old.get(ATTRIBUTE)
     if is_same(attachment, current):
+        if attachment is not None:
+            new[ATTRIBUTE] = current  # in the spelling of the server: 5 and not 5.0
         if isinstance(current, dict) and not plugin_of(request).rows.rolls_back:
             # A write that cannot be rolled back is checked now, and not by the listeners only.
             check_still_linked(request, ref, current)
@@ -71,13 +73,7 @@ def settle_attribute(
         new[ATTRIBUTE] = current
 
 
-def _remember(request: Request, ref: RecordRef, attachment: Any) -> None:
-    """Remember a value that the record has no more, unless it is None."""
-    if attachment is not None:
-        plugin_of(request).rows.former.add(ref, attachment)
-
-
-def _remember_deleted(
+def remember_deleted(
     request: Request, bucket: str, collection: str, records: list[dict[str, Any]]
 ) -> None:
     """Remember the attachments of records that one request deletes."""
@@ -89,14 +85,25 @@ def _remember_deleted(
         _remember(request, RecordRef(bucket, collection, record["id"]), record[ATTRIBUTE])
 
 
+def _remember(request: Request, ref: RecordRef, attachment: Any) -> None:
+    """Remember a value that the record has no more, unless it is None."""
+    if attachment is not None:
+        plugin_of(request).rows.former.add(ref, attachment)
+
+
 def _had(request: Request, ref: RecordRef, attachment: Any) -> bool:
     """Return whether the record had that value before."""
     rows = plugin_of(request).rows
     if rows.former.has(ref, attachment):
         return True
-    if not isinstance(attachment, dict) or not rows.former.may_have(ref):
+    try:
+        location = Attachment.from_json(attachment).location
+    except ValueError:
         return False
-    return rows.links.has_lost(ref, attachment)
+    other = RecordRef.attached_at(location)
+    return (
+        other in (None, ref) and rows.former.may_have(ref) and rows.links.has_lost(ref, attachment)
+    )
 
 
 def _already_applied(resource: Record) -> dict[str, Any] | None:
@@ -117,7 +124,12 @@ def _already_applied(resource: Record) -> dict[str, Any] | None:
     attachment = new.get(ATTRIBUTE)
     if attachment is None or is_same(attachment, current.get(ATTRIBUTE)):
         return None
-    ignored = (ATTRIBUTE, resource.model.modified_field, resource.model.permissions_field, "id")
+    model = resource.model
+    # Kinto itself sets the others when it writes the record.
+    ignored = (
+        *(ATTRIBUTE, model.id_field, model.modified_field, model.permissions_field),
+        resource.schema_field,
+    )
     before, after = (
         {name: value for name, value in record.items() if name not in ignored}
         for record in (current, new)
@@ -177,7 +189,7 @@ def install() -> None:
     def guarded_postprocess(self, result, action=ACTIONS.READ, old=None):
         if action is ACTIONS.DELETE and hasattr(self.request.registry, "attachment_plugin"):
             deleted = old if isinstance(old, list) else [old]
-            _remember_deleted(self.request, self.bucket_id, self.collection_id, deleted)
+            remember_deleted(self.request, self.bucket_id, self.collection_id, deleted)
         return postprocess(self, result, action, old)
 
     @wraps(put)

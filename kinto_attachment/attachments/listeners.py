@@ -34,7 +34,7 @@ from ..rows.links import Link
 from ..rows.paging import PAGE, delete_rows, find_records, find_rows, pages
 from ..transactions.request import file_transaction, is_in_batch
 from ..transactions.retry import check_at_end
-from .attribute import check_still_linked, is_trusted_copy
+from .attribute import check_still_linked, is_trusted_copy, remember_deleted
 from .records import attachment_of, find_key, key_in
 
 BATCH_LIMIT = 20
@@ -105,9 +105,12 @@ def on_record_written(event: ResourceChanged) -> None:
     for impacted in event.impacted_objects:
         new, old = impacted["new"], impacted.get("old") or {}
         attachment, before = new.get(ATTRIBUTE), old.get(ATTRIBUTE)
-        ref = _ref(event, new["id"])
+        # With ``Response-Behavior: light`` or ``diff`` Kinto tells the changes only.
+        ref = _ref(event, new.get("id") or old["id"])
         if attachment is None:
             if before is not None:
+                if is_trusted_copy(event.request):
+                    plugin_of(event.request).rows.former.add(ref, before)
                 lost.append((ref, before))
             elif old:
                 without.append(ref)
@@ -133,6 +136,8 @@ def on_record_deleted(event: ResourceChanged) -> None:
     """Release the files of deleted records. Of a few records, also of those that had no file when
     Kinto read them: an upload may have come in between. Of many, ``gc`` finds those."""
     deleted = [impacted["old"] for impacted in event.impacted_objects]
+    if is_trusted_copy(event.request):
+        remember_deleted(event.request, *_parent_of(event), deleted)
     lost = [
         (_ref(event, old["id"]), old.get(ATTRIBUTE))
         for old in deleted

@@ -16,9 +16,9 @@ from pyramid import httpexceptions
 from pyramid.request import Request
 from pyramid.response import Response
 
-from ..errors import BlobNotFound, KeyRefused, ReplacedMeanwhile
+from ..errors import BlobNotFound, ReplacedMeanwhile
 from ..files.blob import ATTRIBUTE, Attachment, Blob, canonical_json
-from ..files.key import check_key
+from ..files.key import is_key
 from ..files.mimetype import DEFAULT_MIMETYPE, accept_mimetype
 from ..files.ref import RecordRef
 from ..plugin import Plugin, plugin_of
@@ -187,8 +187,9 @@ def _unlinked_key(request: Request, ref: RecordRef, attachment: dict[str, Any]) 
     """
     plugin = plugin_of(request)
     location = str(attachment["location"])
-    key = key_in(plugin, attachment)
-    if not plugin.settings.makes(key):
+    keys = keys_in(plugin, attachment)
+    key = next((key for key in keys if plugin.settings.makes(key)), "")
+    if not key:
         key = plugin.legacy.key_of(ref, location) if plugin.legacy.remain() else ""
     if not key or plugin.rows.links.having(key):
         raise BlobNotFound(location)
@@ -205,24 +206,30 @@ def location_of(request: Request, ref: RecordRef, key: str, policy: Policy) -> s
 
 
 def key_in(plugin: Plugin, attachment: Any) -> str:
-    """Return the key at the end of a location. It is empty if the location is below another
-    ``base_url`` than today's, if the file is private, or if the attribute is no attachment."""
+    """Return the first of :func:`keys_in`, or an empty text."""
+    return next(iter(keys_in(plugin, attachment)), "")
+
+
+def keys_in(plugin: Plugin, attachment: Any) -> list[str]:
+    """Return the keys that a location may have at its end: decoded, and as it is, because the
+    existing plugin did not encode it. There are none if the location is below another ``base_url``
+    than today's, if the file is private, or if the attribute is no attachment."""
     location = attachment.get("location") if isinstance(attachment, dict) else ""
     key = str(location or "").removeprefix(plugin.settings["base_url"])
     if "://" in key or RecordRef.attached_at(key):
-        return ""
-    try:
-        return check_key(unquote(key))
-    except KeyRefused:
-        return ""
+        return []
+    return [each for each in dict.fromkeys((unquote(key), key)) if is_key(each)]
 
 
 def find_key(plugin: Plugin, attachment: dict[str, Any]) -> str:
     """Return the key of a file that another record may have; empty if it is unknown."""
     ref = RecordRef.attached_at(str(attachment.get("location", "")))
     links = plugin.rows.links.of(ref) if ref else ()
-    found = (link.key for link in links if link.is_of(attachment))
-    return next(found, key_in(plugin, attachment))
+    found = next((link.key for link in links if link.is_of(attachment)), "")
+    keys = keys_in(plugin, attachment)
+    if found or len(keys) < 2:
+        return found or next(iter(keys), "")
+    return next((key for key in keys if plugin.rows.links.having(key)), keys[0])
 
 
 def undo_by_hand(request: Request, write: Write) -> None:

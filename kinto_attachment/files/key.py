@@ -165,7 +165,10 @@ class KeyTemplate:
         if not pattern:
             raise SettingError("filename_pattern", "cannot be empty")
         if randomize:
-            pattern = pattern.replace("{filename}", "{uuid}{extension}")
+            pattern = "".join(
+                literal.replace("{", "{{").replace("}", "}}") + _randomized(name)
+                for literal, name, _, _ in string.Formatter().parse(pattern)
+            )
         if folder:
             pattern = f"{folder}/{pattern}"
         self.text = pattern
@@ -287,6 +290,12 @@ def _expression(template: str, values: dict[str, str], other: str) -> str:
         re.escape(literal) + (values.get(name, other) if name else "")
         for literal, name, _, _ in string.Formatter().parse(template)
     )
+
+
+def _randomized(name: str | None) -> str:
+    if name == "filename":
+        return "{uuid}{extension}"
+    return "" if name is None else f"{{{name}}}"
 
 
 def _placeholders(template: str) -> Iterator[str]:

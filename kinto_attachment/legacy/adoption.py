@@ -277,7 +277,9 @@ class _Adoption:
                 continue  # another application's attribute
             if RecordRef.attached_at(location):
                 continue  # a private file, which the existing plugin did not know
-            key = unquote(location.removeprefix(self._base_url))
+            key = location.removeprefix(self._base_url)
+            if "%" in key and not self._locations({key}):
+                key = unquote(key)  # as this plugin writes locations
             if "://" not in key and is_key(key):
                 found[ref] = key
             else:

@@ -96,6 +96,7 @@ class _Collector:
         self._server = server
         self._settings = server.plugin.settings
         self._storage = server.plugin.storage
+        self._lasts = server.plugin.rows.identities.lasts
         self._rows = server.plugin.rows
         self._before = before
         self._reserved_since = int(reserved_before.timestamp() * 1000)
@@ -245,7 +246,10 @@ class _Collector:
             for key, _ in unknown:
                 detail = "this server does not make such keys"
                 yield Finding("unknown object", key, detail=detail)
-            if len(orphans) and not is_adopted:
+            if len(orphans) and not force and not self._lasts:
+                why = "Kinto's storage is in memory, so it has forgotten its files."
+                raise SweepRefused(f"{why} {BELONG_TOGETHER}")
+            if len(orphans) and self._lasts and not is_adopted:
                 raise SweepRefused(
                     f"The file storage had files before this database marked it, and {len(orphans)}"
                     " of its files belong to no record. If no other server uses it, run: "
@@ -289,9 +293,7 @@ class _Collector:
         why = ""
         pages_of_links = self._server.read(self._rows.links.one_of_each_key())
         links = sum(len(page) for page in pages_of_links)
-        if not hasattr(self._server.records, "client"):
-            why = "Kinto's storage is in memory, so it has forgotten its files."
-        elif not links:
+        if not links:
             why = "The storage contains files, but no record has one."
         elif linked * 2 < links:
             why = f"Only {linked} of the {links} files of records are in this storage."
@@ -305,20 +307,21 @@ class _Collector:
         ones, and whether the others are to stay for good."""
         linked = self._server.run(lambda: self._rows.links.linked(keys))
         unlinked = [key for key in keys if key not in linked]
-        gone = [key for key in unlinked if self._is_from_before(key)]
+        ages = {key: self._is_from_before(key) for key in unlinked}
+        gone = [key for key, is_old in ages.items() if is_old]
         if not self._dry_run:
             self._delete(gone)
-        return gone, gone == unlinked
+        return gone, False not in ages.values()
 
-    def _is_from_before(self, key: str) -> bool:
-        """Return whether the object is old enough to be deleted. A later upload may be using the
-        same key again."""
+    def _is_from_before(self, key: str) -> bool | None:
+        """Return whether the object is old enough to be deleted, or None if there is none. A later
+        upload may be using, or about to use, the same key again."""
         if self._settings.makes_once(key):
             return True
         try:
             return self._storage.stat(key).modified <= self._before
         except BlobNotFound:
-            return True
+            return None
 
     def _delete_condemned(self, keys: list[str]) -> tuple[list[str], bool]:
         """Delete those of these keys that no upload needs, see
@@ -329,7 +332,10 @@ class _Collector:
         # In this order, each in its own transaction: a reservation ends when its link exists.
         reserved = server.run(lambda: reservations.reserved(keys, self._reserved_since))
         linked = server.run(lambda: self._rows.links.linked(keys))
-        gone = [key for key in keys if key not in reserved and key not in linked]
+        free = [key for key in keys if key not in reserved and key not in linked]
+        # Not what another run has deleted, because an upload may be about to use the key again.
+        again = self._settings.makes_again
+        gone = [key for key in free if not again(key) or self._is_from_before(key)]
         if mark:
             # If the deletion fails, the storage may still carry it out later. The mark then stays,
             # so no upload stores these keys until it has expired.

@@ -66,6 +66,8 @@ def _rewrite(server: Server, link: Link, old: str, new: str) -> bool:
             if changed is None:
                 return False
             server.records.update("record", uri, record_id, changed)
+            # Clients that were offline still have the old location.
+            server.plugin.rows.former.add(link.ref, rows[link.ref][ATTRIBUTE])
             return True
 
     return server.run(rewrite)

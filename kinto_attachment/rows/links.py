@@ -22,7 +22,7 @@ from kinto.core.storage import Filter, Sort
 from kinto.core.utils import COMPARISON
 
 from ..files.blob import Attachment, canonical_json
-from ..files.key import check_key, key_suffixes, quote_key
+from ..files.key import check_key, is_key, key_suffixes, quote_key
 from ..files.ref import RecordRef, Ref, read_ref
 from .paging import (
     ListAll,
@@ -105,10 +105,10 @@ class Link:
 
     def is_now(self, attachment: dict[str, Any]) -> bool:
         """Return whether this is the blob of that value, and not of an older one: the same bytes
-        may have been uploaded again under another name."""
+        may have been uploaded again under another name, or other bytes under the same name."""
         named = (attachment.get("filename"), attachment.get("mimetype"))
         is_same = not self.filename or named == (self.filename, self.mimetype)
-        return is_same and self.is_of(attachment)
+        return is_same and attachment.get("hash") == self.digest and self.is_of(attachment)
 
 
 class Links:
@@ -150,7 +150,8 @@ class Links:
         if RecordRef.attached_at(location):
             # The location of a private file has no key, so any tombstone may be that of its link.
             return self._lost(ref)
-        ids = [_link_id(key, shared) for key in key_suffixes(location) for shared in (False, True)]
+        keys = [key for key in key_suffixes(location) if is_key(key)]
+        ids = [_link_id(key, shared) for key in keys for shared in (False, True)]
         return self._lost(ref, Filter("id", ids, COMPARISON.IN))
 
     def is_first(self, ref: RecordRef) -> bool:

@@ -129,6 +129,11 @@ class Settings(Mapping[str, Any]):
         """Return whether this key can only ever belong to a single file."""
         return any(policy.template.unique for policy in self.matching_policies(key))
 
+    def makes_again(self, key: str) -> bool:
+        """Return whether this key can belong to other bytes once it is free."""
+        templates = [policy.template for policy in self.matching_policies(key)]
+        return any(not (template.unique or template.shared) for template in templates)
+
     def matching_policies(self, key: str) -> list[Policy]:
         """Return the policies under which a file can get this key."""
         policies = (*self.policies, *self.reserved_policies)

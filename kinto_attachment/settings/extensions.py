@@ -1,7 +1,7 @@
 """Groups of filename extensions, for the setting ``extensions``."""
 
-import mimetypes
 import re
+from difflib import get_close_matches
 
 GROUPS: dict[str, frozenset[str]] = {
     name: frozenset(extensions.split())
@@ -28,11 +28,17 @@ GROUPS["default"] = frozenset().union(
 )
 
 
+_NO_EXTENSIONS = (
+    *("picture", "photo", "media", "movie", "film", "music", "sound", "office", "archive"),
+    *("compressed", "code", "program", "binary", "all", "everything", "none"),
+)
+"""What groups might be called, and are not."""
+
+
 def resolve_extensions(text: str) -> frozenset[str]:
     """Return the extensions that a setting accepts, in lowercase and without their dots.
 
-    :param text: groups and extensions joined by ``+``; spaces may also separate extensions. An
-        extension that is in no group, and whose media type is unknown, begins with a dot.
+    :param text: groups and extensions joined by ``+``; spaces may also separate extensions.
     :raises ValueError: if a name is neither a group nor an extension.
 
     >>> sorted(resolve_extensions("text+mp4 .ftl"))
@@ -53,17 +59,16 @@ def resolve_extensions(text: str) -> frozenset[str]:
 
 
 def is_extension(name: str) -> bool:
-    """Return whether the name is that of an extension.
+    """Return whether the name may be that of an extension. One that looks like the name of a group
+    is a mistake, unless it begins with a dot or is in a group.
 
-    >>> is_extension("mp4"), is_extension(".ftl"), is_extension("pictures")
-    (True, True, False)
+    >>> is_extension("mp4"), is_extension("dafsa"), is_extension(".image"), is_extension("image")
+    (True, True, True, False)
     """
     if not re.fullmatch(r"\.?[A-Za-z0-9_-]{1,32}", name):
         return False
     extension = name.lower()
-    known = mimetypes.types_map.keys() | mimetypes.common_types.keys()
-    return (
-        extension.startswith(".")
-        or f".{extension}" in known
-        or any(extension in group for group in GROUPS.values())
-    )
+    if extension.startswith(".") or any(extension in group for group in GROUPS.values()):
+        return True
+    looks_like_group = get_close_matches(extension, [*GROUPS, *_NO_EXTENSIONS], n=1, cutoff=0.75)
+    return len(extension) <= 10 and not looks_like_group

@@ -10,9 +10,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from threading import Lock
 from typing import BinaryIO, TypeVar
 from uuid import uuid4
 
+from google.api_core import exceptions as api
 from google.cloud.storage import Blob
 from google.cloud.storage.acl import ACL
 from google.oauth2 import service_account
@@ -90,6 +92,7 @@ class GoogleCloudStorage(RemoteStorage):
         self._bucket = bucket
         self._acl = acl
         self._takes_acl = True
+        self._lock = Lock()
         self._cache_control = cache_control
         self.spool_dir = spool_dir
 
@@ -265,8 +268,10 @@ class GoogleCloudStorage(RemoteStorage):
             if not refuses_acl(error):
                 raise
             result, reason = send(None), error
-        logger.warning("Files are stored without the ACL %s, which is refused: %s", acl, reason)
-        self._takes_acl = False
+        with self._lock:
+            told, self._takes_acl = not self._takes_acl, False
+        if not told:
+            logger.warning("Files are stored without the ACL %s, which is refused: %s", acl, reason)
         return result
 
     def _put_small(self, blob: Blob, content: bytes, acl: str | None) -> None:
@@ -355,7 +360,14 @@ class GoogleCloudStorage(RemoteStorage):
 def refuses_acl(error: StorageError) -> bool:
     """Return whether a request failed only because it had an ACL: the bucket has uniform access, or
     public access to it is prevented. Google's errors have no code for that, only texts."""
-    text = str(error).lower()
+    cause = error.__cause__
+    if not isinstance(cause, api.BadRequest | api.PreconditionFailed):
+        return False
+    try:
+        # Not the message of the exception, which has the URL, and with it the key.
+        text = str(cause.response.json()["error"]["message"]).lower()
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
     refusals = ("uniform bucket-level access", "publicaccessprevention", "public access prevention")
     return any(refusal in text for refusal in refusals)
 

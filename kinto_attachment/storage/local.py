@@ -29,7 +29,7 @@ from ..files.key import check_key
 from ..settings import Settings
 from . import IStorage, Stat
 from .base import FileChunks, Storage
-from .spool import SPOOL_PREFIX, Spool
+from .spool import SPOOL_PREFIX, Spool, claimed
 from .staged import IComposingStorage, IUnfinishedStorage
 
 logger = logging.getLogger(__name__)
@@ -267,25 +267,24 @@ class LocalFileStorage(Storage):
         """Move a spooled file into place, for file systems without links. A file without a name is
         copied.
 
-        A move would replace another file. An empty file, which only one caller can create, takes
-        the name first, and is what the move replaces. If the process dies in between, the empty
-        file belongs to no record, and ``gc`` deletes it.
+        A move would replace another file, so only one caller at a time may check that the name is
+        free and move its file.
 
         :raises FileExistsError: if the name is taken.
         """
         source = file.path or self._copy(file)
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-            try:
+            with claimed(self._root, path):
+                if os.path.lexists(path):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+                os.utime(source)  # as in _publish(): others may have had the claim
                 os.rename(source, path)
-            except BaseException:
-                os.unlink(path)
-                raise
             if source == file.path:
                 file.path = None
         except BaseException:
             if source != file.path:
-                os.unlink(source)
+                with suppress(FileNotFoundError):
+                    os.unlink(source)
             raise
 
     def _copy(self, file: Spool) -> bytes:

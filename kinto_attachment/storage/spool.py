@@ -2,7 +2,10 @@
 
 import io
 import os
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from hashlib import sha256
 
 SPOOL_PREFIX = ".kinto-attachment-spool-"
 """How the temporary names begin, where a file cannot be without a name."""
@@ -27,3 +30,31 @@ class Spool(io.BufferedRandom):
             with suppress(FileNotFoundError):
                 os.unlink(self.path)
         super().close()
+
+
+CLAIM_SECONDS = 30
+"""How long a claim lasts. It is held for a few calls of the file system."""
+
+
+@contextmanager
+def claimed(root: bytes, path: bytes) -> Iterator[None]:
+    """Wait until no other caller has claimed the path. A claim is a file that only one caller can
+    create; that works where locks do not. A claim of a process that died is taken over.
+
+    :param root: the folder of the storage, which contains the claim.
+    """
+    claim = os.path.join(root, f"{SPOOL_PREFIX}{sha256(path).hexdigest()[:32]}".encode())
+    while True:
+        try:
+            os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            break
+        except FileExistsError:
+            with suppress(FileNotFoundError):
+                if time.time() - os.stat(claim).st_mtime > CLAIM_SECONDS:
+                    os.unlink(claim)
+            time.sleep(0.005)
+    try:
+        yield
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(claim)

@@ -144,6 +144,8 @@ class OwnedStorage(StorageProxy):
             lost its mark.
         :raises StorageUnavailable: if the storage cannot be reached.
         """
+        if not self._identities.lasts:
+            return self.claim()
         claim = self.claim() if dry_run else self._mark()
         if claim.is_gone:
             raise ForeignStorage(f"{claim} What to do: {claim.remedy}")

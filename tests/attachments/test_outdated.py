@@ -156,6 +156,49 @@ def test_with_keys_in_another_order(record):
 
 
 @pytest.mark.parametrize("write", WRITERS)
+def test_the_present_one_in_another_spelling(record, write):
+    """It is stored as the server writes it: a size of 5.0 would not be one."""
+    present = record.upload(b"12345").json
+    spelled = {**dict(reversed(present.items())), "size": 5.0}
+    response = write(record, {"attachment": spelled})
+    assert response.status_int == 200
+    assert type(record.data["attachment"]["size"]) is int
+    assert record.http.get(record.attachment_uri, headers=ALICE).body == b"12345"
+    record.check(b"12345")
+
+
+@pytest.mark.parametrize(
+    "change", [{"location": "a\0b"}, {"size": "5"}, {"hash": "00"}, {"hash": None}, {"filename": 1}]
+)
+def test_nonsense_after_a_collection_was_deleted(record, change):
+    """Only the links' tombstones tell what its records had."""
+    outdated = record.upload(b"first").json
+    delete(record, "collection")
+    for write in CREATORS:
+        response = write(record, {"attachment": {**outdated, **change}})
+        assert response.status_int == 400, response.json
+
+
+def test_the_file_of_another_private_record(make_site, files):
+    site = make_site("postgresql", "local", **{"kinto.attachment.private": "true"})
+    record, other = site.collection().record(), site.collection().record()
+    record.upload(b"first")
+    attachment = other.upload(b"other").json
+    delete(record, "collection")
+    assert put(record, {"attachment": attachment}).status_int == 400
+
+
+@pytest.mark.parametrize("behavior", ["light", "diff"])
+def test_patch_that_tells_the_changes_only(record, behavior):
+    record.upload(b"first")
+    headers = {**ALICE, "Response-Behavior": behavior}
+    body = {"data": {"family": "serif"}}
+    record.http.patch_json(record.uri, body, headers=headers, status=200)
+    assert record.data["family"] == "serif"
+    record.check(b"first")
+
+
+@pytest.mark.parametrize("write", WRITERS)
 @pytest.mark.parametrize("change", [{"size": 7}, {"hash": "00"}, {"extra": 1}, {"filename": "b"}])
 def test_a_value_that_the_record_never_had_is_forged(record, write, change):
     outdated = record.upload(b"first").json
@@ -195,6 +238,20 @@ class TestSentTwice:
         assert response.json["data"] == record.data
         assert response.headers["ETag"] == f'"{record.data["last_modified"]}"'
         assert record.snapshot() == before
+
+    def test_succeeds_again_in_a_collection_with_a_schema(self, record):
+        collection = record.collection
+        schema = {"type": "object", "properties": {"family": {"type": "string"}}}
+        for title in ("one", "two"):
+            body = {"data": {"schema": {**schema, "title": title}}}
+            record.http.patch_json(collection.uri, body, headers=ALICE)
+            if title == "one":
+                record.upload(b"first", data={"family": "serif"})
+                data = record.data
+        record.detach()
+        headers = {**ALICE, "If-Match": f'"{record.data["last_modified"]}"'}
+        for _ in range(2):
+            record.http.put_json(record.uri, {"data": data}, headers=headers, status=200)
 
     @pytest.mark.parametrize(
         "change",

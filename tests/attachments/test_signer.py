@@ -131,6 +131,40 @@ def test_rollback_of_everything(signed):
     signed.check_storage(kept=4 if signed.keeps else 0)
 
 
+@pytest.mark.parametrize("name", ["r2", "r4"])
+def test_an_offline_client_after_a_rollback(signed, name):
+    """It has seen a file that the rollback took away."""
+    signed.http.delete(f"{signed.uri('r4')}/attachment", headers=ALICE)
+    signed.ask("to-sign")
+    signed.upload(name, b"seen")
+    seen = signed.http.get(signed.uri(name), headers=ALICE).json["data"]
+    signed.ask("to-rollback")
+    response = signed.http.put_json(signed.uri(name), {"data": {**seen, "a": 1}}, headers=ALICE)
+    assert "attachment" not in response.json["data"]
+
+
+def test_a_location_that_is_not_encoded(make_server):
+    """As the existing plugin wrote it, with a percent sign in its folder."""
+    site = make_server("local", **SIGNER, **{"kinto.attachment.folder": "50%25off"})
+    signed = Signed(site)
+    signed.upload("r1", b"r1")
+    storage, where = site.registry.storage, "/buckets/workspace/collections/c"
+
+    def write_raw():
+        record = storage.get("record", where, "r1")
+        base_url = site.settings["kinto.attachment.base_url"]
+        record["attachment"]["location"] = base_url + site.key(record["attachment"]["location"])
+        storage.update("record", where, "r1", record)
+
+    site.in_transaction(write_raw)
+    signed.ask("to-sign")
+    for bucket in ("workspace", "published"):
+        signed.check(bucket, {"r1": b"r1"})
+    signed.http.delete(signed.uri("r1"), headers=ALICE)
+    signed.check("published", {"r1": b"r1"})
+    assert check(site) == []
+
+
 def test_the_collection_of_a_copy_is_deleted(signed):
     signed.ask("to-sign")
     signed.http.delete("/buckets/workspace/collections/c", headers=ALICE)

@@ -224,6 +224,7 @@ BROWSERS_AND_PHONES = (
         ("images+video", ["a.jpg", "a.mp4"], ["a.exe", "a.txt"]),
         ("mp4 .AVI", ["a.mp4", "a.avi"], ["a.jpg"]),
         ("documents+.ftl", ["a.FTL", "a.pdf"], ["a.jpg"]),
+        ("default+dafsa+xpi+parquet", ["a.dafsa", "a.xpi", "a.parquet"], ["a.exe"]),
         ("any", ["a.exe", "README", "a.b c"], []),
     ],
 )
@@ -242,7 +243,7 @@ def test_default_extensions(extension):
 
 
 @pytest.mark.parametrize(
-    "value", ["default+videos", "picture", "images,video", "imgaes", ".", "a/b"]
+    "value", ["default+videos", "pictures", "images,video", "imgaes", "executable", ".", "a/b"]
 )
 def test_unknown_groups_of_extensions(value):
     with pytest.raises(SettingError) as refused:

@@ -3,8 +3,8 @@
 Clients that are not browsers write forms that RFC 2046 does not allow, or allows and few do: line
 breaks without carriage return, white space after a boundary, a wrong ``Content-Length`` in a part
 (which RFC 7578, section 4.8, deprecates), a part that is empty down to its last line break. Such
-forms are read here. Bytes of a file are never guessed: the line break before a boundary, which does
-not belong to the file, is the one that ends the headers of the same part.
+forms are read here. The line break before a boundary does not belong to the file: it is a line feed
+alone where the boundary itself ends with one.
 """
 
 import re
@@ -19,15 +19,20 @@ from ...errors import FilenameRefused, MalformedForm
 from ..text import FILENAME_CHARSETS, codec_of
 
 MAX_HEADER_BYTES = 32 * 1024
-"""Bytes of the headers of one part, or of white space after a boundary."""
+"""Bytes of the headers of one part."""
+
+MAX_BLANKS = 256
+"""Spaces and tabs after a boundary."""
 
 MAX_PARTS = 64
 """Parts of one form."""
 
 # A parameter of a header, RFC 9110, section 5.6.6.
 _PARAMETER = re.compile(r';[ \t]*([^\s=;"]+)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^;"]*)')
-_BLANK_LINE = re.compile(rb"(\r?\n)\r?\n")
+_BLANK_LINE = re.compile(rb"\r?\n(\r?\n)")
+_BLANKS = rb"[ \t]{0,%d}" % MAX_BLANKS
 _FOLDED = re.compile(r"\r?\n[ \t]+")
+_BAD_QUOTE = re.compile("%(?![0-9A-Fa-f]{2})")
 # filename*, filename*0, filename*0*
 _EXTENDED = re.compile(r"filename\*(?:(\d{1,3})(\*)?)?", re.IGNORECASE)
 
@@ -50,16 +55,6 @@ class Part:
         return self._disposition[1].get("name", "")
 
     @property
-    def is_form_data(self) -> bool:
-        """Whether the part says that it belongs to a form."""
-        return self._disposition[0] == "form-data"
-
-    @property
-    def has_filename(self) -> bool:
-        """Whether the part is a file, even one without a name."""
-        return any(option.partition("*")[0] == "filename" for option in self._disposition[1])
-
-    @property
     def filename(self) -> str | None:
         """The filename, or None if there is none.
 
@@ -76,7 +71,7 @@ class Part:
             if plain:
                 return plain
             raise FilenameRefused(f"Filename cannot be decoded ({error}).") from error
-        return plain if extended is None else extended
+        return extended or plain
 
     @property
     def content_type(self) -> str | None:
@@ -91,7 +86,8 @@ class Part:
     @property
     def transfer_encoding(self) -> str:
         """The encoding of the bytes, in lowercase; nothing if they are as they are."""
-        return self.headers.get("content-transfer-encoding", "").strip().lower()
+        value = self.headers.get("content-transfer-encoding", "")
+        return value.partition(";")[0].strip().lower()
 
     @cached_property
     def _disposition(self) -> tuple[str, dict[str, str]]:
@@ -129,6 +125,8 @@ def _extended_filename(disposition: str) -> str | None:
                 raise ValueError("the charset is missing")
             charset, _, value = value.partition("'")
             value = value.partition("'")[2]
+        if encoded and _BAD_QUOTE.search(value):
+            raise ValueError("a percent sign is not followed by two digits")
         content += unquote_to_bytes(value) if encoded else value.encode()
     return content.decode(codec_of(charset or "utf-8", FILENAME_CHARSETS))
 
@@ -138,62 +136,55 @@ Event = Part | bytes | None
 
 
 class FormParser:
-    """A parser that takes the chunks of a form one by one.
+    """A parser that takes the chunks of a form one by one, and an empty one at the end.
 
     ::
 
         parser = FormParser(b"abc")
         for event in parser.parse(chunk):
             ...  # a Part begins, bytes of it, or None at its end
-        parser.close()
 
     :param boundary: as in ``Content-Type``.
     """
 
     def __init__(self, boundary: bytes):
-        self._boundary = b"--" + boundary
+        self._boundary = b"\n--" + boundary
+        line = re.escape(self._boundary) + rb"(--)?" + _BLANKS
+        self._line = re.compile(line + rb"(\r?\n)")
+        self._last_line = re.compile(line + rb"()\Z")
+        self._cut_line = re.compile(re.escape(self._boundary) + rb"-{0,2}" + _BLANKS + rb"\r?\Z")
         # As if the form began with a line break, because a boundary follows one.
         self._buffer = b"\n"
         self._parts = 0
-        self._delimiter = b""
+        self._line_break = b""
         self._searched = 0
+        self._is_last = False
         self._step: Callable[[], Iterable[Event]] = self._preamble
 
     def parse(self, chunk: bytes) -> Iterator[Event]:
         """Yield each part as it begins, then its bytes in pieces, then None at its end.
 
-        :raises MalformedForm: if the form is broken.
+        :param chunk: the next bytes; empty at the end of the form.
+        :raises MalformedForm: if the form is broken, or ends too early.
         """
+        self._is_last = not chunk
         self._buffer = self._buffer + chunk if self._buffer else chunk
         step = None
         while step != self._step:
             step = self._step
             yield from step()
-
-    def close(self) -> None:
-        """Check that the form is complete.
-
-        :raises MalformedForm: if it is not.
-        """
-        if self._step != self._epilogue:
+        if self._is_last and self._step != self._epilogue:
             raise MalformedForm("Invalid multipart form: the last boundary is missing")
 
     # Each step takes what it can from the buffer. When it is done, it sets the next one.
 
     def _preamble(self) -> Iterable[Event]:
         """Skip what comes before the first boundary."""
-        buffer, start = self._buffer, 0
-        while (start := buffer.find(self._boundary, start)) >= 0:
-            end = self._end_of_boundary(start + len(self._boundary))
-            if end is None:
-                break
-            if end and buffer[start - 1 : start] == b"\n":
-                self._begin_part(end)
-                return ()
-            start += 1
-        # The boundary may begin in this chunk and end in the next.
-        kept = start - 1 if start > 0 else len(buffer) - len(self._boundary)
-        self._buffer = buffer[max(0, kept) :]
+        found = self._find_line()
+        if found:
+            self._begin_part(found)
+        else:
+            self._buffer = self._buffer[self._cut() :]
         return ()
 
     def _headers(self) -> Iterable[Event]:
@@ -207,86 +198,75 @@ class FormParser:
             self._searched = len(buffer)
             return
         yield _part(buffer[: blank_line.start()])
-        line_break = blank_line.group(1)
-        self._delimiter = line_break + self._boundary
-        self._buffer = buffer[blank_line.end() :]
-        self._step = self._body
-        if self._boundary.startswith(self._buffer[: len(self._boundary)]):
-            # The part may be empty, so that the blank line is also the line break of a boundary.
-            self._buffer = line_break + self._buffer
-            self._step = self._first_bytes
+        self._line_break = blank_line.group(1)
+        # A part may be empty, so that the blank line is also the line break of a boundary.
+        self._buffer = buffer[blank_line.start(1) :]
+        self._step = self._first_bytes
 
     def _first_bytes(self) -> Iterable[Event]:
         """Find out whether the part is empty. The buffer begins with the blank line."""
-        buffer, delimiter = self._buffer, self._delimiter
-        if delimiter.startswith(buffer):
-            return
-        if buffer.startswith(delimiter):
-            end = self._end_of_boundary(len(delimiter))
-            if end is None:
-                return
-            if end:
-                yield None
-                self._begin_part(end)
-                return
-        self._buffer = buffer[len(delimiter) - len(self._boundary) :]
-        self._step = self._body
+        line_break = len(self._line_break)
+        found = self._find_line()
+        if found and found.start() < line_break:
+            yield None
+            self._begin_part(found)
+        elif self._is_last or self._cut() >= line_break:
+            self._buffer = self._buffer[line_break:]
+            self._step = self._body
 
     def _body(self) -> Iterable[Event]:
         """Pass on the bytes of a part, up to the next boundary."""
-        buffer, delimiter, start = self._buffer, self._delimiter, 0
-        while (found := buffer.find(delimiter, start)) >= 0:
-            end = self._end_of_boundary(found + len(delimiter))
-            if end is None:
-                break
-            if end:
-                if found:
-                    yield buffer[:found]
-                yield None
-                self._begin_part(end)
-                return
-            start = found + 1
-        if found < 0:
-            # The boundary may begin in this chunk and end in the next.
-            found = buffer.rfind(delimiter[:1], max(start, len(buffer) - len(delimiter) + 1))
-            if found < 0 or not delimiter.startswith(buffer[found:]):
-                found = len(buffer)
+        buffer, found = self._buffer, self._find_line()
+        end = self._end_of_part(found) if found else self._cut()
+        if end:
+            yield buffer[:end]
         if found:
-            yield buffer[:found]
-        self._buffer = buffer[found:]
+            yield None
+            self._begin_part(found)
+        else:
+            self._buffer = buffer[end:]
 
     def _epilogue(self) -> Iterable[Event]:
         """Ignore what comes after the last boundary."""
         self._buffer = b""
         return ()
 
-    def _end_of_boundary(self, start: int) -> int | None:
-        """Look at what follows the text of a boundary.
+    def _find_line(self) -> re.Match | None:
+        """Find the next line that is a boundary. The match begins with the line feed before it."""
+        first = self._buffer.find(self._boundary)
+        if first < 0:
+            return None
+        found = self._line.search(self._buffer, first)
+        return found or (self._last_line.search(self._buffer, first) if self._is_last else None)
 
-        :returns: where the next line starts, or -1 if this is the last boundary; 0 if it is not a
-            boundary but bytes of a file; None if more of the form is needed to tell.
-        """
-        rest = self._buffer[start : start + MAX_HEADER_BYTES + 2]
-        if rest.startswith(b"--"):
-            return -1
-        line = rest.lstrip(b" \t")
-        if line.startswith(b"\n"):
-            return start + len(rest) - len(line) + 1
-        if line.startswith(b"\r\n"):
-            return start + len(rest) - len(line) + 2
-        if len(rest) - len(line) > MAX_HEADER_BYTES:
-            return 0
-        return None if line in (b"", b"\r") or rest == b"-" else 0
+    def _end_of_part(self, line: re.Match) -> int:
+        """Return where the bytes before a boundary end. The line break before a boundary is the
+        same as the one after it or, at the very end, as those of the headers."""
+        end = line.start()
+        is_crlf = (line.group(2) or self._line_break) == b"\r\n"
+        return end - 1 if is_crlf and self._buffer[end - 1 : end] == b"\r" else end
 
-    def _begin_part(self, start: int) -> None:
-        """Go on behind a boundary; see :meth:`_end_of_boundary`."""
-        if start < 0:
+    def _cut(self) -> int:
+        """Return how many bytes of the buffer are not part of a line that is a boundary, or may
+        become one with the next chunk."""
+        buffer = self._buffer
+        size, most = len(buffer), len(self._boundary) + MAX_BLANKS + 3
+        cut = buffer.rfind(self._boundary, max(0, size - most))
+        if cut < 0 or not self._cut_line.match(buffer, cut):
+            cut = buffer.rfind(b"\n", max(0, size - len(self._boundary)))
+            if cut < 0 or not self._boundary.startswith(buffer[cut:]):
+                cut = size
+        return cut - 1 if buffer[cut - 1 : cut] == b"\r" else cut
+
+    def _begin_part(self, line: re.Match) -> None:
+        """Go on behind a boundary."""
+        if line.group(1):
             self._step = self._epilogue
             return
         self._parts += 1
         if self._parts > MAX_PARTS:
             raise MalformedForm(f"Invalid multipart form: it has over {MAX_PARTS} parts")
-        self._buffer, self._searched = self._buffer[start:], 0
+        self._buffer, self._searched = self._buffer[line.end() :], 0
         self._step = self._headers
 
 
@@ -300,13 +280,11 @@ def _part(headers: bytes) -> Part:
     except UnicodeDecodeError as error:
         raise MalformedForm("Invalid multipart form: headers of a part are not UTF-8") from error
     found: dict[str, str] = {}
-    for line in text.splitlines() if text else ():
+    for line in re.split(r"\r?\n", text) if text else ():
         name, colon, value = line.partition(":")
         if not colon or not re.fullmatch(r"[!#-'*+.0-9A-Z^-z|~-]+", name.strip()):
             raise MalformedForm(f"Invalid multipart form: {line[:100]!r} is not a header")
         found.setdefault(name.strip().lower(), value.strip())
-    part = Part(found)
-    if not part.is_form_data:
-        reason = "a part has no Content-Disposition: form-data"
-        raise MalformedForm(f"Invalid multipart form: {reason}")
-    return part
+    if "content-disposition" not in found:
+        raise MalformedForm("Invalid multipart form: a part has no Content-Disposition")
+    return Part(found)

@@ -158,18 +158,22 @@ class FormReader:
         parser = FormParser(boundary.encode())
         received = 0
         write: _Write = _ignore
-        while chunk := body.read():
+        is_last = False
+        while not is_last:
+            chunk = body.read()
+            is_last = not chunk
             received += len(chunk)
             for event in parser.parse(chunk):
                 if isinstance(event, Part):
                     write = self._start(event)
                 else:
                     write(event or b"", event is None)
-            if received - self._raw_size > MAX_OVERHEAD_BYTES:
+            size = self._file.digest.size if self._file else 0
+            # An encoded file is up to four times as long, and not more.
+            if received - min(self._raw_size, 4 * size) > MAX_OVERHEAD_BYTES:
                 self._refuse_unknown()
                 limit = MAX_OVERHEAD_BYTES
                 raise MalformedForm(f"The form has over {limit} bytes besides its file.")
-        parser.close()
 
     def _start(self, part: Part) -> "_Write":
         """Begin a part, and return the function that takes its bytes."""
@@ -179,7 +183,7 @@ class FormReader:
             # Refused only after the rest was read, because a missing file is reported first.
             self._unknown = self._unknown or part.name
             return _ignore
-        if part.has_filename:
+        if part.filename:
             raise FieldRefused(
                 f"{part.name!r} field should be passed as form data, not files", part.name
             )
@@ -187,7 +191,7 @@ class FormReader:
             raise FieldRefused(f"{part.name!r} is sent twice: send it once", part.name)
         text = bytearray()
         self._texts[part.name] = (text, part.charset)
-        return _decoded(part, lambda chunk: _append(text, chunk, part.name))
+        return _decoded(part, lambda chunk: _append(text, chunk, part.name), strict=False)
 
     def _start_file(self, part: Part) -> "_Write":
         if self._file:
@@ -201,7 +205,7 @@ class FormReader:
         except FilenameRefused as error:
             error.field = self._file_field
             raise
-        write = _decoded(part, self._write_file)
+        write = _decoded(part, self._write_file, strict=True)
         self._file = Received(self._spool(), filename, part.content_type)
 
         def write_raw(chunk: bytes, is_last: bool) -> None:
@@ -256,13 +260,13 @@ def _ignore(chunk: bytes, is_last: bool) -> None:
     """Take the bytes of a part that the form should not have."""
 
 
-def _decoded(part: Part, write: Callable[[bytes], None]) -> _Write:
+def _decoded(part: Part, write: Callable[[bytes], None], strict: bool) -> _Write:
     """Return the function that takes the bytes of a part as they are sent, and writes them as they
     are meant.
 
     :raises FieldRefused: if the transfer encoding of the part is unknown.
     """
-    decoder = decoder_of(part.transfer_encoding, part.name)
+    decoder = decoder_of(part.transfer_encoding, part.name, strict)
     if not decoder:
         return lambda chunk, is_last: write(chunk)
     return lambda chunk, is_last: write(decoder.decode(chunk, is_last))

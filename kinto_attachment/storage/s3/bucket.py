@@ -135,7 +135,7 @@ class Bucket:
         self.breaker = CircuitBreaker(patience=timeout / 2, pause=timeout)
         self._client: tuple[int, Any] | None = None
         self._lock = Lock()
-        self._takes_acl = True
+        self._takes_acl: bool | None = None  # unknown
         self._deletes_many = True
 
     @property
@@ -191,19 +191,25 @@ class Bucket:
             with self.call(key, missing):
                 return getattr(self.client, call)(Bucket=self.name, Key=key, **arguments, **more)
 
-        if not acl or not self._takes_acl:
+        if not acl or self._takes_acl is False:
             return send()
         try:
-            return send(ACL=acl)
+            answer = send(ACL=acl)
         except StorageUnavailable as error:
             if code_of(error) not in NO_ACL:
                 raise
             answer, reason = send(), error
-        logger.warning(
-            "The bucket %s refuses the ACL %s, so files are stored without it: %s",
-            *(self.name, acl, reason),
-        )
-        self._takes_acl = False
+        else:
+            self._takes_acl = True
+            return answer
+        with self._lock:
+            # If the bucket has taken ACLs before, only this key is refused, by a policy.
+            is_new, self._takes_acl = self._takes_acl is None, self._takes_acl or False
+        if is_new:
+            logger.warning(
+                "The bucket %s refuses the ACL %s, so files are stored without it: %s",
+                *(self.name, acl, reason),
+            )
         return answer
 
     def delete(self, keys: Sequence[str]) -> None:
@@ -218,9 +224,10 @@ class Bucket:
                 reason = error
         for key in keys:
             self._delete_one(key)
-        if self._deletes_many:
+        with self._lock:
+            is_new, self._deletes_many = self._deletes_many, False
+        if is_new:
             logger.warning("Objects are deleted one by one: %s", reason)
-            self._deletes_many = False
 
     def _delete_one(self, key: str) -> None:
         try:
