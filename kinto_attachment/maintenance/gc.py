@@ -305,19 +305,18 @@ class _Collector:
     def _delete_unlinked(self, keys: list[str]) -> tuple[list[str], bool]:
         """Delete those of these keys, which one record had, that have no owner. Return the deleted
         ones, and whether the others are to stay for good."""
-        linked = self._server.run(lambda: self._rows.links.linked(keys))
-        unlinked = [key for key in keys if key not in linked]
-        ages = {key: self._is_from_before(key) for key in unlinked}
-        gone = [key for key, is_old in ages.items() if is_old]
+        names = [key for key in keys if self._settings.makes_again(key)]
+        gone, is_done = self._delete_condemned(names) if names else ([], True)
+        once = [key for key in keys if key not in names]
+        linked = self._server.run(lambda: self._rows.links.linked(once))
+        unlinked = [key for key in once if key not in linked]
         if not self._dry_run:
-            self._delete(gone)
-        return gone, False not in ages.values()
+            self._delete(unlinked)
+        return gone + unlinked, is_done
 
     def _is_from_before(self, key: str) -> bool | None:
         """Return whether the object is old enough to be deleted, or None if there is none. A later
         upload may be using, or about to use, the same key again."""
-        if self._settings.makes_once(key):
-            return True
         try:
             return self._storage.stat(key).modified <= self._before
         except BlobNotFound:
@@ -325,23 +324,24 @@ class _Collector:
 
     def _delete_condemned(self, keys: list[str]) -> tuple[list[str], bool]:
         """Delete those of these keys that no upload needs, see
-        :mod:`kinto_attachment.rows.deletion`. Return the deleted ones, and true: the others are to
-        stay, because the upload that stores them writes down what becomes of them."""
+        :mod:`kinto_attachment.rows.deletion`. Return the deleted ones, and whether the others are
+        to stay, because the upload that stores them writes down what becomes of them."""
         server, reservations = self._server, self._rows.reservations
         mark = None if self._dry_run else server.run(lambda: reservations.condemn(keys))
         # In this order, each in its own transaction: a reservation ends when its link exists.
         reserved = server.run(lambda: reservations.reserved(keys, self._reserved_since))
         linked = server.run(lambda: self._rows.links.linked(keys))
         free = [key for key in keys if key not in reserved and key not in linked]
-        # Not what another run has deleted, because an upload may be about to use the key again.
+        # A later upload may use a name again.
         again = self._settings.makes_again
-        gone = [key for key in free if not again(key) or self._is_from_before(key)]
+        ages = {key: not again(key) or self._is_from_before(key) for key in free}
+        gone = [key for key, is_old in ages.items() if is_old]
         if mark:
             # If the deletion fails, the storage may still carry it out later. The mark then stays,
             # so no upload stores these keys until it has expired.
             self._delete(gone)
             server.run(lambda: reservations.pardon(mark))
-        return gone, True
+        return gone, False not in ages.values()
 
     def forget(self) -> None:
         """Delete expired rows: reservations and turns of dead uploads, and what tells which

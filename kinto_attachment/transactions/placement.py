@@ -61,8 +61,8 @@ class Placement:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether other uploads wait for this transaction, or leave a name to it."""
-        return bool(self._turns)
+        """Whether other uploads or ``gc`` wait for this transaction, or leave a key to it."""
+        return bool(self._turns or self._reservations)
 
     def store(
         self, keys: Iterable[str], template: KeyTemplate, size: int, store: Callable[[str], None]
@@ -81,22 +81,26 @@ class Placement:
                 self.created_shared.append(key)
                 self._store_shared(reservation, size, store)
                 return key
-            if not (template.unique or self._storage.exclusive):
-                if not self._take_name(key):
-                    continue
-                self._store_name(key, store)
-                return key
-            if template.unique:
-                # A key with a UUID is ours even if the call fails half-way. Any other key is ours
-                # only once it is stored.
+            if not template.unique and not self._take_name(key):
+                continue
+            # A key with a UUID is ours even if the call fails half-way, and so is a name that no
+            # other upload may store. In an exclusive storage a name is ours only once it is stored.
+            is_ours = template.unique or not self._storage.exclusive
+            if is_ours:
                 self.created.append(key)
             try:
                 store(key)
             except BlobExists:
-                if template.unique:
+                if is_ours:
                     self.created.remove(key)
+                else:
+                    self._outside_transaction(lambda key=key: self._give_back(key))
                 continue
-            if not template.unique:
+            except BaseException:
+                # The storage may still carry out the request later, so the name stays taken.
+                self._turns.discard(key)
+                raise
+            if not is_ours:
                 self.created.append(key)
             return key
         raise BlobExists("", "no key is free")
@@ -109,37 +113,46 @@ class Placement:
         self._rows.turns.end(self._turns, self._id)
 
     def forget(self) -> None:
-        """Forget the turns, which have ended."""
+        """Forget the reservations and turns, which have ended."""
+        self._reservations.clear()
         self._turns.clear()
 
     def _take_name(self, key: str) -> bool:
-        """Return whether the key is free and no other upload may store it until this transaction
-        ends."""
+        """Return whether the key is free, as far as rows tell. If the storage is not exclusive, no
+        other upload may store it until this transaction ends. ``gc`` does not delete it until
+        then."""
 
-        def take() -> bool:
-            now = int(time.time() * 1000)
+        def take() -> Reservation | None:
+            reservation = self._rows.reservations.reserve(key)
+            self._reservations.append(reservation)
+            if self._storage.exclusive:
+                return reservation
+            now = reservation.modified
             if not self._rows.turns.take(key, self._id, now, NAME_SECONDS):
-                return False
+                return None
             self._turns.add(key)
-            return not self._rows.is_in_use(key, now - int(LATE_SECONDS * 1000))
+            is_in_use = self._rows.is_in_use(key, now - int(LATE_SECONDS * 1000))
+            return None if is_in_use else reservation
 
-        if self._outside_transaction(take) and self._find_size(key) is None:
+        def is_condemned(reservation: Reservation) -> bool:
+            return self._outside_transaction(
+                lambda: self._rows.reservations.is_condemned(reservation)
+            )
+
+        taken = self._outside_transaction(take)
+        is_free = taken is not None and not is_condemned(taken)
+        if is_free and (self._storage.exclusive or self._find_size(key) is None):
             return True
-        if key in self._turns:
-            self._outside_transaction(lambda: self._rows.turns.end([key], self._id))
-            self._turns.discard(key)
+        self._outside_transaction(lambda: self._give_back(key))
         return False
 
-    def _store_name(self, key: str, store: Callable[[str], None]) -> None:
-        """Store a key that :meth:`_take_name` took."""
-        self.created.append(key)
-        try:
-            store(key)
-        except BaseException:
-            # The storage may still carry out the request later, so the name stays taken for a
-            # while.
-            self._turns.discard(key)
-            raise
+    def _give_back(self, key: str) -> None:
+        """Drop the reservation and the turn of one key."""
+        for reservation in [each for each in self._reservations if each.key == key]:
+            self._rows.reservations.drop(reservation)
+            self._reservations.remove(reservation)
+        self._rows.turns.end(self._turns & {key}, self._id)
+        self._turns.discard(key)
 
     def _store_shared(
         self, reservation: Reservation, size: int, store: Callable[[str], None]
