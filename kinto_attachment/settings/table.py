@@ -1,4 +1,4 @@
-"""All settings: the only place where they are declared."""
+"""All settings, with those of storages on other machines in :mod:`.remote`."""
 
 from .parsers import (
     integer,
