@@ -248,17 +248,28 @@ class GuardedInput:
         if self._unreader is None or self.is_finished or not self._take_place():
             return
         deadline = time.monotonic() + DRAIN_SECONDS
+        until, has_begun, dropped = time.monotonic() + DRAIN_START_SECONDS, False, 0
+
+        def receive(*args: Any) -> bytes:
+            nonlocal until, has_begun
+            data = self._with_timeout(until - time.monotonic(), *args)
+            if not has_begun:
+                until, has_begun = time.monotonic() + DRAIN_SLICE_SECONDS, True
+            return data
+
+        self._unreader.chunk = receive
         try:
-            dropped = len(self._with_timeout(DRAIN_START_SECONDS))
-            while 0 < dropped < DRAIN_BYTES and time.monotonic() < deadline:
-                slice_end, arrived = time.monotonic() + DRAIN_SLICE_SECONDS, 0
-                while arrived < DRAIN_SLICE_BYTES:
-                    data = self._with_timeout(slice_end - time.monotonic())
-                    if not data:
-                        return
-                    arrived += len(data)
-                dropped += arrived
-        except OSError:
+            # Not beyond the end of the body: the next request may follow at once.
+            while not self.is_finished and dropped < DRAIN_BYTES and time.monotonic() < deadline:
+                size = (
+                    DRAIN_SLICE_BYTES if self._left is None else min(DRAIN_SLICE_BYTES, self._left)
+                )
+                data = self.read(size)
+                if not data:
+                    return
+                dropped += len(data)
+                until = time.monotonic() + DRAIN_SLICE_SECONDS
+        except (OSError, Refused):
             return  # too slow, or gone: the connection is closed either way
 
     def close(self) -> None:
