@@ -27,9 +27,8 @@ from ..transactions.request import file_transaction
 from .records import is_same
 from .rules import rules_for
 
-MANY = 20
-"""If one request deletes more records than that, their attachments are not remembered one by one.
-"""
+FEW = 20
+"""Up to this many records that one request deletes are dealt with one by one."""
 
 
 def is_trusted_copy(request: Request | None) -> bool:
@@ -63,7 +62,7 @@ def settle_attribute(
             check_still_linked(request, ref, current)
         return
     if attachment is None or file_transaction(request).expects(ref, attachment):
-        _remember(request, ref, current)
+        remember(request, ref, current)
         return
     if not _had(request, ref, attachment):
         raise MetadataForged()
@@ -78,14 +77,14 @@ def remember_deleted(
 ) -> None:
     """Remember the attachments of records that one request deletes."""
     records = [record for record in records if record.get(ATTRIBUTE) is not None]
-    if len(records) > MANY:
+    if len(records) > FEW:
         plugin_of(request).rows.former.add_all(bucket, collection)
         return
     for record in records:
-        _remember(request, RecordRef(bucket, collection, record["id"]), record[ATTRIBUTE])
+        remember(request, RecordRef(bucket, collection, record["id"]), record[ATTRIBUTE])
 
 
-def _remember(request: Request, ref: RecordRef, attachment: Any) -> None:
+def remember(request: Request, ref: RecordRef, attachment: Any) -> None:
     """Remember a value that the record has no more, unless it is None."""
     if attachment is not None:
         plugin_of(request).rows.former.add(ref, attachment)

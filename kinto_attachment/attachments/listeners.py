@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial, wraps
 from itertools import islice
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from kinto.core.events import ACTIONS, EventCollectorDrain, ResourceChanged
 from kinto.core.storage import Filter
@@ -34,11 +34,8 @@ from ..rows.links import Link
 from ..rows.paging import PAGE, delete_rows, find_records, find_rows, pages
 from ..transactions.request import file_transaction, is_in_batch
 from ..transactions.retry import check_at_end
-from .attribute import check_still_linked, is_trusted_copy, remember_deleted
+from .attribute import FEW, check_still_linked, is_trusted_copy, remember, remember_deleted
 from .records import attachment_of, find_key, key_in
-
-BATCH_LIMIT = 20
-"""Up to this many deleted records, links are removed one by one; beyond it, by the page."""
 
 Lost = list[tuple[RecordRef, dict | None]]
 """Records that lost their file, with the attachment that they had when Kinto read them."""
@@ -102,15 +99,16 @@ def on_resource_changed(event: ResourceChanged) -> None:
 def on_record_written(event: ResourceChanged) -> None:
     """Release the files of records that lost the attribute; link trusted copies."""
     lost, without = [], []
+    is_copy = is_trusted_copy(event.request)
     for impacted in event.impacted_objects:
         new, old = impacted["new"], impacted.get("old") or {}
         attachment, before = new.get(ATTRIBUTE), old.get(ATTRIBUTE)
         # With ``Response-Behavior: light`` or ``diff`` Kinto tells the changes only.
         ref = _ref(event, new.get("id") or old["id"])
+        if is_copy and attachment != before:
+            remember(event.request, ref, before)
         if attachment is None:
             if before is not None:
-                if is_trusted_copy(event.request):
-                    plugin_of(event.request).rows.former.add(ref, before)
                 lost.append((ref, before))
             elif old:
                 without.append(ref)
@@ -119,8 +117,8 @@ def on_record_written(event: ResourceChanged) -> None:
             continue  # from before this plugin
         if file_transaction(event.request).expects(ref, attachment):
             continue  # attach() links it
-        if is_trusted_copy(event.request) and attachment != before:
-            _link_copy(event.request, ref, attachment, before)
+        if is_copy and attachment != before:
+            _link_copy(event.request, ref, attachment)
         else:
             check_still_linked(event.request, ref, attachment)
     _release(event.request, lost)
@@ -141,7 +139,7 @@ def on_record_deleted(event: ResourceChanged) -> None:
     lost = [
         (_ref(event, old["id"]), old.get(ATTRIBUTE))
         for old in deleted
-        if old.get(ATTRIBUTE) is not None or len(deleted) <= BATCH_LIMIT
+        if old.get(ATTRIBUTE) is not None or len(deleted) <= FEW
     ]
     _release(event.request, lost)
 
@@ -267,7 +265,7 @@ def _release(request: Request, lost: Lost) -> None:
         if not page:
             continue
         keep_old = _keeps_old(request, page[0][0])
-        if len(page) > BATCH_LIMIT:
+        if len(page) > FEW:
             found = links.find([(ref, key_in(plugin, before)) for ref, before in page])
             files.release(links.remove_links(found), keep_old)
             # The others had another file by then than Kinto had read.
@@ -307,16 +305,13 @@ def _check_nothing_is_lost(request: Request, written: list[RecordRef]) -> None:
         file_transaction(request).unlink(ref, _keeps_old(request, ref))
 
 
-def _link_copy(request: Request, ref: RecordRef, attachment: dict, before: Any) -> None:
+def _link_copy(request: Request, ref: RecordRef, attachment: dict) -> None:
     """Link a record that kinto-signer has copied, so that the bytes stay for it too.
 
-    :param before: the attribute before that; None if there was none.
     :raises SourceReplaced: if the bytes had owners, and have lost them all.
     """
     plugin = plugin_of(request)
     links = plugin.rows.links
-    if before is not None:
-        plugin.rows.former.add(ref, before)
     key = find_key(plugin, attachment)
     if not key:
         return  # not below today's base_url: not a key of ours

@@ -306,13 +306,15 @@ class _Collector:
         """Delete those of these keys, which one record had, that have no owner. Return the deleted
         ones, and whether the others are to stay for good."""
         names = [key for key in keys if self._settings.makes_again(key)]
-        gone, is_done = self._delete_condemned(names) if names else ([], True)
-        once = [key for key in keys if key not in names]
-        linked = self._server.run(lambda: self._rows.links.linked(once))
-        unlinked = [key for key in once if key not in linked]
+        if names:
+            once = [key for key in keys if key not in names]
+            gone, is_done = self._delete_condemned(names)
+            return (gone + self._delete_unlinked(once)[0] if once else gone), is_done
+        linked = self._server.run(lambda: self._rows.links.linked(keys))
+        unlinked = [key for key in keys if key not in linked]
         if not self._dry_run:
             self._delete(unlinked)
-        return gone + unlinked, is_done
+        return unlinked, True
 
     def _is_from_before(self, key: str) -> bool | None:
         """Return whether the object is old enough to be deleted, or None if there is none. A later

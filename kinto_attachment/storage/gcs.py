@@ -5,13 +5,11 @@ mark. If the response to a request is lost, the request is repeated, and the ser
 the key is taken. The mark then tells whether the first request took the key, or another upload.
 """
 
-import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
-from threading import Lock
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 from uuid import uuid4
 
 from google.api_core import exceptions as api
@@ -33,13 +31,10 @@ from ..files.key import check_key
 from ..files.mimetype import DEFAULT_MIMETYPE
 from ..settings import Settings
 from . import IStorage, Stat
+from .acl import OptionalACL
 from .base import RemoteStorage, at_once, read_spool_dir
 from .gcs_bucket import Bucket, ObjectChunks, Resumable, translated
 from .staged import IComposingStorage, ISigningStorage, IUnfinishedStorage
-
-Result = TypeVar("Result")
-
-logger = logging.getLogger(__name__)
 
 PART_BYTES = 8 * 1024 * 1024
 """The maximum number of bytes sent in one request. A larger blob is sent in several requests. The
@@ -91,8 +86,7 @@ class GoogleCloudStorage(RemoteStorage):
         self.base_url = base_url
         self._bucket = bucket
         self._acl = acl
-        self._takes_acl = True
-        self._lock = Lock()
+        self._optional_acl = OptionalACL(bucket.name, refuses_acl)
         self._cache_control = cache_control
         self.spool_dir = spool_dir
 
@@ -254,26 +248,6 @@ class GoogleCloudStorage(RemoteStorage):
             blob.cache_control = "public, max-age=31536000, immutable"
         return blob, acl
 
-    def _create(self, acl: str | None, send: Callable[[str | None], Result]) -> Result:
-        """Send a request that creates an object. If the bucket refuses the ACL, the request is sent
-        without it, and so are all later ones.
-
-        :param send: sends the request with a predefined ACL, or with None.
-        """
-        if not acl or not self._takes_acl:
-            return send(None)
-        try:
-            return send(acl)
-        except (StorageUnavailable, BlobExists) as error:
-            if not refuses_acl(error):
-                raise
-            result, reason = send(None), error
-        with self._lock:
-            told, self._takes_acl = not self._takes_acl, False
-        if not told:
-            logger.warning("Files are stored without the ACL %s, which is refused: %s", acl, reason)
-        return result
-
     def _put_small(self, blob: Blob, content: bytes, acl: str | None) -> None:
         def send(acl: str | None) -> None:
             with self._claiming(blob):
@@ -285,7 +259,7 @@ class GoogleCloudStorage(RemoteStorage):
                     **self._bucket.limits,
                 )
 
-        self._create(acl, send)
+        self._optional_acl.send(acl, send)
 
     def _put_large(self, blob: Blob, source: Source, acl: str | None) -> None:
         def start(acl: str | None) -> str:
@@ -299,7 +273,7 @@ class GoogleCloudStorage(RemoteStorage):
                     **self._bucket.limits,
                 )
 
-        url = self._create(acl, start)
+        url = self._optional_acl.send(acl, start)
         upload = Resumable(self._bucket, url, source.size)
         try:
             for start in range(0, source.size, PART_BYTES):
@@ -329,7 +303,7 @@ class GoogleCloudStorage(RemoteStorage):
             with self._bucket.looking_for(whole.name), self._claiming(whole, missing=BlobNotFound):
                 self._bucket.send("POST", url, (200,), params=params, json=body).json()
 
-        self._create(acl, send)
+        self._optional_acl.send(acl, send)
 
     def _delete(self, key: str) -> None:
         with suppress(BlobNotFound), self._bucket.looking_for(key), self._bucket.call(key):

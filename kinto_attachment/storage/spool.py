@@ -44,13 +44,19 @@ def claimed(root: bytes, path: bytes) -> Iterator[None]:
     :param root: the folder of the storage, which contains the claim.
     """
     claim = os.path.join(root, f"{SPOOL_PREFIX}{sha256(path).hexdigest()[:32]}".encode())
+    seen, since = None, 0.0
     while True:
         try:
             os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
             break
         except FileExistsError:
             with suppress(FileNotFoundError):
-                if time.time() - os.stat(claim).st_mtime > CLAIM_SECONDS:
+                status = os.stat(claim)
+                found = (status.st_ino, status.st_mtime_ns)
+                # The clock of a file server may differ from ours, so only our own is asked.
+                if found != seen:
+                    seen, since = found, time.monotonic()
+                elif time.monotonic() - since > CLAIM_SECONDS:
                     os.unlink(claim)
             time.sleep(0.005)
     try:

@@ -8,7 +8,7 @@ a row says which upload may store it (:mod:`kinto_attachment.rows.turns`).
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 from uuid import uuid4
 
 from ..errors import BlobExists, BlobNotFound, StorageUnavailable
@@ -34,22 +34,21 @@ LATE_SECONDS = MAX_UPLOAD_TIME.total_seconds()
 """How long a request to delete an object may be on its way."""
 
 
-class OutsideTransaction(Protocol):
-    """Calls a function in a transaction of its own, while the request has none."""
-
-    def __call__(self, call: Callable[[], Any]) -> Any:
-        """Return what the function returns, once its transaction is committed."""
-
-
 class Placement:
     """The keys that one transaction stores.
 
-    :param outside_transaction: runs what must be committed before the next step.
+    :param outside_transaction: calls a function in a transaction of its own, while the request has
+        none, and returns its result once that is committed.
     :ivar created: the keys that are deleted if the transaction fails.
     :ivar created_shared: those that other records may have too, so that only ``gc`` deletes them.
     """
 
-    def __init__(self, storage: OwnedStorage, rows: Rows, outside_transaction: OutsideTransaction):
+    def __init__(
+        self,
+        storage: OwnedStorage,
+        rows: Rows,
+        outside_transaction: Callable[[Callable[[], Any]], Any],
+    ):
         self._storage = storage
         self._rows = rows
         self._outside_transaction = outside_transaction
@@ -134,13 +133,8 @@ class Placement:
             is_in_use = self._rows.is_in_use(key, now - int(LATE_SECONDS * 1000))
             return None if is_in_use else reservation
 
-        def is_condemned(reservation: Reservation) -> bool:
-            return self._outside_transaction(
-                lambda: self._rows.reservations.is_condemned(reservation)
-            )
-
         taken = self._outside_transaction(take)
-        is_free = taken is not None and not is_condemned(taken)
+        is_free = taken is not None and not self._is_condemned(taken)
         if is_free and (self._storage.exclusive or self._find_size(key) is None):
             return True
         self._outside_transaction(lambda: self._give_back(key))
@@ -216,8 +210,12 @@ class Placement:
         reservation = self._outside_transaction(announce)
         self._reservations.append(reservation)
         deadline = time.monotonic() + DELETION_WAIT_SECONDS
-        while self._outside_transaction(lambda: self._rows.reservations.is_condemned(reservation)):
+        while self._is_condemned(reservation):
             if time.monotonic() > deadline:
                 raise StorageUnavailable(key, "it is being deleted")
             time.sleep(0.05)
         return reservation
+
+    def _is_condemned(self, reservation: Reservation) -> bool:
+        """Return whether ``gc`` is about to delete the reserved key."""
+        return self._outside_transaction(lambda: self._rows.reservations.is_condemned(reservation))

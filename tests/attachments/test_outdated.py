@@ -2,7 +2,7 @@
 
 import pytest
 
-from kinto_attachment.attachments.attribute import MANY
+from kinto_attachment.attachments.attribute import FEW
 from tests.support.site import ALICE, batch
 
 MERGE = {**ALICE, "Content-Type": "application/merge-patch+json"}
@@ -80,7 +80,7 @@ def delete(record, how: str) -> None:
     plural = record.uri.rpartition("/")[0]
     bucket = f"/buckets/{record.collection.bucket}"
     if how == "deleted with many":
-        for _ in range(MANY + 1):
+        for _ in range(FEW + 1):
             record.collection.record().upload(b"other")
     where = {"deleted": record.uri, "deleted with one": plural, "deleted with many": plural}
     where |= {"collection": record.collection.uri, "bucket": bucket}

@@ -5,11 +5,13 @@ import fcntl
 import os
 import stat
 from datetime import datetime, timedelta, timezone
+from threading import Thread
 
 import pytest
 
 from kinto_attachment.errors import BlobExists, BlobNotFound, KeyRefused, StorageUnavailable
 from kinto_attachment.files.blob import Label, Source
+from kinto_attachment.storage import spool
 from kinto_attachment.storage.local import LocalFileStorage
 from kinto_attachment.storage.testing import StorageTest
 
@@ -122,6 +124,54 @@ def test_a_move_that_fails_leaves_nothing(storage, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         put(storage, "a")
     assert os.listdir(tmp_path / "root") == []
+
+
+def test_a_claim_of_a_dead_process_is_taken_over(storage, tmp_path, monkeypatch):
+    """Whatever the clock of the file server says."""
+    refuse_everything(monkeypatch)
+    monkeypatch.setattr(spool, "CLAIM_SECONDS", 0.1)
+    (tmp_path / "root").mkdir()
+    open_file, created = os.open, []
+
+    def note(path, flags, *args):
+        descriptor = open_file(path, flags, *args)
+        if flags & os.O_EXCL:
+            created.append(path)
+        return descriptor
+
+    monkeypatch.setattr(os, "open", note)
+    put(storage, "a")
+    claim = created[-1]  # after the spool
+    for clock in (0, 4_000_000_000):
+        storage.delete(["a"])
+        with open(claim, "wb"):
+            os.utime(claim, (clock, clock))
+        put(storage, "a")
+        assert not os.path.exists(claim)
+        assert (tmp_path / "root/a").read_bytes() == b"content"
+
+
+def test_a_claim_that_is_held_is_respected(storage, tmp_path, monkeypatch):
+    """Also if the clock of the file server is far behind."""
+    refuse_everything(monkeypatch)
+    (tmp_path / "root").mkdir()
+    root, path = str(tmp_path / "root").encode(), str(tmp_path / "root/a").encode()
+    order = []
+
+    def claim_too():
+        with spool.claimed(root, path):
+            order.append("second")
+
+    with spool.claimed(root, path):
+        for name in os.listdir(root):
+            os.utime(os.path.join(root, name), (0, 0))
+        waiting = Thread(target=claim_too)
+        waiting.start()
+        waiting.join(0.2)
+        order.append("first")
+    waiting.join(10)
+    assert order == ["first", "second"]
+    assert os.listdir(root) == []
 
 
 def test_uploads_on_a_network(make_site, monkeypatch):

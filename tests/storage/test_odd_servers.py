@@ -100,6 +100,27 @@ class TestACL:
         ]
         assert len(refused) == 1 and "public-read" in refused[0]
 
+    def test_a_policy_for_one_key(self, make_odd_site, caplog):
+        """The files that come later are still public."""
+        sent = []
+
+        def refuse(handler):
+            acl = handler.headers.get("x-amz-acl")
+            if handler.command == "PUT" and ".txt" in handler.path:
+                sent.append((handler.path.rpartition("/")[2], acl))
+            return (403, "AccessDenied") if acl and "secret" in handler.path else None
+
+        site = make_odd_site(refuse, **{"kinto.attachment.randomize": "false"})
+        for name in ("first.txt", "secret.txt", "second.txt"):
+            site.collection().record().upload(b"content", name, status=201)
+        assert sent == [
+            ("first.txt", "public-read"),
+            ("secret.txt", "public-read"),
+            ("secret.txt", None),
+            ("second.txt", "public-read"),
+        ]
+        assert not [text for text in caplog.messages if "refuses the ACL" in text]
+
     def test_a_bucket_that_is_not_ours(self, make_odd_site):
         """It refuses uploads without ACL, too."""
         site = make_odd_site(

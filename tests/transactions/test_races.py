@@ -66,7 +66,7 @@ def test_a_stale_write_never_brings_an_attachment_back(
 
 def delete_with_others(record) -> None:
     """Delete more records than are handled one by one."""
-    for _ in range(listeners.BATCH_LIMIT + 1):
+    for _ in range(attribute.FEW + 1):
         record.collection.record().upload(b"x")
     record.http.delete(f"{record.collection.uri}/records", headers=ALICE)
 

@@ -19,6 +19,7 @@ from urllib3.exceptions import HTTPError
 from ...errors import BlobNotFound, StorageError, StorageUnavailable
 from ...files.blob import CHUNK
 from ...files.key import check_key
+from ..acl import OptionalACL
 from ..circuit_breaker import CircuitBreaker
 
 logger = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ class Bucket:
         self.breaker = CircuitBreaker(patience=timeout / 2, pause=timeout)
         self._client: tuple[int, Any] | None = None
         self._lock = Lock()
-        self._takes_acl: bool | None = None  # unknown
+        self._acl = OptionalACL(name, lambda error: code_of(error) in NO_ACL, by_key=True)
         self._deletes_many = True
 
     @property
@@ -178,39 +179,20 @@ class Bucket:
         missing: type[StorageError] = StorageUnavailable,
         **arguments: Any,
     ) -> Any:
-        """Send a request that makes an object, and return its answer. If the bucket refuses the
-        ACL, the request is sent without it, and so are all later ones.
+        """Send a request that makes an object, and return its answer.
 
         :param call: the name of the method of boto3's client.
-        :param acl: the canned ACL; empty for none.
+        :param acl: the canned ACL, see :class:`~kinto_attachment.storage.acl.OptionalACL`.
         :param missing: the error for a 404, see :func:`translated`.
         :param arguments: further arguments of the method.
         """
 
-        def send(**more: str) -> Any:
+        def send(acl: str | None) -> Any:
+            more = {"ACL": acl} if acl else {}
             with self.call(key, missing):
                 return getattr(self.client, call)(Bucket=self.name, Key=key, **arguments, **more)
 
-        if not acl or self._takes_acl is False:
-            return send()
-        try:
-            answer = send(ACL=acl)
-        except StorageUnavailable as error:
-            if code_of(error) not in NO_ACL:
-                raise
-            answer, reason = send(), error
-        else:
-            self._takes_acl = True
-            return answer
-        with self._lock:
-            # If the bucket has taken ACLs before, only this key is refused, by a policy.
-            is_new, self._takes_acl = self._takes_acl is None, self._takes_acl or False
-        if is_new:
-            logger.warning(
-                "The bucket %s refuses the ACL %s, so files are stored without it: %s",
-                *(self.name, acl, reason),
-            )
-        return answer
+        return self._acl.send(acl, send)
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects, in one request where the server can. A missing object is no error."""
