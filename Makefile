@@ -4,11 +4,13 @@ BIN := $(VENV)/bin
 # Each process has servers of its own; a file of tests stays in one.
 IN_PARALLEL := --numprocesses 2 --dist loadfile
 INSTALLED := $(VENV)/.installed
+SERVING := $(VENV)/.serving
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help install serve tests tests-all crash-test attack bench bench-quick lint format clean
 
 help:
-	@echo "make serve      run Kinto with this plugin on 127.0.0.1:8888"
+	@echo "make serve      run Kinto with this plugin on 127.0.0.1:8888, or with PORT=8889 on another port"
 	@echo "make tests      run the tests"
 	@echo "make tests-all  run the slow ones too"
 	@echo "make crash-test kill servers 50 times for each storage"
@@ -19,12 +21,18 @@ help:
 
 install: $(INSTALLED)
 
-$(INSTALLED): setup.cfg pyproject.toml
+$(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[s3,gcs,images,dev]"
+
+$(INSTALLED): setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(PIP) --editable ".[s3,gcs,pyramid_storage,serve,dev]"
+	touch $@ $(SERVING)
+
+$(SERVING): setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(PIP) --editable ".[serve]"
 	touch $@
 
-serve: $(INSTALLED)
+serve: $(SERVING)
 	$(BIN)/python scripts/serve.py
 
 tests: $(INSTALLED) lint

@@ -5,14 +5,11 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 from configparser import ConfigParser
 from hashlib import sha256
 from pathlib import Path
-from types import SimpleNamespace
-from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -23,6 +20,7 @@ from kinto_attachment.settings.table import SETTINGS
 from tests.support import images
 from tests.support.library import jpeg
 from tests.support.servers import Process, free_port
+from tests.support.servers.serving import Serving
 from tests.support.servers.wsgi import BIN
 
 ROOT = Path(__file__).parent.parent
@@ -90,24 +88,8 @@ class TestSettings:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """``make serve``, on a folder and a port of its own."""
-    folder = tmp_path_factory.mktemp("serve")
-    for name in ("config", "scripts"):
-        shutil.copytree(ROOT / name, folder / name)
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-
-    def answers() -> bool:
-        try:
-            return requests.get(f"{url}/v1/__heartbeat__", timeout=5).ok
-        except requests.RequestException:
-            return False
-
-    command = [sys.executable, "scripts/serve.py"]
-    env = {"PORT": str(port), "PYTHONWARNINGS": "ignore"}
-    process = Process(command, folder, answers, env)
-    yield SimpleNamespace(url=url, process=process, folder=folder)
-    process.stop()
+    with Serving(tmp_path_factory.mktemp("serve")) as server:
+        yield server
 
 
 @pytest.fixture
@@ -133,86 +115,6 @@ def attachment(server) -> dict | None:
     record = f"{server.url}/v1/buckets/default/collections/assets/records/c2ce1975"
     answer = requests.get(record, auth=("alice", "secret"), timeout=60)
     return answer.json().get("data", {}).get("attachment")
-
-
-def test_make_serve_prints_a_line_that_works(server):
-    printed = server.process.log.read_text()
-    (line,) = re.findall(r"^ *(curl .*)$", printed, re.MULTILINE)
-    if not shutil.which("curl"):
-        pytest.skip("curl is not installed")
-    answer = run(["bash", "-c", line], server.folder)
-    location = re.search(r'"location": ?"([^"]+)"', answer)[1]
-    file = requests.get(location, timeout=60)
-    assert file.ok and file.content
-    assert file.headers["X-Content-Type-Options"] == "nosniff"
-    assert "sandbox" in file.headers["Content-Security-Policy"]
-
-
-def ask(server, line: str) -> bytes:
-    """Send a request line as it is, and return the whole answer."""
-    with socket.create_connection(("127.0.0.1", urlsplit(server.url).port), timeout=30) as sock:
-        sock.sendall(f"{line} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode("latin-1"))
-        return b"".join(iter(lambda: sock.recv(65536), b""))
-
-
-SPELLINGS = [
-    "/files/private/{key}",
-    "/files/./private/{key}",
-    "/files/././private/{key}",
-    "/files/x/../private/{key}",
-    "/files/default/../private/{key}",
-    "/files/%2e/private/{key}",
-    "/files/x/%2e%2e/private/{key}",
-    "/files/%2E%2Fprivate/{key}",
-    "/files//private/{key}",
-    "/files/%2fprivate/{key}",
-    "/files/private%2f{key}",
-    "/files/%70rivate/{key}",
-    "/files/private/./{key}",
-    "/files/private//{key}",
-    "//files/private/{key}",
-    "/files/../files/private/{key}",
-    "/./files/private/{key}",
-    "/files/.\\private\\{key}",
-    "/files/%5cprivate/{key}",
-    "/files/%c0%ae/private/{key}",
-    "/files/\xff/../private/{key}",
-    "/files/%00/../private/{key}",
-    "/files/PRIVATE/{key}",
-    "/files/link/{key}",
-    "http://a/files/./private/{key}",
-]
-
-
-@pytest.mark.parametrize("spelling", SPELLINGS)
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_make_serve_hides_private_files(server, spelling, method):
-    content = os.urandom(1000)
-    media, user = f"{server.url}/v1/media", ("alice", "secret")
-    digest = requests.post(media, content, auth=user, timeout=60).text
-    files = server.folder / "var" / "files"
-    (path,) = files.rglob(digest)
-    link = files / "link"
-    if not link.is_symlink():
-        link.symlink_to("private")
-    answer = ask(server, f"{method} {spelling.format(key=path.relative_to(files / 'private'))}")
-    # Kinto redirects what does not begin with the version of its API.
-    assert re.match(rb"HTTP/1.1 (307|400|404) ", answer), answer[:500]
-    assert content not in answer
-
-
-def test_make_serve_serves_public_files(server):
-    record = f"{server.url}/v1/buckets/default/collections/assets/records/public"
-    form = {"attachment": ("a b.svg", b"<svg/>", "image/svg+xml")}
-    location = requests.post(
-        f"{record}/attachment", files=form, auth=("alice", "secret"), timeout=60
-    ).json()["location"]
-    answer = requests.get(location, headers={"Range": "bytes=1-3"}, timeout=60)
-    assert (answer.status_code, answer.content) == (206, b"svg")
-    assert answer.headers["Content-Disposition"].startswith("attachment")
-    assert requests.post(location, timeout=60).status_code == 405
-    for key in ("", "missing", "%ff", "%00", "x" * 2000, "__kinto-attachment__", ".."):
-        assert ask(server, f"GET /files/{key}").startswith(b"HTTP/1.1 404 "), key
 
 
 @pytest.mark.parametrize("example", examples("bash"))
