@@ -307,7 +307,7 @@ def _parser() -> argparse.ArgumentParser:
         help="remove permissions to write and create, groups and attributes of strangers",
     )
     for name, may in (
-        ("editors", "write all media, and the collection itself"),
+        ("editors", "write all media, and the attributes of the collection"),
         ("authors", "upload files, and write their own media"),
         ("readers", "read all media"),
     ):

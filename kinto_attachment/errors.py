@@ -118,6 +118,8 @@ class ContentEncoded(Refused):
 class MalformedForm(Refused):
     """The body is broken or cut short, or its fields are too large."""
 
+    field = "body"
+
 
 class BoundaryRefused(MalformedForm):
     """The boundary of a form is missing, too long, or not ASCII."""
@@ -195,9 +197,14 @@ class TooLarge(Refused):
 
 
 class BodyTooLarge(TooLarge):
-    """A file for the media store or the library is larger than its limit."""
+    """A file for the media store or the library is larger than its limit.
 
-    field = "body"
+    :param field: the form field that contains the file; ``body`` if the body is the file.
+    """
+
+    def __init__(self, size: int, limit: int, field: str = "body"):
+        super().__init__(size, limit)
+        self.field = field
 
 
 class JSONTooLarge(BodyTooLarge):
@@ -206,6 +213,7 @@ class JSONTooLarge(BodyTooLarge):
     def __init__(self, size: int, limit: int):
         super().__init__(size, limit)
         self.reason = f"The body ({size} bytes) exceeds the limit ({limit} bytes)."
+        self.description = self.reason
         self.args = (self.reason,)
 
 
