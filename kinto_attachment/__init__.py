@@ -1,15 +1,12 @@
 """Files for Kinto: ``kinto.includes = kinto_attachment``."""
 
-from importlib.metadata import version
-
 from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
 
 from .errors import SettingError
+from .plugin import VERSION
 
-__version__ = version("kinto-attachment")
-
-URL = "https://github.com/Kinto/kinto-attachment/"
+__version__ = VERSION
 
 
 def includeme(config: Configurator) -> None:
@@ -25,12 +22,3 @@ def includeme(config: Configurator) -> None:
         config.include(".media")  # routes, verifier
     except SettingError as error:
         raise ConfigurationError(str(error)) from error
-    base_url = config.registry.attachment_plugin.settings.advertised_url
-    config.add_api_capability(
-        "attachments",
-        description="Add file attachments to records",
-        url=URL,
-        version=__version__,
-        # Kinto Admin fails on a null.
-        **({} if base_url is None else {"base_url": base_url}),
-    )

@@ -1,6 +1,7 @@
 """What all doors share, built once from the settings."""
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 from pyramid.config import Configurator
@@ -17,6 +18,10 @@ from .settings import Settings, read_settings
 from .storage import open_storage
 from .transactions.files import FileTransaction
 from .transactions.ownership import OwnedStorage
+
+VERSION = version("kinto-attachment")
+URL = "https://github.com/Kinto/kinto-attachment/"
+"""Where the capabilities of a server say that more is to be read."""
 
 
 @dataclass(frozen=True)

@@ -132,8 +132,13 @@ class WorkerPool:
                 raise
         raise WorkerLost("The worker process ends as soon as it is started.")
 
+    @staticmethod
+    def is_installed() -> bool:
+        """Whether what resizes images is installed."""
+        return importlib.util.find_spec("pyvips") is not None
+
     def _start(self) -> Process:
-        if importlib.util.find_spec("pyvips") is None:
+        if not self.is_installed():
             raise ImagingMissing('pyvips is not installed: pip install "kinto-attachment[images]"')
         return Process(self._memory, self._timeout)
 
