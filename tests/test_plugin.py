@@ -60,7 +60,8 @@ class TestCapability:
 
     def test_says_if_images_cannot_be_resized(self, make_site, monkeypatch):
         monkeypatch.setattr(WorkerPool, "is_installed", lambda: False)
-        assert self.capability(make_site())["images"] is False
+        never_made_before = {"kinto.attachment.max_size": "123456"}
+        assert self.capability(make_site(**never_made_before))["images"] is False
 
     def test_extra_base_url_goes_first(self, make_site):
         site = make_site(
