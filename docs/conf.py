@@ -19,6 +19,6 @@ copybutton_selector = "div:not(.output) > div.highlight > pre"
 html_theme = "furo"
 html_title = f"{project} {release}"
 html_copy_source = False
-html_show_sphinx = False
+html_show_sphinx = html_show_copyright = False
 templates_path = []
 exclude_patterns = ["_build"]

@@ -101,10 +101,11 @@ class TestConfig:
 
     def test_kinto_migrate(self, config, tmp_path):
         lines = {line for _, line in commands() if line.startswith("kinto migrate")}
-        assert lines == {"kinto migrate --ini /etc/kinto/kinto.ini"}
-        command = [str(BIN / "kinto"), "migrate", "--ini", "config/local.ini"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
+        assert lines
+        for line in lines:
+            command = [str(BIN / "kinto"), *shlex.split(line)[1:]]
+            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0, done.stderr
 
 
 class TestEnvironment:

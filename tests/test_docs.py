@@ -94,11 +94,10 @@ class TestPages:
             unit = f", in {setting.parse.unit}" if setting.parse.unit else ""
             scope = "server, bucket or collection" if setting.per_resource else "server"
             for part in (
-                f"Type: {plain(setting.parse.type)}{unit} ",
-                f"Default: {setting.default or 'empty'} ",
+                f"Type: {plain(setting.parse.type)}{unit}. Default: {setting.default or 'empty'}.",
                 plain(setting.help),
-                f"Can be set for: {scope}",
-                f"Older name: {setting.alias}" if setting.alias else "",
+                f"Scope: {scope}.",
+                f"Older name: {setting.alias}." if setting.alias else "",
             ):
                 assert part in entry, part
 
@@ -425,6 +424,8 @@ class TestCommands:
             assert re.search(rf"(?m)^{words[0]}:", makefile())
         elif program == "kinto":
             assert words[0] in ("start", "migrate")
+        elif program == ".":
+            assert words == ["activate"]
         else:
             assert program in self.STARTED or words[:2] == ["-m", "venv"], f"{place}: {program}"
 

@@ -29,13 +29,14 @@ def _topic(title: str) -> Iterator[str]:
 
 def _setting(setting: Setting) -> Iterator[str]:
     unit = f", in {setting.parse.unit}" if setting.parse.unit else ""
-    scope = "server, bucket or collection" if setting.per_resource else "server"
-    yield f".. confval:: {setting.name}"
-    yield f"   :type: {setting.parse.type}{unit}"
-    yield f"   :default: {f'``{setting.default}``' if setting.default else 'empty'}"
-    yield from ("", f"   {setting.help}", "", f"   :Can be set for: {scope}")
-    if setting.alias:
-        yield f"   :Older name: ``{setting.alias}``"
+    facts = {
+        "Type": f"{setting.parse.type}{unit}",
+        "Default": f"``{setting.default}``" if setting.default else "empty",
+        "Scope": "server, bucket or collection" if setting.per_resource else "server",
+        "Older name": f"``{setting.alias}``" if setting.alias else "",
+    }
+    yield from (f".. confval:: {setting.name}", "", f"   {setting.help}", "")
+    yield f"   {' '.join(f'*{name}:* {fact}.' for name, fact in facts.items() if fact)}"
     yield ""
 
 
