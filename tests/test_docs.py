@@ -5,15 +5,12 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 from configparser import ConfigParser
 from hashlib import sha256
 from html import unescape
 from pathlib import Path
-from types import SimpleNamespace
-from urllib.parse import urljoin, urlsplit
 
 import pytest
 import requests
@@ -35,7 +32,7 @@ from tests.support.pages import (
     normalized,
     program_of,
 )
-from tests.support.servers import Process, free_port
+from tests.support.servers.serving import Serving
 from tests.support.servers.wsgi import BIN
 
 PICTURE = (ROOT / "docs" / "0x0.jpg").read_bytes()
@@ -169,25 +166,8 @@ class TestIni:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """``make serve``, on a folder and a port of its own."""
-    folder = tmp_path_factory.mktemp("serve")
-    for name in ("config", "scripts"):
-        shutil.copytree(ROOT / name, folder / name)
-    (folder / "docs").symlink_to(ROOT / "docs")
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-
-    def answers() -> bool:
-        try:
-            return requests.get(f"{url}/v1/__heartbeat__", timeout=5).ok
-        except requests.RequestException:
-            return False
-
-    command = [sys.executable, "scripts/serve.py"]
-    env = {"PORT": str(port), "PYTHONWARNINGS": "ignore"}
-    process = Process(command, folder, answers, env)
-    yield SimpleNamespace(url=url, process=process, folder=folder)
-    process.stop()
+    with Serving(tmp_path_factory.mktemp("serve")) as server:
+        yield server
 
 
 @pytest.fixture
@@ -205,92 +185,6 @@ def run(command: list[str], folder: Path, **options) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def test_make_serve_prints_lines_that_work(server):
-    if not shutil.which("curl"):
-        pytest.skip("curl is not installed")
-    lines = re.findall(r"(?m)^ *(curl .*)$", server.process.log.read_text())
-    answers = [in_bash(line, server.folder) for line in lines]
-    found = [re.search(r'"location": ?"([^"]+)"', answer) for answer in answers]
-    file = requests.get(url_of(server, next(filter(None, found))[1]), timeout=60)
-    assert file.ok and file.content
-    assert file.headers["X-Content-Type-Options"] == "nosniff"
-    assert "sandbox" in file.headers["Content-Security-Policy"]
-
-
-def url_of(server, location: str) -> str:
-    """The URL of a file, as a client makes it of a location that may be relative."""
-    root = requests.get(f"{server.url}/v1/", timeout=60).json()
-    return urljoin(root["capabilities"]["attachments"]["base_url"], location)
-
-
-def ask(server, line: str) -> bytes:
-    """Send a request line as it is, and return the whole answer."""
-    with socket.create_connection(("127.0.0.1", urlsplit(server.url).port), timeout=30) as sock:
-        sock.sendall(f"{line} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode("latin-1"))
-        return b"".join(iter(lambda: sock.recv(65536), b""))
-
-
-SPELLINGS = [
-    "/files/private/{key}",
-    "/files/./private/{key}",
-    "/files/././private/{key}",
-    "/files/x/../private/{key}",
-    "/files/default/../private/{key}",
-    "/files/%2e/private/{key}",
-    "/files/x/%2e%2e/private/{key}",
-    "/files/%2E%2Fprivate/{key}",
-    "/files//private/{key}",
-    "/files/%2fprivate/{key}",
-    "/files/private%2f{key}",
-    "/files/%70rivate/{key}",
-    "/files/private/./{key}",
-    "/files/private//{key}",
-    "//files/private/{key}",
-    "/files/../files/private/{key}",
-    "/./files/private/{key}",
-    "/files/.\\private\\{key}",
-    "/files/%5cprivate/{key}",
-    "/files/%c0%ae/private/{key}",
-    "/files/\xff/../private/{key}",
-    "/files/%00/../private/{key}",
-    "/files/PRIVATE/{key}",
-    "/files/link/{key}",
-    "http://a/files/./private/{key}",
-]
-
-
-@pytest.mark.parametrize("spelling", SPELLINGS)
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_make_serve_hides_private_files(server, spelling, method):
-    content = os.urandom(1000)
-    media, user = f"{server.url}/v1/media", ("alice", "secret")
-    digest = requests.post(media, content, auth=user, timeout=60).text
-    files = server.folder / "var" / "files"
-    (path,) = files.rglob(digest)
-    link = files / "link"
-    if not link.is_symlink():
-        link.symlink_to("private")
-    answer = ask(server, f"{method} {spelling.format(key=path.relative_to(files / 'private'))}")
-    # Kinto redirects what does not begin with the version of its API.
-    assert re.match(rb"HTTP/1.1 (307|400|404) ", answer), answer[:500]
-    assert content not in answer
-
-
-def test_make_serve_serves_public_files(server):
-    record = f"{server.url}/v1/buckets/default/collections/assets/records/public"
-    form = {"attachment": ("a b.svg", b"<svg/>", "image/svg+xml")}
-    location = requests.post(
-        f"{record}/attachment", files=form, auth=("alice", "secret"), timeout=60
-    ).json()["location"]
-    location = url_of(server, location)
-    answer = requests.get(location, headers={"Range": "bytes=1-3"}, timeout=60)
-    assert (answer.status_code, answer.content) == (206, b"svg")
-    assert answer.headers["Content-Disposition"].startswith("attachment")
-    assert requests.post(location, timeout=60).status_code == 405
-    for key in ("", "missing", "%ff", "%00", "x" * 2000, "__kinto-attachment__", ".."):
-        assert ask(server, f"GET /files/{key}").startswith(b"HTTP/1.1 404 "), key
 
 
 class TestExamples:
