@@ -60,11 +60,11 @@ class AttachmentError(Exception):
 class SettingError(AttachmentError):
     """A setting is unknown or malformed, or conflicts with another one.
 
-    :param key: the full name of the setting, or of a command's option.
+    :param key: the full name of the setting in the ini file, or the name of a command's option.
     :param reason: what is wrong with it and what is accepted. The message puts the key before it.
 
-    >>> str(SettingError("attachment.max_size", "'ten' is not a number of bytes"))
-    "attachment.max_size: 'ten' is not a number of bytes"
+    >>> str(SettingError("kinto.attachment.max_size", "'ten' is not a size, such as 10MB"))
+    "kinto.attachment.max_size: 'ten' is not a size, such as 10MB"
     """
 
     def __init__(self, key: str, reason: str):
@@ -303,7 +303,7 @@ class WorkerLost(ResizeError):
 
 
 class ImagingMissing(AttachmentError):
-    """What resizes images is not installed: ``pip install "kinto-attachment[images]"``."""
+    """The extra ``[images]``, which resizes images, is not installed."""
 
 
 class RemoteError(AttachmentError):

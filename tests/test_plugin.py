@@ -282,7 +282,9 @@ class TestStart:
 
     def test_unknown_setting(self, kinto_settings, file_settings):
         settings = {**kinto_settings("memory"), **file_settings("local")}
-        with pytest.raises(ConfigurationError, match="attachment.basepath: is not a setting"):
+        with pytest.raises(
+            ConfigurationError, match="kinto.attachment.basepath: unknown; did you mean"
+        ):
             Site(**settings, **{"kinto.attachment.basepath": "/tmp"})
 
     def test_base_path_that_is_a_file(self, kinto_settings, tmp_path):

@@ -139,7 +139,7 @@ class WorkerPool:
 
     def _start(self) -> Process:
         if not self.is_installed():
-            raise ImagingMissing('pyvips is not installed: pip install "kinto-attachment[images]"')
+            raise ImagingMissing("the extra [images] of kinto-attachment is not installed")
         return Process(self._memory, self._timeout)
 
     def _pool(self) -> "_Pool":
