@@ -166,7 +166,7 @@ class TestIni:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with Serving(tmp_path_factory.mktemp("serve")) as server:
+    with Serving() as server:
         yield server
 
 

@@ -22,8 +22,8 @@ RECORD = "/v1/buckets/default/collections/docs/records/lake"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with Serving(tmp_path_factory.mktemp("serve")) as server:
+def server():
+    with Serving() as server:
         yield server
 
 
@@ -79,10 +79,8 @@ def test_ini_file_is_what_runs(server):
     assert fsck(server).returncode == 0
 
 
-def test_locations_survive_another_port(tmp_path):
-    server = Serving(tmp_path)
-    server.start()
-    try:
+def test_locations_survive_another_port():
+    with Serving() as server:
         form = {"attachment": ("a.txt", b"text")}
         url = f"{server.url}{RECORD}/attachment"
         assert requests.post(url, files=form, auth=ALICE, timeout=60).status_code == 201
@@ -92,8 +90,6 @@ def test_locations_survive_another_port(tmp_path):
         assert server.url != first
         attachment = get(f"{server.url}{RECORD}").json()["data"]["attachment"]
         assert get(base_url(server) + attachment["location"]).content == b"text"
-    finally:
-        server.process.stop()
 
 
 def test_pages_of_other_origins_can_read_files(server):

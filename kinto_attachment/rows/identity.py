@@ -11,7 +11,6 @@ a production server, and must not delete the files of that one.
   nonce into the row and into the storage, which the row of the copy does not have.
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -22,8 +21,6 @@ from uuid import uuid4
 from kinto.core.storage.exceptions import ObjectNotFoundError, UnicityError
 
 from .paging import Row
-
-logger = logging.getLogger(__name__)
 
 IDENTITY_ROWS = "attachment-identity"
 IDENTITY_PARENT = "/attachment-identity"
@@ -174,15 +171,8 @@ class Identities:
 
             if ask(_TABLE) is None:
                 return ""
-            found = [ask(query) for query in (_DATABASE, _TABLE, _NAME)]
-            if ask(_MAY_ASK):
-                try:
-                    with connection.begin_nested():
-                        found = [ask(_CLUSTER), found[0]]
-                except sqlalchemy.exc.DBAPIError as error:
-                    # The path of the file may lead through a folder that the server cannot enter.
-                    logger.warning("PostgreSQL does not say which cluster this is: %s", error.orig)
-            return sha256(repr(found).encode()).hexdigest()
+            queries = [_CLUSTER, _DATABASE] if ask(_MAY_ASK) else [_DATABASE, _TABLE, _NAME]
+            return sha256(repr([ask(query) for query in queries]).encode()).hexdigest()
 
 
 def _row(identity: Identity) -> Row:

@@ -214,15 +214,3 @@ def test_two_clusters_whose_identifier_may_not_be_read(make_server, monkeypatch)
         site.collection()
     names = {site.in_transaction(site.rows.identities._row_id) for site in sites}
     assert len(names) == 2
-
-
-def test_a_cluster_that_cannot_read_its_identifier(make_server, monkeypatch, caplog):
-    """As where the path of its data leads through a folder that it cannot enter."""
-    site = make_server("local")
-    site.collection()
-    identities = site.rows.identities
-    monkeypatch.setattr(identity, "_CLUSTER", "SELECT pg_read_file('/missing')")
-    names = {site.in_transaction(identities._row_id) for _ in range(2)}
-    assert "does not say which cluster" in caplog.text
-    monkeypatch.setattr(identity, "_MAY_ASK", "SELECT false")
-    assert names == {site.in_transaction(identities._row_id)}

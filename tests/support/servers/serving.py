@@ -3,6 +3,7 @@
 import shutil
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import requests
 
@@ -14,13 +15,16 @@ ROOT = Path(__file__).parents[3]
 class Serving:
     """What ``make serve`` runs.
 
-    :param folder: what is copied of the clone, and ``var``, are in it.
+    :ivar folder: what is copied of the clone, and ``var``, are in it. It is not below pytest's
+        folder, which only its owner may enter: root runs PostgreSQL as another user.
     :ivar url: of the server, without its version.
     :ivar process: the server.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self) -> None:
+        self._temporary = TemporaryDirectory(prefix="kinto-serve-")
+        self.folder = folder = Path(self._temporary.name)
+        folder.chmod(0o755)
         for name in ("config", "scripts"):
             shutil.copytree(ROOT / name, folder / name)
         (folder / "docs").mkdir()
@@ -32,6 +36,7 @@ class Serving:
 
     def __exit__(self, *exc_info) -> None:
         self.process.stop()
+        self._temporary.cleanup()
 
     def start(self) -> None:
         """Start it, on another port than before."""
