@@ -8,9 +8,10 @@ from ..http.responses import add_services
 def includeme(config: Configurator) -> None:
     """Add the routes below records, and watch what happens to records."""
     # Services read the CORS settings when they are imported: not before Kinto is set up.
-    from . import attribute, default_bucket, image_views, listeners, record_model, views
+    from . import api, attribute, default_bucket, image_views, listeners, record_model, views
 
     config.registry.attachment_rules = []
+    config.registry.attachment_api.add(api.PATHS, api.SCHEMAS)
     attribute.install()
     record_model.install()
     listeners.install(config)

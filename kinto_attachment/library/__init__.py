@@ -11,7 +11,7 @@ def includeme(config: Configurator) -> None:
     :raises SettingError: if the settings of the library or of Unsplash are wrong.
     """
     # Services read the CORS settings when they are imported, so not before Kinto is set up.
-    from . import image_views, views
+    from . import api, image_views, views
     from .collection import open_library
     from .rules import LibraryRules
 
@@ -21,9 +21,11 @@ def includeme(config: Configurator) -> None:
     if library is None:
         return
     registry.attachment_rules.append(LibraryRules(library))
+    registry.attachment_api.add(api.PATHS, api.SCHEMAS)
     services = [*views.SERVICES, *image_views.SERVICES]
     if library.unsplash and not plugin.is_readonly:
         services.append(views.unsplash)
+        registry.attachment_api.add(api.UNSPLASH)
     add_services(config, services)
     config.add_api_capability(
         "media_library",

@@ -9,7 +9,7 @@ from ..http.responses import add_services
 def includeme(config: Configurator) -> None:
     """Add the routes of the media store, and the verifier of unchecked uploads."""
     # Services read the CORS settings when they are imported, so not before Kinto is set up.
-    from . import views
+    from . import api, views
     from .context import PRINCIPALS
     from .store import MediaStore
     from .verifier import Background, Verifier
@@ -23,4 +23,7 @@ def includeme(config: Configurator) -> None:
         enabled=plugin.settings["media.verifier"] == "thread" and not plugin.is_readonly,
     )
     config.add_subscriber(lambda event: store.background.look(), NewRequest)
+    registry.attachment_api.add(api.PATHS, api.SCHEMAS)
+    if registry.attachment_library:
+        registry.attachment_api.add(api.with_library())
     add_services(config, views.SERVICES)

@@ -21,15 +21,7 @@ from ..errors import DigestMismatch, NotADigest, NotInBatch
 from ..files.blob import Blob, is_digest
 from ..files.ref import MediaRef
 from ..http.downloads import Download, serve
-from ..http.openapi import (
-    DOWNLOAD,
-    ERRORS,
-    EXPOSED_HEADERS,
-    HashSchema,
-    NothingSchema,
-    RefusedSchema,
-    StatAnswerSchema,
-)
+from ..http.openapi.components import EXPOSED_HEADERS
 from ..http.requests import flag, receive
 from ..http.responses import NoContent
 from ..library.context import UploadContext
@@ -79,18 +71,6 @@ medium = Service(
 )
 SERVICES = (media, media_stat, medium)
 
-_STORE: dict[str, Any] = {
-    "permission": DYNAMIC,
-    "tags": ["Media store"],
-    "response_schemas": {
-        "200": HashSchema(description="The bytes are stored. You had this entry before."),
-        "201": HashSchema(description="The bytes are stored."),
-        "202": HashSchema(description="The bytes are stored and will be verified."),
-        "413": RefusedSchema(description="The body is larger than the limit."),
-        **ERRORS,
-    },
-}
-
 
 @dataclass(frozen=True)
 class StoredBody:
@@ -110,9 +90,9 @@ class StoredBody:
     pending: Pending | None = None
 
 
-@media.post(operation_id="store_media", **_STORE)
-@medium.post(operation_id="store_media_by_hash", **_STORE)
-@medium.put(operation_id="put_media", **_STORE)
+@media.post(permission=DYNAMIC)
+@medium.post(permission=DYNAMIC)
+@medium.put(permission=DYNAMIC)
 def store(request: Request) -> Response | dict[str, Any]:
     """Store the body and return its SHA-256. A form is stored in the media library, if there is
     one, and the response is what its object will say about the file."""
@@ -134,12 +114,7 @@ def store(request: Request) -> Response | dict[str, Any]:
     return _answer(request, status, stored)
 
 
-@medium.get(
-    permission=DYNAMIC,
-    tags=["Media store"],
-    operation_id="get_media",
-    response_schemas=DOWNLOAD,
-)
+@medium.get(permission=DYNAMIC)
 def get(request: Request) -> Response:
     """Serve the bytes of this hash, whole or in ranges."""
     if is_in_batch(request):
@@ -153,12 +128,7 @@ def get(request: Request) -> Response:
     return serve(request, Download(blob, f"{link.digest}{extension}", seconds, cache_control))
 
 
-@medium.delete(
-    permission=DYNAMIC,
-    tags=["Media store"],
-    operation_id="delete_media",
-    response_schemas={"204": NothingSchema(description="Your entry was deleted."), **ERRORS},
-)
+@medium.delete(permission=DYNAMIC)
 def delete(request: Request) -> Response:
     """Delete the user's entry. ``gc`` deletes the bytes once no owner has an entry."""
     digest = request.matchdict["hash"].lower()
@@ -170,12 +140,7 @@ def delete(request: Request) -> Response:
     return NoContent()
 
 
-@media_stat.post(
-    permission=DYNAMIC,
-    tags=["Media store"],
-    operation_id="stat_media",
-    response_schemas={"200": StatAnswerSchema(description="Which of the hashes exist."), **ERRORS},
-)
+@media_stat.post(permission=DYNAMIC)
 def stat(request: Request) -> dict[str, Any]:
     """Return which of up to 1000 hashes the user can download. The body is a JSON list of hashes,
     or ``{"hashes": [...]}``."""
