@@ -3,6 +3,7 @@
 from pyramid.config import Configurator
 
 from ..http.responses import add_services
+from ..http.transfers import watch
 
 
 def includeme(config: Configurator) -> None:
@@ -22,3 +23,9 @@ def includeme(config: Configurator) -> None:
     if is_aliased:
         default_bucket.install(config)
     add_services(config, (views.attachment, image_views.attachment_image))
+    watch(
+        config,
+        "attachments",
+        uploads=[(views.attachment, "POST")],
+        downloads=[views.attachment, image_views.attachment_image],
+    )

@@ -3,6 +3,7 @@
 from pyramid.config import Configurator
 
 from ..http.responses import add_services
+from ..http.transfers import watch
 
 
 def includeme(config: Configurator) -> None:
@@ -27,6 +28,8 @@ def includeme(config: Configurator) -> None:
         services.append(views.unsplash)
         registry.attachment_api.add(api.UNSPLASH)
     add_services(config, services)
+    watch(config, "library", downloads=image_views.SERVICES)
+    watch(config, "unsplash", uploads=[(views.unsplash, "GET"), (views.unsplash, "POST")])
     config.add_api_capability(
         "media_library",
         description="Describe files, and get images at any size",

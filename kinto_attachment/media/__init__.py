@@ -4,6 +4,7 @@ from pyramid.config import Configurator
 from pyramid.events import NewRequest
 
 from ..http.responses import add_services
+from ..http.transfers import watch
 
 
 def includeme(config: Configurator) -> None:
@@ -19,7 +20,7 @@ def includeme(config: Configurator) -> None:
     plugin = registry.attachment_plugin
     store = registry.attachment_media = MediaStore(plugin)
     store.background = Background(
-        lambda: Verifier(store, lambda: registry.metrics),
+        lambda: Verifier(store, plugin.metrics),
         enabled=plugin.settings["media.verifier"] == "thread" and not plugin.is_readonly,
     )
     config.add_subscriber(lambda event: store.background.look(), NewRequest)
@@ -27,3 +28,5 @@ def includeme(config: Configurator) -> None:
     if registry.attachment_library:
         registry.attachment_api.add(api.with_library())
     add_services(config, views.SERVICES)
+    uploads = [(views.media, "POST"), (views.medium, "POST"), (views.medium, "PUT")]
+    watch(config, views.door_of, uploads, downloads=[views.medium])

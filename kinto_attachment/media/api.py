@@ -140,7 +140,9 @@ PATHS: dict[str, Object] = {
             TAG,
             "Delete the user's entry of a hash.",
             {
-                "204": response("The entry is gone. The bytes go once nobody has an entry."),
+                "204": response(
+                    "The entry is gone. `gc` deletes the bytes once no user has an entry."
+                ),
                 **refusals(400, 401, 403, 404),
             },
         ),

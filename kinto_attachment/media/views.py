@@ -24,6 +24,7 @@ from ..http.downloads import Download, serve
 from ..http.openapi.components import EXPOSED_HEADERS
 from ..http.requests import flag, receive
 from ..http.responses import NoContent
+from ..http.transfers import note_file, storage_time
 from ..library.context import UploadContext
 from ..library.views import upload
 from ..plugin import plugin_of
@@ -41,10 +42,18 @@ STORED = "attachment.media"
 def _context(request: Request) -> MediaContext | UploadContext:
     """Return the context of the media library for a form, if there is a library, and that of the
     media store for all other requests."""
+    return UploadContext(request) if _is_for_library(request) else MediaContext(request)
+
+
+def _is_for_library(request: Request) -> bool:
     is_form = request.headers.get("Content-Type", "").lower().startswith("multipart/")
-    if is_form and request.method == "POST" and request.registry.attachment_library:
-        return UploadContext(request)
-    return MediaContext(request)
+    is_post = request.method == "POST" and "hash" not in request.matchdict
+    return is_form and is_post and request.registry.attachment_library is not None
+
+
+def door_of(request: Request) -> str:
+    """Return the door that a request to one of these routes comes through."""
+    return "library" if _is_for_library(request) else "media"
 
 
 media = Service(
@@ -176,11 +185,14 @@ def _receive(request: Request, store: MediaStore) -> StoredBody:
         ref = MediaRef(context.owner, found or claimed.digest)
         source = policy.source(file, ref.digest, declared, digest)
         if verified:
-            key, pending = store.store(file_transaction(request), source), None
+            with storage_time(request):
+                key, pending = store.store(file_transaction(request), source), None
         else:
-            pending = store.store_pending(file_transaction(request), ref, source)
+            with storage_time(request):
+                pending = store.store_pending(file_transaction(request), ref, source)
             key = ""
     stored = StoredBody(ref, source.mimetype, source.size, key, pending)
+    note_file(request, source.size, ref.digest)
     request.bound_data[STORED] = stored
     allow_retry(request)
     return stored

@@ -7,6 +7,8 @@ import sys
 from base64 import b64encode
 from hashlib import sha256
 from importlib import import_module
+from pathlib import Path
+from textwrap import dedent
 from types import SimpleNamespace
 
 import pytest
@@ -15,9 +17,10 @@ import requests
 from tests.support.library import jpeg
 from tests.support.servers.wsgi import Gunicorn
 
+ROOT = Path(__file__).parents[2]
 AUTH = ("alice", "secret")
 LIBRARY = "/buckets/site/collections/media"
-RECORD = {"bucket_id": "default", "collection_id": "assets", "id": "c2ce1975"}
+RECORD = {"bucket_id": "default", "collection_id": "assets", "id": "generated"}
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +57,22 @@ def api(server, tmp_path_factory):
         token = b64encode(":".join(AUTH).encode()).decode()
         yield SimpleNamespace(
             client=client.AuthenticatedClient(server.url, token, prefix="Basic", timeout=30),
+            url=server.url,
             models=import_module("generated_api.models"),
             types=import_module("generated_api.types"),
             of=lambda tag, name: import_module(f"generated_api.api.{tag}.{name}"),
         )
     finally:
         sys.path.remove(str(folder))
+
+
+def test_example_of_the_documentation(api, capsys, monkeypatch):
+    page = (ROOT / "docs" / "http-api.rst").read_text()
+    block = page.partition("\n    from kinto_files")[2].partition("\n\nThe generator")[0]
+    example = dedent(f"    from kinto_files{block}").replace("kinto_files", "generated_api")
+    monkeypatch.chdir(ROOT)
+    exec(example.replace("http://127.0.0.1:8888/v1", api.url), {})
+    assert capsys.readouterr().out.endswith(".jpg\n")
 
 
 def file(api, content, name, mimetype="image/jpeg"):

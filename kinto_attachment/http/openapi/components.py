@@ -69,7 +69,7 @@ HEADERS: dict[str, Object] = {
         "description": "Since when the file or record is like this, as an HTTP date.",
         "schema": _TEXT,
     },
-    "Location": {"description": "The URL of what was stored.", "schema": _TEXT},
+    "Location": {"description": "The URL of what was stored, or of the file.", "schema": _TEXT},
     "Content-Disposition": {
         "description": "Whether browsers show or save the file, and under which name (RFC 6266).",
         "schema": _TEXT,
@@ -132,7 +132,10 @@ def json_response(description: str, schema: Object, headers: Iterable[str] = ())
 
 _REFUSALS = {
     400: ("BadRequest", "The request is invalid: `details` names the field that is wrong."),
-    401: ("Unauthorized", "Nobody is authenticated, and not everyone may do this."),
+    401: (
+        "Unauthorized",
+        "The request has no valid credentials, and needs some.",
+    ),
     403: ("Forbidden", "The user does not have the permission."),
     404: ("NotFound", "There is no such object or file, or its bytes are lost."),
     405: ("MethodNotAllowed", "The server is read-only, or does not offer this method."),

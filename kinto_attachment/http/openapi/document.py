@@ -61,7 +61,7 @@ class Description:
             },
             "servers": [{"url": server}],
             "tags": [{"name": tag} for tag in tags],
-            # Everyone may do what the permissions allow to system.Everyone.
+            # The empty one: permissions may allow something to system.Everyone.
             "security": [*({name: []} for name in SECURITY_SCHEMES), {}],
             "paths": self.paths,
             "components": {
@@ -77,7 +77,7 @@ class Description:
 def resolve(item: Object) -> Object:
     """Return the shared component that a reference names, or the object itself if it is none.
 
-    >>> resolve(ref("responses", "NotFound"))["description"]
+    >>> resolve({"$ref": "#/components/responses/NotFound"})["description"]
     'There is no such object or file, or its bytes are lost.'
     """
     if "$ref" not in item:

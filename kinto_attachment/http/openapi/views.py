@@ -67,8 +67,8 @@ def get_openapi(request: Request) -> dict[str, Any]:
 
 
 def get_swagger(request: Request) -> Response:
-    """Return Kinto's document with this plugin's operations in it. Kinto writes down of them what
-    it can read from the views: neither bodies nor parameters, and no media types."""
+    """Return Kinto's document with this plugin's operations in it. Kinto's generator sees only the
+    views, so what it says of them lacks bodies, parameters and media types."""
     document = openapi_view(request)
     security = [{name: list(scopes)} for name, scopes in OpenAPI.security_roles.items()]
     paths, definitions = to_swagger(request.registry.attachment_api, security)
