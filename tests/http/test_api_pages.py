@@ -7,6 +7,9 @@ import yaml
 
 from kinto_attachment.http.openapi.components import RESPONSES
 from kinto_attachment.metrics import METRICS
+from kinto_attachment.storage.gcs import GoogleCloudStorage
+from kinto_attachment.storage.local import LocalFileStorage
+from kinto_attachment.storage.s3 import S3FileStorage
 from tests.http.test_openapi import METHODS, UNSPLASH, openapi
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -82,6 +85,11 @@ class TestMonitoring:
             for name, labels in re.findall(r"(kinto_\w+)\{([^}]*)\}", rule["expr"]):
                 for label, value in re.findall(r'(\w+)="([^"]*)"', labels):
                     assert value in known[name].labels[label]
+
+    def test_names_the_timers_of_storages(self):
+        """Kinto names them after the class."""
+        for storage in (LocalFileStorage, S3FileStorage, GoogleCloudStorage):
+            assert f"kinto_backend_{storage.__name__.lower()}_seconds_bucket" in MONITORING
 
     def test_other_names_exist(self):
         known = {f"kinto_{metric.name.replace('.', '_')}" for metric in METRICS}
