@@ -13,6 +13,7 @@ from .images.service import ImageService
 from .legacy.adoption import LegacyRows
 from .legacy.kept_files import KeptFiles
 from .legacy.pyramid_storage import IFileStorage, PyramidStorage
+from .metrics import Metrics
 from .rows import Rows
 from .settings import Settings, read_settings
 from .storage import open_storage
@@ -32,6 +33,7 @@ class Plugin:
     :param rows: what this plugin keeps in Kinto's storage.
     :param legacy: what kinto-attachment 0.x to 9.x left in Kinto's storage.
     :param is_readonly: whether Kinto refuses all writes.
+    :param metrics: what the server measures.
     """
 
     settings: Settings
@@ -39,10 +41,11 @@ class Plugin:
     rows: Rows
     legacy: LegacyRows
     is_readonly: bool
+    metrics: Metrics
 
     def begin(self, transaction_manager: Any) -> FileTransaction:
         """Return a data manager for the files of one transaction."""
-        return FileTransaction(self.storage, self.rows, transaction_manager)
+        return FileTransaction(self.storage, self.rows, transaction_manager, self.metrics)
 
 
 def plugin_of(request: Request) -> Plugin:
@@ -61,14 +64,20 @@ def includeme(config: Configurator) -> None:
     storage = OwnedStorage(open_storage(settings), rows.identities)
     is_readonly = asbool(raw.get("readonly"))
     legacy = LegacyRows(rows, settings["base_url"], KeptFiles(settings, storage, rows))
-    registry.attachment_plugin = Plugin(settings, storage, rows, legacy, is_readonly)
-    registry.attachment_images = ImageService(settings, storage, rows, is_readonly)
+    # Kinto's service does not exist yet.
+    metrics = Metrics(lambda: getattr(registry, "metrics", None))
+    breaker = getattr(storage.backend, "breaker", None)
+    if breaker:
+        breaker.on_event = lambda event: metrics.count("breaker", event=event)
+    registry.attachment_plugin = Plugin(settings, storage, rows, legacy, is_readonly, metrics)
+    registry.attachment_images = ImageService(settings, storage, rows, is_readonly, metrics)
     if hasattr(registry.storage, "client"):
         from .legacy.migration import AttachmentMigration  # PostgreSQL is an extra of Kinto
 
         config.add_migration(AttachmentMigration(legacy))
     registry.registerUtility(PyramidStorage(storage, settings, rows), IFileStorage)
     config.add_subscriber(lambda event: storage.warn(), ApplicationCreated)
+    config.add_subscriber(lambda event: metrics.start(), ApplicationCreated)
     # kinto-attachment 0.x to 9.x used the name ``request.attachment``.
     config.add_request_method(
         lambda request: request.registry.getUtility(IFileStorage), "attachment", reify=True

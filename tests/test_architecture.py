@@ -11,7 +11,7 @@ PACKAGE = Path(kinto_attachment.__file__).parent
 # A package imports from the lines above its own. Packages on one line do not import each other.
 # A new module needs no entry, a new package needs one word.
 LAYERS = """
-errors finding
+errors finding metrics
 files
 settings
 storage remote rows

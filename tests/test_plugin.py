@@ -1,4 +1,4 @@
-"""What the plugin adds to Kinto besides routes: capability, heartbeat, metrics, OpenAPI."""
+"""What the plugin adds to Kinto besides routes: capability, heartbeat, metrics."""
 
 import io
 import json
@@ -156,27 +156,6 @@ def make_with_metrics(metrics, **settings):
         return Site(**settings)
     finally:
         Configurator.make_wsgi_app = original
-
-
-class TestOpenAPI:
-    def test_documents_the_routes(self, make_site):
-        api = make_site().http.get("/__api__").json
-        path = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"
-        operations = api["paths"][path]
-        assert operations["post"]["operationId"] == "attach"
-        assert operations["delete"]["operationId"] == "detach"
-        assert operations["post"]["tags"] == operations["delete"]["tags"] == ["Attachments"]
-        assert {"200", "201", "400", "412", "503"} <= set(operations["post"]["responses"])
-        assert {"204", "404", "412"} <= set(operations["delete"]["responses"])
-
-    def test_documents_the_media_store(self, make_site):
-        paths = make_site().http.get("/__api__").json["paths"]
-        assert paths["/media"]["post"]["operationId"] == "store_media"
-        assert paths["/media/stat"]["post"]["operationId"] == "stat_media"
-        one = paths["/media/{hash}"]
-        operations = {method: one[method]["operationId"] for method in ("get", "put", "delete")}
-        assert operations == {"get": "get_media", "put": "put_media", "delete": "delete_media"}
-        assert {"200", "201", "202", "400", "413"} <= set(one["post"]["responses"])
 
 
 class TestRegistry:

@@ -5,15 +5,17 @@ from typing import Any
 from pyramid.config import Configurator
 
 from ..http.responses import add_services
+from ..http.transfers import watch
 from ..plugin import URL, VERSION, Plugin
 
 
 def includeme(config: Configurator) -> None:
     """Add the routes below records, and watch what happens to records."""
     # Services read the CORS settings when they are imported: not before Kinto is set up.
-    from . import attribute, default_bucket, image_views, listeners, record_model, views
+    from . import api, attribute, default_bucket, image_views, listeners, record_model, views
 
     config.registry.attachment_rules = []
+    config.registry.attachment_api.add(api.PATHS, api.SCHEMAS)
     attribute.install()
     record_model.install()
     listeners.install(config)
@@ -24,6 +26,12 @@ def includeme(config: Configurator) -> None:
     if is_aliased:
         default_bucket.install(config)
     add_services(config, (views.attachment, image_views.attachment_image))
+    watch(
+        config,
+        "attachments",
+        uploads=[(views.attachment, "POST")],
+        downloads=[views.attachment, image_views.attachment_image],
+    )
     config.add_api_capability(
         "attachments",
         description="Attach a file to any record: POST, GET or DELETE {record}/attachment",

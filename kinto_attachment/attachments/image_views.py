@@ -13,7 +13,7 @@ from pyramid.response import Response
 from ..errors import BlobDamaged, BlobNotFound, FieldRefused, ImageRefused, NotInBatch
 from ..files.blob import Attachment, Blob
 from ..http.downloads import Download, serve
-from ..http.openapi import DOWNLOAD, EXPOSED_HEADERS, RefusedSchema
+from ..http.openapi.components import EXPOSED_HEADERS
 from ..http.requests import preferred_formats
 from ..images.formats.header import ImageHeader
 from ..images.plan import Output, Plan, Size, Trim
@@ -23,22 +23,11 @@ from ..remote.origin import is_public
 from ..rows.variants import Variant
 from ..transactions.request import is_in_batch, outside_transaction, release_connection
 from . import records
+from .api import FORMATS, PATH
 from .context import RecordContext
-from .views import PATH, cache_control
+from .views import cache_control
 
 ORIGINAL = Size(0, 0)
-
-FORMATS = ("webp", "avif", "jpeg", "png")
-"""What ``?format=`` may ask for."""
-
-IMAGE: dict[str, Any] = {
-    "permission": DYNAMIC,
-    "response_schemas": {
-        **DOWNLOAD,
-        "501": RefusedSchema(description="This server does not resize images."),
-    },
-}
-"""What the views of images tell cornice."""
 
 _EXTENSIONS = {"jpeg": "jpg"}
 
@@ -51,7 +40,7 @@ attachment_image = Service(
 )
 
 
-@attachment_image.get(tags=["Attachments"], operation_id="get_attachment_image", **IMAGE)
+@attachment_image.get(permission=DYNAMIC)
 def get_attachment_image(request: Request) -> Response:
     """Serve the attached image at that size."""
     return serve_image(

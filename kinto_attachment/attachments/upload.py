@@ -10,6 +10,7 @@ from ..files.blob import Attachment
 from ..files.ref import RecordRef
 from ..http.forms import MAX_OVERHEAD_BYTES, Form, FormReader, Received, read_boundary
 from ..http.requests import RequestBody
+from ..http.transfers import note_file, storage_time
 from ..plugin import plugin_of
 from ..rows.links import Link
 from ..settings.policy import Policy
@@ -71,7 +72,9 @@ def store(request: Request, ref: RecordRef, received: Received, policy: Policy) 
     source = policy.source(received.file, received.filename, declared, received.digest)
     source = rules.accept(source, received)
     keys = template.keys(ref, source.filename, source.digest)
-    key = file_transaction(request).put(keys, source, template)
+    note_file(request, source.size, source.digest)
+    with storage_time(request):
+        key = file_transaction(request).put(keys, source, template)
     attachment = Attachment(
         filename=source.filename,
         hash=source.digest,

@@ -25,7 +25,7 @@ from ..errors import NotInBatch
 from ..files.blob import ATTRIBUTE, Attachment
 from ..files.ref import RecordRef
 from ..http.downloads import Download, serve
-from ..http.openapi import DOWNLOAD, ERRORS, EXPOSED_HEADERS, AttachedSchema, NothingSchema
+from ..http.openapi.components import EXPOSED_HEADERS
 from ..http.responses import NoContent
 from ..plugin import plugin_of
 from ..rows.links import Link
@@ -33,6 +33,7 @@ from ..settings.policy import Policy
 from ..transactions.request import is_in_batch, release_connection
 from ..transactions.retry import allow_retry
 from . import records
+from .api import PATH
 from .context import RecordContext, read_collection
 from .default_bucket import create_parents
 from .rules import rules_for
@@ -40,8 +41,6 @@ from .upload import receive_form, store
 
 STORED = "attachment.stored"
 """With the record, the key in ``bound_data`` of the :class:`StoredForm` for a repeated request."""
-
-PATH = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"
 
 
 attachment = Service(
@@ -53,12 +52,7 @@ attachment = Service(
 )
 
 
-@attachment.get(
-    permission=DYNAMIC,
-    tags=["Attachments"],
-    operation_id="download",
-    response_schemas=DOWNLOAD,
-)
+@attachment.get(permission=DYNAMIC)
 def download(request: Request) -> Response:
     """Serve the file, whole or in ranges, to clients that may read the record."""
     context: RecordContext = request.context
@@ -67,16 +61,7 @@ def download(request: Request) -> Response:
     return context.serve(lambda record: _serve(request, context, record))
 
 
-@attachment.post(
-    permission=DYNAMIC,
-    tags=["Attachments"],
-    operation_id="attach",
-    response_schemas={
-        "200": AttachedSchema(description="The file was attached to an existing record."),
-        "201": AttachedSchema(description="The file was attached to a new record."),
-        **ERRORS,
-    },
-)
+@attachment.post(permission=DYNAMIC)
 def upload(request: Request) -> dict[str, Any]:
     """Attach the file of a multipart form to the record. The file is the field ``attachment``; the
     optional fields ``data`` and ``permissions`` are JSON objects for the record."""
@@ -104,12 +89,7 @@ def upload(request: Request) -> dict[str, Any]:
     return stored.attachment.to_json()
 
 
-@attachment.delete(
-    permission=DYNAMIC,
-    tags=["Attachments"],
-    operation_id="detach",
-    response_schemas={"204": NothingSchema(description="The file was removed."), **ERRORS},
-)
+@attachment.delete(permission=DYNAMIC)
 def remove(request: Request) -> Response:
     """Remove the file and the attribute from the record. The record stays."""
     context: RecordContext = request.context

@@ -25,6 +25,8 @@ def includeme(config: Configurator) -> None:
         error = sqlalchemy.exc.SQLAlchemyError
         config.add_view(database_error_view, context=error, permission=NO_PERMISSION_REQUIRED)
     registry.attachment_services = set()
+    config.include(".openapi")
+    config.include(".transfers")
     config.add_subscriber(forbid_caching, NewResponse)
     config.add_tween(
         "kinto_attachment.transactions.retry.tween_factory",

@@ -6,10 +6,13 @@ module.
 """
 
 import logging
+import os
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from io import FileIO
+from typing import Any, BinaryIO
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -28,6 +31,7 @@ from ..storage import IStorage
 from ..storage.staged import sign
 from .ranges import Range, is_plain, read_ranges
 from .responses import NO_STORE
+from .transfers import note_file, storage_time, transfer_of
 
 logger = logging.getLogger(__name__)
 
@@ -137,8 +141,14 @@ def serve(request: Request, download: Download) -> Response:
     :raises BlobDamaged: if the stored blob has another size.
     :raises StorageUnavailable: if the storage cannot be reached.
     """
+    note_file(request, download.blob.size, download.blob.digest)
     if _is_known(request, download):
         return FileResponse(304, download.validators)
+    with storage_time(request):
+        return _serve(request, download)
+
+
+def _serve(request: Request, download: Download) -> Response:
     plugin = plugin_of(request)
     settings, storage = plugin.settings, plugin.storage
     blob = download.blob
@@ -245,9 +255,11 @@ def _seconds(date: str | None) -> float | None:
 def _stream(request: Request, download: Download, storage: IStorage) -> Response:
     """Return a response with the bytes: 200, or 206 with one or several ranges."""
     blob, ranges = download.blob, _ranges_of(request, download)
+    transfer = transfer_of(request)
+    on_sent: Callable[[int], None] = transfer.sent if transfer else lambda size: None
     if ranges is None:
         whole = Range(0, blob.size, blob.size)
-        pieces = RangeStream(storage, blob, [(b"", whole)])
+        pieces = RangeStream(storage, blob, [(b"", whole)], on_close=partial(on_sent, blob.size))
         headers = {**download.headers, "Content-Length": blob.size}
         return FileResponse(200, headers, pieces.as_file(request.environ) or pieces)
     if len(ranges) == 1:
@@ -266,9 +278,8 @@ def _stream(request: Request, download: Download, storage: IStorage) -> Response
         ]
         end = f"\r\n--{boundary}--\r\n".encode()
     length = sum(len(head) + piece.length for head, piece in parts) + len(end)
-    return FileResponse(
-        206, {**headers, "Content-Length": length}, RangeStream(storage, blob, parts, end)
-    )
+    pieces = RangeStream(storage, blob, parts, end, partial(on_sent, length))
+    return FileResponse(206, {**headers, "Content-Length": length}, pieces)
 
 
 class RangeStream(Iterator[bytes]):
@@ -282,15 +293,22 @@ class RangeStream(Iterator[bytes]):
 
     :param parts: for each range, the bytes to send before it, and the range.
     :param end: the bytes to send after the last range.
+    :param on_close: is called once when the server has sent the response, or has given up.
     :raises BlobNotFound: if the storage does not have the blob.
     :raises BlobDamaged: if the stored blob has another size.
     :raises StorageUnavailable: if the storage cannot be reached.
     """
 
     def __init__(
-        self, storage: IStorage, blob: Blob, parts: list[tuple[bytes, Range]], end: bytes = b""
+        self,
+        storage: IStorage,
+        blob: Blob,
+        parts: list[tuple[bytes, Range]],
+        end: bytes = b"",
+        on_close: Callable[[], None] = lambda: None,
     ):
         self._blob = blob
+        self._on_close: Callable[[], None] | None = None
         self._opened: list[Any] = []
         try:
             for _, piece in parts:
@@ -306,6 +324,7 @@ class RangeStream(Iterator[bytes]):
             self.close()
             raise
         self._chunks = self._read(parts, end)
+        self._on_close = on_close
 
     def _read(self, parts: list[tuple[bytes, Range]], end: bytes) -> Iterator[bytes]:
         for (head, piece), chunks in zip(parts, self._opened, strict=True):
@@ -337,12 +356,30 @@ class RangeStream(Iterator[bytes]):
         Call this for a whole blob only: uWSGI cannot send a part of a file.
         """
         file, wrapper = getattr(self._opened[0], "file", None), environ.get("wsgi.file_wrapper")
-        return wrapper(file, CHUNK) if file and wrapper else None
+        return wrapper(_SentFile(file, self), CHUNK) if file and wrapper else None
 
     def close(self) -> None:
-        """Close all ranges."""
+        """Close all ranges. Idempotent."""
         for chunks in self._opened:
             chunks.close()
+        on_close, self._on_close = self._on_close, None
+        if on_close:
+            on_close()
+
+
+class _SentFile(FileIO):
+    """An open file that the server sends by itself, and closes when it has done so (PEP 3333).
+
+    :param pieces: are closed with the file.
+    """
+
+    def __init__(self, file: BinaryIO, pieces: RangeStream):
+        self._pieces = pieces
+        super().__init__(os.dup(file.fileno()))
+
+    def close(self) -> None:
+        super().close()
+        self._pieces.close()
 
 
 def _check_size(blob: Blob, size: int) -> None:

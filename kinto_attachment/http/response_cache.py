@@ -19,6 +19,7 @@ from ..errors import AttachmentError
 from .downloads import Download, serve
 from .requests import preferred_formats
 from .slow_clients import guard_response
+from .transfers import begin, transfer_of
 
 MAX_RESPONSES = 10_000
 """Responses that a process remembers."""
@@ -37,7 +38,7 @@ class ResponseCache:
     def __init__(self, seconds: float, varies: tuple[str, ...]):
         self._seconds = seconds
         self._varies = varies
-        self._known: OrderedDict[tuple, tuple[float, Download]] = OrderedDict()
+        self._known: OrderedDict[tuple, tuple[float, Download, str]] = OrderedDict()
 
     def put(self, request: Request, download: Download) -> None:
         """Remember what the request downloads, if it is public and immutable and the request is
@@ -46,8 +47,10 @@ class ResponseCache:
             return
         control = download.cache_control
         is_public = "public" in control and "immutable" in control and _is_anonymous(request)
-        if is_public and sum(map(len, _url(request))) <= MAX_URL:
-            self._known[self._key(request)] = (time.monotonic() + self._seconds, download)
+        transfer = transfer_of(request)  # None for HEAD
+        if is_public and transfer and sum(map(len, _url(request))) <= MAX_URL:
+            until = time.monotonic() + self._seconds
+            self._known[self._key(request)] = (until, download, transfer.door)
             while len(self._known) > MAX_RESPONSES:
                 self._known.popitem(last=False)
 
@@ -55,15 +58,18 @@ class ResponseCache:
         """Return the response to the request if it is remembered, or None. Requests that fail, on a
         precondition for example, are left to the view."""
         key = self._key(request) if _is_anonymous(request) else None
-        until, download = self._known.get(key, (0.0, None))
+        until, download, door = self._known.get(key, (0.0, None, ""))
         if download is None or time.monotonic() > until:
             return None
+        transfer = begin(request, door, is_upload=False) if request.method == "GET" else None
         try:
             response = serve(request, download)
             self._known.move_to_end(key)
         except (AttachmentError, HTTPException, KeyError):
             return None  # KeyError: another thread has just dropped the response
         response.vary = self._varies
+        if transfer:
+            transfer.count(response.status_code)
         return response
 
     def _key(self, request: Request) -> tuple:
@@ -75,7 +81,7 @@ def execution_policy(environ: dict[str, Any], router: Any) -> Response:
     (``pyramid.interfaces.IExecutionPolicy``).
 
     This comes before everything that Kinto does for a request. Kinto neither logs nor counts the
-    requests that the cache responds to.
+    requests that the cache responds to. The metrics of downloads count them.
     """
     request = router.request_factory(environ)
     request.registry = router.registry

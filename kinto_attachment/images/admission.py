@@ -51,6 +51,11 @@ class Admission:
         self._clients: Counter[str] = Counter()
         self._lock = threading.Lock()
 
+    @property
+    def count(self) -> int:
+        """How many requests there are now."""
+        return self._all
+
     @contextmanager
     def admit(self, applicant: Applicant) -> Iterator[None]:
         """Count the request until the end of the block.

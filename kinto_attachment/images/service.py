@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from ..errors import BlobNotFound, ImageRefused, ResizeBusy, SizeRefused, StorageUnavailable
 from ..files.blob import CHUNK, Blob, Digest, Source
 from ..files.ref import MediaRef
+from ..metrics import Metrics
 from ..rows import Rows
 from ..rows.variants import Variant
 from ..settings import VARIANTS, Settings
@@ -41,11 +42,18 @@ class ImageService:
 
     :param is_readonly: whether Kinto refuses all writes. No variants are made then, because they
         could not be kept.
+    :param metrics: counts the images.
     """
 
     def __init__(
-        self, settings: Settings, storage: OwnedStorage, rows: Rows, is_readonly: bool = False
+        self,
+        settings: Settings,
+        storage: OwnedStorage,
+        rows: Rows,
+        is_readonly: bool = False,
+        metrics: Metrics | None = None,
     ):
+        self._metrics = metrics or Metrics()
         self._settings = settings
         self._storage = storage
         self._rows = rows
@@ -109,7 +117,10 @@ class ImageService:
 
         :param blob: the original.
         """
-        return self._rows.variants.find(blob.key, _name(blob, wanted, output))
+        found = self._rows.variants.find(blob.key, _name(blob, wanted, output))
+        if found:
+            self._metrics.count("images", result="kept")
+        return found
 
     def make(
         self,
@@ -130,18 +141,45 @@ class ImageService:
         :raises WorkerLost: if it took too long, or too much memory.
         :raises BlobNotFound: if the image is gone.
         """
+        started, result = time.monotonic(), "failed"
+        try:
+            variant, is_new = self._make(transaction_manager, blob, header, wanted, output, client)
+            result = "made" if is_new else "kept"
+        except ImageRefused:
+            result = "refused"
+            raise
+        except ResizeBusy:
+            result = "busy"
+            raise
+        finally:
+            self._metrics.count("images", result=result)
+        if is_new:
+            self._metrics.time("image_seconds", time.monotonic() - started)
+        return variant
+
+    def _make(
+        self,
+        transaction_manager: Any,
+        blob: Blob,
+        header: ImageHeader,
+        wanted: Plan,
+        output: Output,
+        client: str,
+    ) -> tuple[Variant, bool]:
+        """Make the variant; see :meth:`make`. Return it, and whether this call has made it."""
         if self._is_readonly:
             raise ResizeBusy("This server is read-only, and that size was not made before.")
         name = _name(blob, wanted, output)
         applicant = Applicant(blob.key, client)
         # The process that makes it waits that long for a worker, and then that long for the image.
         seconds = 2 * self._settings["images.timeout"]
+        self._metrics.observe("images_waiting", self._workers.load)
         with self._workers.admit(applicant), only_one(f"{blob.key} {name}", seconds):
             with transaction_manager:
                 others = self._rows.variants.of([blob.key])
             for found in others:
                 if found.name == name:
-                    return found
+                    return found, False
             with self._workers.borrow(applicant) as worker, self._storage.spool() as spool:
                 direct = self._resize(worker, blob, header, wanted, output, others, spool)
                 source = _source(spool, output)
@@ -158,12 +196,12 @@ class ImageService:
                 )
                 made = self._keep(transaction_manager, blob, variant, source, others)
             if made:
-                return made
+                return made, True
             with transaction_manager:
                 found = self._rows.variants.find(blob.key, name)
         if found is None:
             raise BlobNotFound(blob.key)
-        return found
+        return found, False
 
     def forget(self, transaction_manager: Any, variant: Variant) -> None:
         """Drop the row of a variant whose bytes are gone."""
@@ -246,7 +284,7 @@ class ImageService:
     ) -> Variant | None:
         """Store the variant, and drop the oldest ones if there are too many. Return None if another
         server has made the same variant."""
-        files = FileTransaction(self._storage, self._rows, transaction_manager)
+        files = FileTransaction(self._storage, self._rows, transaction_manager, self._metrics)
         surplus = max(0, len(others) + 1 - self._settings["images.max_variants"])
         outdated = sorted(others, key=lambda other: other.modified)[:surplus]
         try:

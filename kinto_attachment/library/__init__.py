@@ -4,6 +4,7 @@ from pyramid.config import Configurator
 from pyramid.events import ContextFound
 
 from ..http.responses import add_services
+from ..http.transfers import watch
 from ..plugin import URL
 
 
@@ -13,7 +14,7 @@ def includeme(config: Configurator) -> None:
     :raises SettingError: if the settings of the library or of Unsplash are wrong.
     """
     # Services read the CORS settings when they are imported, so not before Kinto is set up.
-    from . import image_views, views
+    from . import api, image_views, views
     from .collection import open_library
     from .context import protect_collection
     from .rules import LibraryRules
@@ -24,11 +25,15 @@ def includeme(config: Configurator) -> None:
     if library is None:
         return
     registry.attachment_rules.append(LibraryRules(library))
+    registry.attachment_api.add(api.PATHS, api.SCHEMAS)
     config.add_subscriber(protect_collection, ContextFound)
     services = [*views.SERVICES, *image_views.SERVICES]
     if library.unsplash and not plugin.is_readonly:
         services.append(views.unsplash)
+        registry.attachment_api.add(api.UNSPLASH)
     add_services(config, services)
+    watch(config, "library", downloads=image_views.SERVICES)
+    watch(config, "unsplash", uploads=[(views.unsplash, "GET"), (views.unsplash, "POST")])
     config.add_api_capability(
         "media_library",
         description="A library of images and other files: upload with POST /media, describe with "

@@ -3,16 +3,15 @@
 from typing import Any
 
 from kinto.core import Service
+from kinto.core.authorization import DYNAMIC
 from pyramid.request import Request
 from pyramid.response import Response
 
-from ..attachments.image_views import IMAGE, Cut, serve_image
+from ..attachments.image_views import Cut, serve_image
 from ..errors import FieldRefused
-from ..http.openapi import EXPOSED_HEADERS
+from ..http.openapi.components import EXPOSED_HEADERS
 from .context import ObjectContext
 from .schema import FILE_NAME, trim_of
-
-_LIBRARY: dict[str, Any] = {**IMAGE, "tags": ["Media library"]}
 
 
 def _service(name: str, path: str, description: str) -> Service:
@@ -38,7 +37,7 @@ image_variant = _service(
 SERVICES = (original, image, named_image, image_variant)
 
 
-@original.get(operation_id="get_original", **_LIBRARY)
+@original.get(permission=DYNAMIC)
 def get_original(request: Request) -> Response:
     """Serve a file of the library as it was uploaded."""
     if "format" in request.GET:
@@ -47,14 +46,14 @@ def get_original(request: Request) -> Response:
     return serve_image(request, lambda record: _whole(request, record))
 
 
-@image.get(operation_id="get_image", **_LIBRARY)
-@named_image.get(operation_id="get_named_image", **_LIBRARY)
+@image.get(permission=DYNAMIC)
+@named_image.get(permission=DYNAMIC)
 def get_image(request: Request) -> Response:
     """Serve an image of the library at the requested size, or any file at the size ``0x0``."""
     return serve_image(request, lambda record: _whole(request, record))
 
 
-@image_variant.get(operation_id="get_image_variant", **_LIBRARY)
+@image_variant.get(permission=DYNAMIC)
 def get_variant(request: Request) -> Response:
     """Serve a named part of an image at the requested size."""
 

@@ -30,7 +30,7 @@ from ..attachments.upload import Stored, receive_form, store
 from ..errors import BodyTooLarge, FieldRefused, NotInBatch, RemoteFailed, TooLarge
 from ..files.ref import RecordRef
 from ..http.forms import Form, Received
-from ..http.openapi import ERRORS, EXPOSED_HEADERS, RefusedSchema, UploadedSchema
+from ..http.openapi.components import EXPOSED_HEADERS
 from ..http.requests import flag, owner_of, read_conditions, read_flag
 from ..http.responses import NO_STORE
 from ..http.text import decode_body, parse_json
@@ -61,18 +61,6 @@ unsplash = Service(
     cors_headers=EXPOSED_HEADERS,
 )
 
-_IMPORT: dict[str, Any] = {
-    "permission": DYNAMIC,
-    "tags": ["Media library"],
-    "response_schemas": {
-        "201": UploadedSchema(description="The photo was imported."),
-        "429": RefusedSchema(description="Unsplash has received too many requests."),
-        "502": RefusedSchema(description="The response of Unsplash is an error or invalid."),
-        "504": RefusedSchema(description="Unsplash did not respond in time."),
-        **ERRORS,
-    },
-}
-
 
 @dataclass(frozen=True)
 class Upload:
@@ -96,8 +84,8 @@ def upload(request: Request) -> dict[str, Any]:
     return _keep(request, request.bound_data.get(STORED) or _receive(request))
 
 
-@unsplash.get(operation_id="import_photo", **_IMPORT)
-@unsplash.post(operation_id="import_photo_by_post", **_IMPORT)
+@unsplash.get(permission=DYNAMIC)
+@unsplash.post(permission=DYNAMIC)
 def import_photo(request: Request) -> dict[str, Any]:
     """Copy a photo from Unsplash to the library. Its title names the author."""
     if is_in_batch(request):
@@ -241,13 +229,9 @@ def _context(request: Request) -> RouteFactory:
     return RouteFactory(request)
 
 
-_ALIAS: dict[str, Any] = {
-    # Kinto checks the permissions when the request is passed on to the records.
-    "permission": NO_PERMISSION_REQUIRED,
-    "tags": ["Media library"],
-    "response_schemas": ERRORS,
-}
-_WRITE = {**_ALIAS, "permission": DYNAMIC}
+CHECKED_LATER = NO_PERMISSION_REQUIRED
+"""Kinto checks the permission when the request is passed on to the records."""
+
 _HEADERS = (*EXPOSED_HEADERS, "Next-Page", "Total-Count", "Total-Objects", "Total-Records")
 
 content = Service(
@@ -273,17 +257,13 @@ content_type = Service(
 SERVICES = (content, content_object, content_type)
 
 
-@content_type.get(
-    permission=NO_PERMISSION_REQUIRED,
-    tags=["Media library"],
-    operation_id="get_media_definition",
-)
+@content_type.get(permission=NO_PERMISSION_REQUIRED)
 def get_definition(request: Request) -> dict[str, Any]:
     """Return the content type definition of ``_media`` objects."""
     return schema.definition()
 
 
-@content.get(operation_id="list_media_objects", **_ALIAS)
+@content.get(permission=CHECKED_LATER)
 def get_list(request: Request) -> Response:
     """List the objects that the client may read, with the filters, sorting and pages of records."""
     response = _as_records(request)
@@ -293,7 +273,7 @@ def get_list(request: Request) -> Response:
     return response
 
 
-@content.post(operation_id="create_media_object", **_WRITE)
+@content.post(permission=DYNAMIC)
 def create(request: Request) -> Response:
     """Create the object of an upload. The body is the response to the upload, to which a client may
     add ``alt``, ``title``, ``tags`` and ``variants``."""
@@ -309,15 +289,15 @@ def create(request: Request) -> Response:
     return response
 
 
-@content_object.get(operation_id="get_media_object", **_ALIAS)
-@content_object.delete(operation_id="delete_media_object", **_ALIAS)
+@content_object.get(permission=CHECKED_LATER)
+@content_object.delete(permission=CHECKED_LATER)
 def get_or_delete(request: Request) -> Response:
     """Return an object, or delete it together with its file."""
     return _as_records(request, request.matchdict["id"])
 
 
-@content_object.put(operation_id="replace_media_object", **_WRITE)
-@content_object.patch(operation_id="update_media_object", **_WRITE)
+@content_object.put(permission=DYNAMIC)
+@content_object.patch(permission=DYNAMIC)
 def describe(request: Request) -> Response:
     """Change the description of an object. The facts about its file cannot be changed."""
     return _as_records(request, request.matchdict["id"], body=_enveloped(request))

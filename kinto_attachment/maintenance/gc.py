@@ -195,10 +195,12 @@ class _Collector:
         """Delete files and their variants."""
         self._delete_variants(self._server.run(lambda: self._rows.variants.of(keys)))
         self._storage.delete(keys)
+        self._server.metrics.count("deletions", len(keys), result="late")
 
     def _delete_variants(self, variants: list[Variant]) -> None:
         if variants:
             self._storage.delete([variant.key for variant in variants])
+            self._server.metrics.count("deletions", len(variants), result="late")
             self._server.run(lambda: self._rows.variants.drop(variants))
 
     def finish_releases(self) -> Iterator[Finding]:

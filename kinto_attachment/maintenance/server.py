@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from ..files.ref import UploadRef
 from ..media.store import MediaStore
+from ..metrics import Metrics
 from ..plugin import Plugin
 from ..rows.paging import PAGE, Row
 
@@ -19,14 +20,12 @@ class Server:
 
     :param records: Kinto's storage (``registry.storage``).
     :param transaction_manager: each ``with`` is one transaction.
-    :param metrics: returns Kinto's metrics service.
     """
 
     plugin: Plugin
     records: Any
     media: MediaStore
     transaction_manager: Any
-    metrics: Callable[[], Any]
 
     @classmethod
     def of(cls, registry: Any, transaction_manager: Any) -> "Server":
@@ -36,8 +35,12 @@ class Server:
             registry.storage,
             registry.attachment_media,
             transaction_manager,
-            lambda: registry.metrics,
         )
+
+    @property
+    def metrics(self) -> Metrics:
+        """What the server measures."""
+        return self.plugin.metrics
 
     def has_upload(self, ref: UploadRef) -> bool:
         """Return whether the upload still waits to become an object of the library."""

@@ -4,13 +4,14 @@ from pyramid.config import Configurator
 from pyramid.events import NewRequest
 
 from ..http.responses import add_services
+from ..http.transfers import watch
 from ..plugin import URL
 
 
 def includeme(config: Configurator) -> None:
     """Add the routes of the media store, and the verifier of unchecked uploads."""
     # Services read the CORS settings when they are imported, so not before Kinto is set up.
-    from . import views
+    from . import api, views
     from .context import PRINCIPALS
     from .store import MediaStore
     from .verifier import Background, Verifier
@@ -20,11 +21,16 @@ def includeme(config: Configurator) -> None:
     plugin = registry.attachment_plugin
     store = registry.attachment_media = MediaStore(plugin)
     store.background = Background(
-        lambda: Verifier(store, lambda: registry.metrics),
+        lambda: Verifier(store, plugin.metrics),
         enabled=plugin.settings["media.verifier"] == "thread" and not plugin.is_readonly,
     )
     config.add_subscriber(lambda event: store.background.look(), NewRequest)
+    registry.attachment_api.add(api.PATHS, api.SCHEMAS)
+    if registry.attachment_library:
+        registry.attachment_api.add(api.with_library())
     add_services(config, views.SERVICES)
+    uploads = [(views.media, "POST"), (views.medium, "POST"), (views.medium, "PUT")]
+    watch(config, views.door_of, uploads, downloads=[views.medium])
     max_size = plugin.settings.media.max_size
     config.add_api_capability(
         "media_store",

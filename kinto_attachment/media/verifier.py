@@ -26,6 +26,7 @@ import transaction
 from ..errors import BlobNotFound, StorageError
 from ..files.blob import Digest
 from ..finding import Finding, restoring
+from ..metrics import Metrics
 from ..rows.uploads import LEASE_SECONDS, Pending
 from .store import MediaStore
 
@@ -62,12 +63,11 @@ class Verifier:
     """A verifier of pending uploads, for one thread.
 
     :param media: the media store.
-    :param metrics: returns Kinto's metrics service, which does not exist before the server is set
-        up.
+    :param metrics: counts what was verified.
     :ivar stopped: an event; once it is set, the verifier stops, even in the middle of an upload.
     """
 
-    def __init__(self, media: MediaStore, metrics: Callable[[], Any]):
+    def __init__(self, media: MediaStore, metrics: Metrics):
         self._media = media
         self._plugin = media.plugin
         self._pending = media.plugin.rows.pending
@@ -99,8 +99,8 @@ class Verifier:
                     if failures == MAX_FAILURES:
                         raise
                 if finding:
-                    if not finding.is_problem:
-                        self._metrics().count(f"attachments.media.{finding.kind}")
+                    result = "failed" if finding.is_problem else finding.kind
+                    self._metrics.count("verifications", result=result)
                     yield finding
 
     def watch(self, on_bytes: Callable[[int], None] = lambda count: None) -> Iterator[Finding]:
@@ -119,7 +119,7 @@ class Verifier:
     def count(self) -> int:
         """Return how many uploads are pending, leased or not, and report the number as a metric."""
         count = sum(len(page) for page in self._pages())
-        self._metrics().observe("attachments.media.pending", count)
+        self._metrics.observe("pending_verifications", count)
         return count
 
     def _pages(self) -> Iterator[list[Pending]]:

@@ -21,17 +21,10 @@ from ..errors import DigestMismatch, NotADigest, NotInBatch
 from ..files.blob import Blob, is_digest
 from ..files.ref import MediaRef
 from ..http.downloads import Download, serve
-from ..http.openapi import (
-    DOWNLOAD,
-    ERRORS,
-    EXPOSED_HEADERS,
-    HashSchema,
-    NothingSchema,
-    RefusedSchema,
-    StatAnswerSchema,
-)
+from ..http.openapi.components import EXPOSED_HEADERS
 from ..http.requests import flag, receive
 from ..http.responses import NoContent
+from ..http.transfers import note_file, storage_time
 from ..library.context import UploadContext
 from ..library.views import upload
 from ..plugin import plugin_of
@@ -49,10 +42,18 @@ STORED = "attachment.media"
 def _context(request: Request) -> MediaContext | UploadContext:
     """Return the context of the media library for a form, if there is a library, and that of the
     media store for all other requests."""
+    return UploadContext(request) if _is_for_library(request) else MediaContext(request)
+
+
+def _is_for_library(request: Request) -> bool:
     is_form = request.headers.get("Content-Type", "").lower().startswith("multipart/")
-    if is_form and request.method == "POST" and request.registry.attachment_library:
-        return UploadContext(request)
-    return MediaContext(request)
+    is_post = request.method == "POST" and "hash" not in request.matchdict
+    return is_form and is_post and request.registry.attachment_library is not None
+
+
+def door_of(request: Request) -> str:
+    """Return the door that a request to one of these routes comes through."""
+    return "library" if _is_for_library(request) else "media"
 
 
 media = Service(
@@ -79,18 +80,6 @@ medium = Service(
 )
 SERVICES = (media, media_stat, medium)
 
-_STORE: dict[str, Any] = {
-    "permission": DYNAMIC,
-    "tags": ["Media store"],
-    "response_schemas": {
-        "200": HashSchema(description="The bytes are stored. You had this entry before."),
-        "201": HashSchema(description="The bytes are stored."),
-        "202": HashSchema(description="The bytes are stored and will be verified."),
-        "413": RefusedSchema(description="The body is larger than the limit."),
-        **ERRORS,
-    },
-}
-
 
 @dataclass(frozen=True)
 class StoredBody:
@@ -110,9 +99,9 @@ class StoredBody:
     pending: Pending | None = None
 
 
-@media.post(operation_id="store_media", **_STORE)
-@medium.post(operation_id="store_media_by_hash", **_STORE)
-@medium.put(operation_id="put_media", **_STORE)
+@media.post(permission=DYNAMIC)
+@medium.post(permission=DYNAMIC)
+@medium.put(permission=DYNAMIC)
 def store(request: Request) -> Response | dict[str, Any]:
     """Store the body and return its SHA-256. A form is stored in the media library, if there is
     one, and the response is what its object will say about the file."""
@@ -134,12 +123,7 @@ def store(request: Request) -> Response | dict[str, Any]:
     return _answer(request, status, stored)
 
 
-@medium.get(
-    permission=DYNAMIC,
-    tags=["Media store"],
-    operation_id="get_media",
-    response_schemas=DOWNLOAD,
-)
+@medium.get(permission=DYNAMIC)
 def get(request: Request) -> Response:
     """Serve the bytes of this hash, whole or in ranges."""
     if is_in_batch(request):
@@ -153,12 +137,7 @@ def get(request: Request) -> Response:
     return serve(request, Download(blob, f"{link.digest}{extension}", seconds, cache_control))
 
 
-@medium.delete(
-    permission=DYNAMIC,
-    tags=["Media store"],
-    operation_id="delete_media",
-    response_schemas={"204": NothingSchema(description="Your entry was deleted."), **ERRORS},
-)
+@medium.delete(permission=DYNAMIC)
 def delete(request: Request) -> Response:
     """Delete the user's entry. ``gc`` deletes the bytes once no owner has an entry."""
     digest = request.matchdict["hash"].lower()
@@ -170,12 +149,7 @@ def delete(request: Request) -> Response:
     return NoContent()
 
 
-@media_stat.post(
-    permission=DYNAMIC,
-    tags=["Media store"],
-    operation_id="stat_media",
-    response_schemas={"200": StatAnswerSchema(description="Which of the hashes exist."), **ERRORS},
-)
+@media_stat.post(permission=DYNAMIC)
 def stat(request: Request) -> dict[str, Any]:
     """Return which of up to 1000 hashes the user can download. The body is a JSON list of hashes,
     or ``{"hashes": [...]}``."""
@@ -211,11 +185,14 @@ def _receive(request: Request, store: MediaStore) -> StoredBody:
         ref = MediaRef(context.owner, found or claimed.digest)
         source = policy.source(file, ref.digest, declared, digest)
         if verified:
-            key, pending = store.store(file_transaction(request), source), None
+            with storage_time(request):
+                key, pending = store.store(file_transaction(request), source), None
         else:
-            pending = store.store_pending(file_transaction(request), ref, source)
+            with storage_time(request):
+                pending = store.store_pending(file_transaction(request), ref, source)
             key = ""
     stored = StoredBody(ref, source.mimetype, source.size, key, pending)
+    note_file(request, source.size, ref.digest)
     request.bound_data[STORED] = stored
     allow_retry(request)
     return stored

@@ -31,6 +31,8 @@ class CircuitBreaker:
     :param pause: seconds. While calls are refused, one call is let through this long after the
         last slow failure, and then one in every ``pause`` seconds, until the count is reset.
     :param clock: a function that returns a monotonic time in seconds.
+    :ivar on_event: is called with ``opened`` or ``closed``, and with ``refused`` for each call that
+        is refused.
 
     ::
 
@@ -47,6 +49,7 @@ class CircuitBreaker:
         self._lock = Lock()
         self._failures = 0
         self._next = 0.0
+        self.on_event: Callable[[str], None] = lambda event: None
 
     @contextmanager
     def call(self, key: str) -> Iterator[None]:
@@ -56,7 +59,11 @@ class CircuitBreaker:
         :raises StorageUnavailable: if calls are refused at the moment. The wrapped code does not
             run then.
         """
-        self._check(key)
+        try:
+            self._check(key)
+        except StorageUnavailable:
+            self.on_event("refused")
+            raise
         started = self._clock()
         try:
             yield
@@ -85,5 +92,7 @@ class CircuitBreaker:
                 self._next = self._clock() + self._pause
         if self._failures == SLOW_FAILURES > before:
             logger.warning("The storage does not answer. Calls fail immediately until it does.")
+            self.on_event("opened")
         elif before >= SLOW_FAILURES and not slow_failure:
             logger.warning("Calls to the storage no longer time out: they are let through again.")
+            self.on_event("closed")

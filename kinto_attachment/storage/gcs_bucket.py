@@ -104,7 +104,7 @@ class Bucket:
         self._uniform = uniform
         self._timeout = timeout
         self._retry = DEFAULT_RETRY.with_timeout(1.5 * timeout).with_delay(0.2, 2)
-        self._breaker = CircuitBreaker(patience=timeout / 2, pause=timeout)
+        self.breaker = CircuitBreaker(patience=timeout / 2, pause=timeout)
         self._lock = Lock()
         self._connection: _Connection | None = None
         self._known_to_exist = False
@@ -149,7 +149,7 @@ class Bucket:
         :param missing: the error for the status 404.
         :raises StorageError: instead of any error of Google's libraries.
         """
-        with self._breaker.call(key), translated(key, missing):
+        with self.breaker.call(key), translated(key, missing):
             yield
 
     @contextmanager

@@ -20,6 +20,7 @@ from zope.interface import implementer
 from ..files.blob import Label, Source
 from ..files.key import KeyTemplate
 from ..files.ref import RecordRef, Ref
+from ..metrics import Metrics
 from ..rows import Rows
 from ..rows.deletion import Rule
 from ..rows.links import Link
@@ -37,10 +38,14 @@ class FileTransaction:
     """The data manager of one transaction.
 
     :param transaction_manager: ``request.tm``.
+    :param metrics: counts the deletions.
     """
 
-    def __init__(self, storage: OwnedStorage, rows: Rows, transaction_manager: Any):
+    def __init__(
+        self, storage: OwnedStorage, rows: Rows, transaction_manager: Any, metrics: Metrics
+    ):
         self.transaction_manager = transaction_manager
+        self._metrics = metrics
         self._storage = storage
         self._rows = rows
         self._placement = Placement(storage, rows, self._outside_transaction)
@@ -240,6 +245,7 @@ class FileTransaction:
         try:
             if self._to_delete:
                 self._storage.delete(self._to_delete)
+                self._metrics.count("deletions", len(self._to_delete), result="deleted")
                 self._to_delete = []
             if self._to_sweep:
                 with self.transaction_manager:
@@ -253,11 +259,15 @@ class FileTransaction:
                     self._placement.end()
             self._placement.forget()
             while self._to_release and self._storage.may_delete_released():
-                self._settle_release(self._to_release.pop(0))
+                self._settle_release(self._to_release[0])
+                self._to_release.pop(0)
         except Exception:
             # Anything: Kinto's storage raises SQLAlchemy's own errors at a commit.
             self.transaction_manager.abort()
             logger.exception("Files are left to be removed by `kinto-attachment gc`.")
+        left = len(self._to_delete) + len(self._to_release)
+        if left:
+            self._metrics.count("deletions", left, result="left")
 
     def _settle_release(self, release_id: str) -> None:
         with self.transaction_manager:
@@ -269,6 +279,7 @@ class FileTransaction:
             return
         # No connection is held while the storage works.
         self._storage.delete([*gone, *(variant.key for variant in variants)])
+        self._metrics.count("deletions", len(gone) + len(variants), result="deleted")
         with self.transaction_manager:
             if variants:
                 self._rows.variants.drop(variants)

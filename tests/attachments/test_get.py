@@ -582,12 +582,3 @@ def test_clients_that_disconnect(record):
             ) as response:
                 assert len(response.raw.read(1000)) == 1000
     assert record.get(Range="bytes=-10").status_code == 206
-
-
-def test_openapi(server):
-    operation = requests.get(f"{server.url}/__api__", timeout=60).json()["paths"]
-    (path,) = (path for path in operation if path.endswith("/attachment"))
-    assert operation[path]["get"]["operationId"] == "download"
-    assert {"200", "206", "304", "307", "403", "404", "416"} <= set(
-        operation[path]["get"]["responses"]
-    )

@@ -10,6 +10,7 @@ from kinto_attachment.maintenance.gc import collect
 from kinto_attachment.maintenance.server import Server
 from kinto_attachment.media.store import MediaStore
 from kinto_attachment.media.verifier import Verifier
+from kinto_attachment.metrics import Metrics
 from tests.support.media import PUBLIC, MediaClient, random_content
 from tests.support.site import ALICE, BOB
 
@@ -98,9 +99,9 @@ class TestOperations:
     def test_metrics(self, media, monkeypatch):
         counted = []
 
-        class Metrics:
+        class Service:
             def count(self, key, count=1, unique=None):
-                counted.append((key, count))
+                counted.append((unique[0][1], count))
 
             def observe(self, key, value, labels=()):
                 counted.append((key, value))
@@ -108,14 +109,13 @@ class TestOperations:
         (content, digest), (junk, _) = random_content(), random_content()
         media.post(content, digest, query="?verify=false")
         media.post(junk, digest, query="?verify=false")
-        verifier = Verifier(media.site.registry.attachment_media, Metrics)
+        verifier = Verifier(media.site.registry.attachment_media, Metrics(Service))
         assert verifier.count() == 2
         list(verifier.verify())
         assert verifier.count() == 0
-        pending = "attachments.media.pending"
+        pending = "attachments.pending_verifications"
         assert counted[0] == (pending, 2) and counted[-1] == (pending, 0)
-        verified, refused = "attachments.media.verified", "attachments.media.refused"
-        assert sorted(counted[1:-1]) == [(refused, 1), (verified, 1)]
+        assert sorted(counted[1:-1]) == [("refused", 1), ("verified", 1)]
 
 
 def test_attachments_by_hash_are_other_entries(make_server):

@@ -247,7 +247,7 @@ class TestBackground:
     def background(self, media, monkeypatch):
         registry = media.site.registry
         background = verifier.Background(
-            lambda: Verifier(registry.attachment_media, lambda: registry.metrics)
+            lambda: Verifier(registry.attachment_media, registry.attachment_plugin.metrics)
         )
         yield background
         monkeypatch.setattr(verifier, "IDLE_PASSES", 0)

@@ -89,6 +89,11 @@ class WorkerPool:
         """
         return self._pool().admission.admit(applicant)
 
+    @property
+    def load(self) -> int:
+        """How many requests of this process make an image or wait for one."""
+        return self._pool().admission.count
+
     @contextmanager
     def borrow(self, applicant: Applicant = ANYONE) -> Iterator["BorrowedWorker"]:
         """Wait for a free worker, and reserve it until the end of the block.

@@ -14,6 +14,7 @@ from ...files.key import check_key
 from ...settings import Settings
 from .. import IStorage, Stat
 from ..base import RemoteStorage, at_once, read_spool_dir
+from ..circuit_breaker import CircuitBreaker
 from ..staged import IComposingStorage, ISigningStorage, IUnfinishedStorage
 from .bucket import Bucket, Chunks, code_of, translated
 from .multipart import (
@@ -65,6 +66,11 @@ class S3FileStorage(RemoteStorage):
         self.bucket = Bucket(bucket_name, options or {}, config or {})
         self._acl = acl
         self.spool_dir = spool_dir
+
+    @property
+    def breaker(self) -> CircuitBreaker:
+        """The circuit breaker of the bucket."""
+        return self.bucket.breaker
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "S3FileStorage":
