@@ -4,6 +4,8 @@ Bodies reach Kinto as they arrive. WEB_CONCURRENCY is the number of processes; l
 long as the ini file has memory backends.
 """
 
+import os
+
 bind = "127.0.0.1:8888"
 
 # A thread for each upload or download that may be under way at once in a process. Requests that
@@ -21,3 +23,10 @@ worker_connections = 1000
 
 # Seconds that a connection stays open for the next request: longer than nginx keeps its own.
 keepalive = 75
+
+
+def on_starting(server):
+    """Tell Kinto which ini file it was started with: it shows the checksum of that file at /v1/,
+    and logs an error if it cannot find the file."""
+    if server.cfg.paste:
+        os.environ.setdefault("KINTO_INI", server.cfg.paste.partition("#")[0])

@@ -1,22 +1,25 @@
 """Files for Kinto: ``kinto.includes = kinto_attachment``."""
 
 from importlib.metadata import version
-
-from pyramid.config import Configurator
-from pyramid.exceptions import ConfigurationError
+from typing import TYPE_CHECKING
 
 from .errors import SettingError
+
+if TYPE_CHECKING:  # the commands that only send HTTP requests start without Pyramid
+    from pyramid.config import Configurator
 
 __version__ = version("kinto-attachment")
 
 URL = "https://github.com/Kinto/kinto-attachment/"
 
 
-def includeme(config: Configurator) -> None:
+def includeme(config: "Configurator") -> None:
     """Add files to Kinto: first what all doors share, then each door.
 
     :raises ConfigurationError: if the settings are wrong.
     """
+    from pyramid.exceptions import ConfigurationError
+
     try:
         config.include(".plugin")  # settings, storage, rows, image service, migration
         config.include(".http")  # error view, retries, heartbeat, metrics, response cache

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from kinto_attachment.cli import _parser
+from kinto_attachment.cli.parser import parse
 from kinto_attachment.settings import read_settings
 from kinto_attachment.settings.table import SETTINGS
 from tests.support import images
@@ -328,7 +328,7 @@ def test_extras_are_there():
 )
 def test_command_of_operators_is_understood(example):
     program, *arguments = shlex.split(example)
-    assert _parser().parse_args(arguments).command in example
+    assert parse(arguments).command in example
 
 
 def test_nginx_example_is_in_the_configuration():

@@ -3,6 +3,7 @@
 A finding says what is wrong, where, and how to repair it.
 """
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -12,9 +13,10 @@ from typing import Any
 
 from ..errors import BlobNotFound, StorageUnavailable
 from ..files.blob import ATTRIBUTE, Attachment, Digest
-from ..files.key import MARKER, is_key, marked_folder
+from ..files.key import MARKER, is_key, marked_folder, quote_key
 from ..files.ref import RecordRef, Ref, UploadRef
-from ..finding import Finding, restoring
+from ..finding import NO_PROGRESS, Finding, Progress, restoring
+from ..rows import KeyKind
 from ..rows.key_index import KeyIndex
 from ..rows.links import Link
 from ..rows.paging import Row, find_records, pages, records_of
@@ -41,7 +43,7 @@ def fsck(
     server: Server,
     *,
     deep: bool = False,
-    on_bytes: Callable[[int], None] = lambda count: None,
+    progress: Progress = NO_PROGRESS,
 ) -> Iterator[Finding]:
     """Check that every link has its bytes, that every record with an attachment has a link, and
     that every object has a row.
@@ -51,7 +53,7 @@ def fsck(
     If the folder of a local storage is not mounted, nothing else is checked.
 
     :param deep: also read all bytes and check their hashes.
-    :param on_bytes: is told how many bytes were read.
+    :param progress: is told of the files, the records, and the bytes that are read.
     :raises StorageUnavailable: if the storage cannot be reached.
     """
     claim = server.plugin.storage.claim()
@@ -65,10 +67,10 @@ def fsck(
         closing(KeyIndex()) as known,
         closing(KeyIndex()) as linked,
     ):
-        checker = _Checker(server, objects, known, linked)
+        checker = _Checker(server, objects, known, linked, progress)
         yield from checker.check(is_ours=not claim.is_foreign)
         if deep:
-            yield from checker.check_bytes(on_bytes)
+            yield from checker.check_bytes()
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,18 @@ class _Checker:
     :param linked: the URIs of records that have the file they are linked to.
     """
 
-    def __init__(self, server: Server, objects: KeyIndex, known: KeyIndex, linked: KeyIndex):
+    def __init__(
+        self,
+        server: Server,
+        objects: KeyIndex,
+        known: KeyIndex,
+        linked: KeyIndex,
+        progress: Progress,
+    ):
         self._server = server
+        self._progress = progress
+        self._hashed = 0
+        self._hashed_bytes = 0
         self._rows = server.plugin.rows
         self._storage = server.plugin.storage
         self._objects = objects
@@ -108,26 +120,38 @@ class _Checker:
 
         :param is_ours: whether objects that no row names are to be reported.
         """
-        server = self._server
+        server, progress = self._server, self._progress
         others = set()
+        progress.begin("stored files")
         for page in pages(self._storage.list()):
+            progress.add_files(len(page))
             self._objects.add((stat.key, stat.size) for stat in page)
             others |= {folder for stat in page if (folder := marked_folder(stat.key))}
         listed = time.monotonic()
         for page in server.read(self._rows.unlinked_keys()):
             self._known.add((known.key, 0) for known in page)
+            self._count([known.key for known in page if known.kind is KeyKind.VARIANT])
         yield from self._check_pending()
         for broken in server.read(self._rows.unreadable()):
             for each in broken:
                 detail = str(each)
                 yield Finding("unreadable row", "", each.owner, detail, remedy=DELETE_ROW)
+        progress.begin("files of records")
         for page in server.read(self._rows.links.all()):
+            progress.add_files(len(page))
             self._known.add((link.key, 0) for link in page)
+            self._count([link.key for link in page])
             yield from self._check_links(page)
         for records in records_of(server.list_all):
             yield from self._check_records(records)
         if is_ours:
             yield from self._check_objects(listed, tuple(others))
+
+    def _count(self, keys: list[str]) -> None:
+        """Add up the files whose bytes ``--deep`` reads."""
+        sizes = self._objects.find(keys)
+        self._hashed += len(keys)
+        self._hashed_bytes += sum(sizes.get(key, 0) for key in keys)
 
     def _check_pending(self) -> Iterator[Finding]:
         for page in self._server.read(self._rows.pending.all()):
@@ -176,7 +200,8 @@ class _Checker:
             yield from _contradictions(link, attachment, size)
         elif link.may_be_of(attachment):
             location = str(attachment.get("location"))
-            yield Finding("wrong location", link.key, link.ref.uri, location, REBASE)
+            remedy = _moving(link, location, self._server.plugin.settings["base_url"])
+            yield Finding("wrong location", link.key, link.ref.uri, location, remedy)
         else:
             yield Finding("link without record", link.key, link.ref.uri, remedy=GC)
 
@@ -236,12 +261,15 @@ class _Checker:
         linked = self._server.run(lambda: self._rows.links.linked(keys)) if keys else set()
         return [key for key in keys if key not in linked]
 
-    def check_bytes(self, on_bytes: Callable[[int], None]) -> Iterator[Finding]:
+    def check_bytes(self) -> Iterator[Finding]:
         """Read all bytes that are linked, and those of resized images, and check their hashes."""
-        failures = 0
+        failures, progress = 0, self._progress
+        progress.begin("bytes")
+        progress.expect(self._hashed, self._hashed_bytes)
         for blob in self._blobs():
+            progress.add_files()
             try:
-                found = Digest.of(self._storage.open(blob.key), on_bytes).hexdigest()
+                found = Digest.of(self._storage.open(blob.key), progress.add_bytes).hexdigest()
                 failures = 0
             except BlobNotFound:
                 continue  # already reported, or deleted since; a resized image is made again
@@ -303,6 +331,15 @@ def _contradictions(link: Link, value: Any, size: int | None) -> Iterator[Findin
     if attachment.hash != link.digest:
         detail = f"the record says {attachment.hash}, the link {link.digest}"
         yield Finding("wrong hash", link.key, link.ref.uri, detail, restoring(link.ref.uri))
+
+
+def _moving(link: Link, location: str, base_url: str) -> str:
+    """Return what mends the wrong location of a record that has the right file."""
+    for end in (quote_key(link.key), link.key):
+        if location.endswith(end):
+            old, new = map(shlex.quote, (location.removesuffix(end), base_url))
+            return f"{REBASE} --from {old} --to {new}"
+    return f"upload the file again: POST {link.ref.uri}/attachment"
 
 
 def _wrong_size(link: Link, size: int | None, expected: int | None) -> Finding:
