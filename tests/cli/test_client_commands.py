@@ -159,6 +159,11 @@ class TestUploadAndDownload:
         ]
 
 
+class Silent(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
 class TestWrongServer:
     """What concerns the whole run is said once."""
 
@@ -214,7 +219,7 @@ class TestWrongServer:
     def test_no_kinto(self, failure, folder):
         """A web server that has pages of the same paths."""
         (folder / "web" / "v1").mkdir(parents=True)
-        handler = partial(SimpleHTTPRequestHandler, directory=folder / "web")
+        handler = partial(Silent, directory=folder / "web")
         with ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
             Thread(target=web.serve_forever, daemon=True).start()
             assert "is not a Kinto server" in failure(f"http://127.0.0.1:{web.server_port}/v1")
