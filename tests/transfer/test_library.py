@@ -27,11 +27,7 @@ def server(file_settings, tmp_path_factory):
     }
     with Gunicorn(settings, tmp_path_factory.mktemp("library")) as server:
         for uri in ("buckets/site", "buckets/site/collections/media"):
-            body = {
-                "permissions": {"record:create": ["system.Authenticated"]} if "/c" in uri else {}
-            }
-            url = f"{server.url}/{uri}"
-            requests.put(url, json=body, auth=ALICE, timeout=60).raise_for_status()
+            requests.put(f"{server.url}/{uri}", auth=ALICE, timeout=60).raise_for_status()
         yield server
 
 
@@ -39,7 +35,6 @@ def server(file_settings, tmp_path_factory):
 def client(server):
     with Client(server.url, "", "", AUTH) as client:
         yield client
-    requests.delete(f"{server.url}/content/_media/x", auth=ALICE, timeout=60)
     records = f"{server.url}/buckets/site/collections/media/records"
     requests.delete(records, auth=ALICE, timeout=60).raise_for_status()
 
@@ -52,6 +47,22 @@ def folder(tmp_path):
     (folder / "trip" / "été.jpg").write_bytes(jpeg(20, 30))
     (folder / "notes.pdf").write_bytes(b"%PDF-1.7\n%%EOF\n")
     return folder
+
+
+def changed(change):
+    """What a proxy does to make a server say something else about itself.
+
+    :param change: changes the JSON of its root.
+    """
+
+    def misbehave(handler, answer):
+        if answer is not None and handler.path == "/v1/":
+            root = answer.json()
+            change(root)
+            handler.answer(200, {}, json.dumps(root).encode())
+            return True
+
+    return misbehave
 
 
 def objects(server) -> dict[str, dict]:
@@ -133,17 +144,21 @@ class TestUploadMedia:
                 list(upload_media(client, [folder], NOTHING, dict.fromkeys(names, NOTHING)))
         assert objects(server) == {}
 
-    def test_may_not_create(self, server, folder):
-        with (
-            Client(server.url, "", "") as client,
-            pytest.raises(CommandFailed, match="give --auth"),
-        ):
+    @pytest.mark.parametrize(
+        "auth, why", [(None, "give --auth"), ("bob:secret", "This user may neither")]
+    )
+    def test_not_allowed(self, server, folder, auth, why):
+        with Client(server.url, "", "", auth) as client, pytest.raises(CommandFailed, match=why):
             list(upload_media(client, [folder], NOTHING, {}))
 
-    def test_a_server_without_library(self, record, folder):
+    def test_a_server_without_library(self, server, folder):
+        def change(root):
+            del root["capabilities"]["media_library"]
+
         with (
-            Client(record.server.url, "", "", AUTH) as client,
-            pytest.raises(CommandFailed, match="library"),
+            Proxy(server.url, changed(change)) as proxy,
+            Client(proxy.url, "", "", AUTH) as client,
+            pytest.raises(CommandFailed, match="has no media library: its operator has to set"),
         ):
             list(upload_media(client, [folder], NOTHING, {}))
 
@@ -212,16 +227,13 @@ class TestGeneralLimits:
         ],
     )
     def test_dry_run(self, server, folder, limits, refused):
-        def misbehave(handler, answer):
-            if answer is not None and handler.path == "/v1/":
-                root = answer.json()
-                root["capabilities"]["attachments"].update(limits)
-                handler.answer(200, {}, json.dumps(root).encode())
-                return True
+        def change(root):
+            root["capabilities"]["attachments"].update(limits)
 
-        with Proxy(server.url, misbehave) as proxy:
-            client = Client(proxy.url, "default", "new", "someone:new")
-            with client:
-                found = list(upload(client, [folder], dry_run=True))
+        with (
+            Proxy(server.url, changed(change)) as proxy,
+            Client(proxy.url, "default", "new", "someone:new") as client,
+        ):
+            found = list(upload(client, [folder], dry_run=True))
         assert {each.key for each in found if each.kind == "refused"} == refused
         assert len(found) == 3
