@@ -97,8 +97,11 @@ def _import(options: argparse.Namespace, progress: Progress) -> Iterator[Finding
 
 def _library(options: argparse.Namespace, progress: Progress) -> Iterator[Finding]:
     registry = _registry(options)
+    server = _lasting(registry, options)
+    if isinstance(registry.permission, MemoryPermission):
+        raise _in_memory("permission", options)
     return init_library(
-        _lasting(registry, options),
+        server,
         registry.attachment_library,
         registry.permission,
         editors=options.editors,
@@ -137,19 +140,24 @@ def _server(options: argparse.Namespace) -> Server:
 def _lasting(registry: Any, options: argparse.Namespace) -> Server:
     """Return the server of a registry.
 
-    :raises CommandFailed: if it keeps records or permissions in memory, which only the process of
-        the server can see.
+    :raises CommandFailed: if it keeps records in memory.
     """
     server = Server.of(registry, transaction.manager)
-    kind = "permission" if isinstance(registry.permission, MemoryPermission) else ""
-    kind = kind if server.plugin.rows.identities.lasts else "storage"
-    if kind:
-        raise CommandFailed(
-            f"{options.ini} sets kinto.{kind}_backend to memory, where this command finds nothing "
-            "of what the server has. Use PostgreSQL: "
-            f"kinto.{kind}_backend = kinto.core.{kind}.postgresql, and kinto.{kind}_url"
-        )
+    if not server.plugin.rows.identities.lasts:
+        raise _in_memory("storage", options)
     return server
+
+
+def _in_memory(kind: str, options: argparse.Namespace) -> CommandFailed:
+    """Return the error for a backend that only the process of the server can see.
+
+    :param kind: ``storage`` or ``permission``.
+    """
+    return CommandFailed(
+        f"{options.ini} sets kinto.{kind}_backend to memory, where this command finds nothing of "
+        "what the server has. Use PostgreSQL: "
+        f"kinto.{kind}_backend = kinto.core.{kind}.postgresql, and kinto.{kind}_url"
+    )
 
 
 def _reach(storage: IStorage, ini: str) -> None:

@@ -3,7 +3,6 @@
 A finding says what is wrong, where, and how to repair it.
 """
 
-import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -13,7 +12,7 @@ from typing import Any
 
 from ..errors import BlobNotFound, StorageUnavailable
 from ..files.blob import ATTRIBUTE, Attachment, Digest
-from ..files.key import MARKER, is_key, marked_folder, quote_key
+from ..files.key import MARKER, is_key, marked_folder
 from ..files.ref import RecordRef, Ref, UploadRef
 from ..finding import NO_PROGRESS, Finding, Progress, restoring
 from ..rows import KeyKind
@@ -25,7 +24,6 @@ from .server import Server
 
 GC = "kinto-attachment gc"
 IMPORT = "kinto-attachment import"
-REBASE = "kinto-attachment rebase"
 DELETE_ROW = "delete it from Kinto's database, if no backup tells what it was"
 DELETE_VARIANT = "delete the object: the image is resized again"
 MOVE = "move it elsewhere, if no application needs it here"
@@ -200,7 +198,7 @@ class _Checker:
             yield from _contradictions(link, attachment, size)
         elif link.may_be_of(attachment):
             location = str(attachment.get("location"))
-            remedy = _moving(link, location, self._server.plugin.settings["base_url"])
+            remedy = f"upload the file again: POST {link.ref.uri}/attachment"
             yield Finding("wrong location", link.key, link.ref.uri, location, remedy)
         else:
             yield Finding("link without record", link.key, link.ref.uri, remedy=GC)
@@ -331,15 +329,6 @@ def _contradictions(link: Link, value: Any, size: int | None) -> Iterator[Findin
     if attachment.hash != link.digest:
         detail = f"the record says {attachment.hash}, the link {link.digest}"
         yield Finding("wrong hash", link.key, link.ref.uri, detail, restoring(link.ref.uri))
-
-
-def _moving(link: Link, location: str, base_url: str) -> str:
-    """Return what mends the wrong location of a record that has the right file."""
-    for end in (quote_key(link.key), link.key):
-        if location.endswith(end):
-            old, new = map(shlex.quote, (location.removesuffix(end), base_url))
-            return f"{REBASE} --from {old} --to {new}"
-    return f"upload the file again: POST {link.ref.uri}/attachment"
 
 
 def _wrong_size(link: Link, size: int | None, expected: int | None) -> Finding:

@@ -100,7 +100,7 @@ class _Collector:
         before: datetime,
         reserved_before: datetime,
         dry_run: bool,
-        progress: Progress,
+        progress: Progress = NO_PROGRESS,
     ):
         self._server = server
         self._progress = progress
