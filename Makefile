@@ -4,13 +4,17 @@ BIN := $(VENV)/bin
 # Each process has servers of its own; a file of tests stays in one.
 IN_PARALLEL := --numprocesses 2 --dist loadfile
 INSTALLED := $(VENV)/.installed
+SERVING := $(VENV)/.serving
+DOCUMENTING := $(VENV)/.documenting
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help install serve tests tests-all crash-test attack bench bench-quick lint format clean
+.PHONY: help install serve tests tests-all docs crash-test attack bench bench-quick lint format clean
 
 help:
-	@echo "make serve      run Kinto with this plugin on 127.0.0.1:8888"
+	@echo "make serve      run Kinto with this plugin on 127.0.0.1:8888, or with PORT=8889 on another port"
 	@echo "make tests      run the tests"
 	@echo "make tests-all  run the slow ones too"
+	@echo "make docs       build the documentation: build/docs/index.html"
 	@echo "make crash-test kill servers 50 times for each storage"
 	@echo "make attack     hold 120 silent connections on each route, for a minute"
 	@echo "make bench      measure everything, beside what else there is;  make bench-quick"
@@ -19,12 +23,22 @@ help:
 
 install: $(INSTALLED)
 
-$(INSTALLED): setup.cfg pyproject.toml
+$(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[s3,gcs,images,dev]"
+
+$(INSTALLED): setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(PIP) --editable ".[s3,gcs,pyramid_storage,serve,docs,dev]"
+	touch $@ $(SERVING) $(DOCUMENTING)
+
+$(SERVING): setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(PIP) --editable ".[serve]"
 	touch $@
 
-serve: $(INSTALLED)
+$(DOCUMENTING): setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(PIP) --editable ".[docs]"
+	touch $@
+
+serve: $(SERVING)
 	$(BIN)/python scripts/serve.py
 
 tests: $(INSTALLED) lint
@@ -32,6 +46,10 @@ tests: $(INSTALLED) lint
 
 tests-all: $(INSTALLED) lint
 	$(BIN)/python -m pytest $(IN_PARALLEL) -m "slow or not slow"
+
+docs: $(DOCUMENTING)
+	$(BIN)/python -m sphinx --fail-on-warning --nitpicky --fresh-env --quiet docs build/docs
+	@echo "Open build/docs/index.html"
 
 crash-test: $(INSTALLED)
 	CRASH_TEST_KILLS=50 $(BIN)/python -m pytest -m "slow or not slow" tests/system/test_crash.py

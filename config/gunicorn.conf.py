@@ -1,28 +1,32 @@
-"""gunicorn --paste config/local.ini -c config/gunicorn.conf.py
+"""gunicorn --config config/gunicorn.conf.py --paste config/local.ini
 
-Bodies reach Kinto as they arrive. WEB_CONCURRENCY is the number of processes; leave it at one as
-long as the ini file has memory backends.
+gunicorn passes request bodies on to Kinto as they arrive. The environment variable WEB_CONCURRENCY
+sets the number of processes. With the memory backends of Kinto, use one process only.
 """
 
 import os
 
 bind = "127.0.0.1:8888"
 
-# A thread for each upload or download that may be under way at once in a process. Requests that
-# wait for an image hold one, too: keep images.queue + images.workers below half of this number.
+# The number of uploads and downloads that a process can serve at the same time. A request that
+# waits for an image holds a thread, too: keep images.queue + images.workers below half of this
+# number.
 worker_class = "gthread"
 threads = 16
 
-# A thread that waits for a slow client does not count; seconds until a worker that hangs is ended.
+# Seconds after which gunicorn ends a worker process that hangs. Threads that wait for slow clients
+# do not count as hanging.
 timeout = 60
 graceful_timeout = 60
 
-# Without nginx in front, more connections than threads can be open at once: those that wait for
-# their next request hold no thread.
+# More connections than threads can be open, because a connection without a request holds no thread.
 worker_connections = 1000
 
-# Seconds that a connection stays open for the next request: longer than nginx keeps its own.
+# Seconds for which a connection stays open for the next request. nginx closes its own sooner.
 keepalive = 75
+
+# gunicorn would create a socket for its control program in the home directory of its user.
+control_socket_disable = True
 
 
 def on_starting(server):

@@ -10,8 +10,6 @@ if TYPE_CHECKING:  # the commands that only send HTTP requests start without Pyr
 
 __version__ = version("kinto-attachment")
 
-URL = "https://github.com/Kinto/kinto-attachment/"
-
 
 def includeme(config: "Configurator") -> None:
     """Add files to Kinto: first what all doors share, then each door.
@@ -28,12 +26,3 @@ def includeme(config: "Configurator") -> None:
         config.include(".media")  # routes, verifier
     except SettingError as error:
         raise ConfigurationError(str(error)) from error
-    base_url = config.registry.attachment_plugin.settings.advertised_url
-    config.add_api_capability(
-        "attachments",
-        description="Add file attachments to records",
-        url=URL,
-        version=__version__,
-        # Kinto Admin fails on a null.
-        **({} if base_url is None else {"base_url": base_url}),
-    )

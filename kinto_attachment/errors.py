@@ -61,11 +61,11 @@ class AttachmentError(Exception):
 class SettingError(AttachmentError):
     """A setting is unknown or malformed, or conflicts with another one.
 
-    :param key: the full name of the setting, or of a command's option.
+    :param key: the full name of the setting in the ini file, or the name of a command's option.
     :param reason: what is wrong with it and what is accepted. The message puts the key before it.
 
-    >>> str(SettingError("attachment.max_size", "'ten' is not a number of bytes"))
-    "attachment.max_size: 'ten' is not a number of bytes"
+    >>> str(SettingError("kinto.attachment.max_size", "'ten' is not a size, such as 10MB"))
+    "kinto.attachment.max_size: 'ten' is not a size, such as 10MB"
     """
 
     def __init__(self, key: str, reason: str):
@@ -118,6 +118,8 @@ class ContentEncoded(Refused):
 
 class MalformedForm(Refused):
     """The body is broken or cut short, or its fields are too large."""
+
+    field = "body"
 
 
 class BoundaryRefused(MalformedForm):
@@ -196,9 +198,14 @@ class TooLarge(Refused):
 
 
 class BodyTooLarge(TooLarge):
-    """A file for the media store or the library is larger than its limit."""
+    """A file for the media store or the library is larger than its limit.
 
-    field = "body"
+    :param field: the form field that contains the file; ``body`` if the body is the file.
+    """
+
+    def __init__(self, size: int, limit: int, field: str = "body"):
+        super().__init__(size, limit)
+        self.field = field
 
 
 class JSONTooLarge(BodyTooLarge):
@@ -207,6 +214,7 @@ class JSONTooLarge(BodyTooLarge):
     def __init__(self, size: int, limit: int):
         super().__init__(size, limit)
         self.reason = f"The body ({size} bytes) exceeds the limit ({limit} bytes)."
+        self.description = self.reason
         self.args = (self.reason,)
 
 
@@ -296,7 +304,7 @@ class WorkerLost(ResizeError):
 
 
 class ImagingMissing(AttachmentError):
-    """What resizes images is not installed: ``pip install "kinto-attachment[images]"``."""
+    """The extra ``[images]``, which resizes images, is not installed."""
 
 
 class RemoteError(AttachmentError):

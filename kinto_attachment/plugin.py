@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 from pyramid.config import Configurator
@@ -20,6 +21,10 @@ from .transactions.files import FileTransaction
 from .transactions.ownership import OwnedStorage
 
 logger = logging.getLogger(__name__)
+
+VERSION = version("kinto-attachment")
+URL = "https://github.com/Kinto/kinto-attachment/"
+"""Where the capabilities of a server say that more is to be read."""
 
 STORAGE_SETTINGS = ("gcloud.bucket_name", "aws.bucket_name", "base_path")
 """The settings each of which chooses a storage."""

@@ -1,4 +1,6 @@
-"""Make the pictures of the README with the plugin itself: ``python scripts/pictures.py``.
+"""Make the pictures of the page on the media library with the plugin itself::
+
+    python scripts/pictures.py
 
 The script draws a landscape, and uploads it to a media library in memory, as an editor would.
 """

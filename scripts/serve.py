@@ -1,16 +1,19 @@
 """Run Kinto with this plugin, to try it: ``make serve``.
 
 An embedded PostgreSQL keeps the records, and a folder keeps the files. Both are in ``var/`` and
-survive a restart. All other settings are those of ``config/kinto.ini``.
+survive a restart. All other settings are those of ``config/kinto.ini``. What runs is written to
+``var/kinto.ini``, so that the ``kinto-attachment`` commands work on the same records and files.
 """
 
 import fcntl
+import json
 import logging
 import mimetypes
 import os
 import socket
 import sys
 import warnings
+from configparser import ConfigParser
 from pathlib import Path
 
 import kinto
@@ -19,10 +22,11 @@ import transaction
 from gunicorn.app.base import BaseApplication
 from kinto.core.scripts import migrate
 from pyramid.paster import get_appsettings, setup_logging
-from webob import Request
+from webob import Request, Response
 from webob.exc import HTTPNotFound
 from webob.static import FileApp
 
+from kinto_attachment import __version__
 from kinto_attachment.errors import KeyRefused
 from kinto_attachment.files.filename import content_disposition
 from kinto_attachment.files.mimetype import DEFAULT_MIMETYPE, is_media
@@ -31,18 +35,36 @@ from kinto_attachment.maintenance.server import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 VAR = ROOT / "var"
-INI = str(ROOT / "config" / "kinto.ini")
+TEMPLATE = ROOT / "config" / "kinto.ini"
+INI = VAR / "kinto.ini"
 HOST = "127.0.0.1"
 URL_PATH = "/files/"
+SOURCE = "https://github.com/Kinto/kinto-attachment/"
+
+CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "GET, HEAD",
+    "Access-Control-Allow-Headers": "Range, If-None-Match, If-Modified-Since, If-Range",
+    "Access-Control-Expose-Headers": "Accept-Ranges, Content-Disposition, Content-Range, ETag",
+}
+"""Headers that let pages of other origins read public files."""
 
 WELCOME = """
-Kinto runs at {url}/v1/ and serves its files below {url}/files/
-To attach a file to a record:
+Kinto runs at {url}/v1/ and serves public files below {url}/files/
 
-  curl -u alice:secret -F "attachment=Hello world;filename=hello.txt;type=text/plain" \
-{url}/v1/buckets/default/collections/docs/records/hello/attachment
+Attach a file to a record:
+  curl -u alice:secret -F attachment=@docs/0x0.jpg \
+{url}/v1/buckets/default/collections/docs/records/lake/attachment
 
-The media library is at {url}/v1/content/_media
+Store a file under its hash:
+  curl -u alice:secret --data-binary @docs/0x0.jpg {url}/v1/media
+
+Add an image to the media library. {url}/v1/image/320x0/ID.jpg is the image at
+another size, where ID is the "id" in the response:
+  curl -u alice:secret -F file=@docs/0x0.jpg -F save=1 {url}/v1/media
+
+Check all files:
+  {command} fsck --ini var/kinto.ini
 
 Press Ctrl-C to stop. Records and files stay in {var}
 """
@@ -80,10 +102,13 @@ class Files:
         path = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "surrogateescape")
         if not path.startswith(URL_PATH):
             return self._application(environ, start_response)
+        if environ["REQUEST_METHOD"] == "OPTIONS":
+            return Response(status=204, headers=CORS)(environ, start_response)
         file = self._find(path.removeprefix(URL_PATH))
         if file is None:
-            return HTTPNotFound()(environ, start_response)
+            return HTTPNotFound(headers=CORS)(environ, start_response)
         response = Request(environ).get_response(FileApp(str(file)))
+        response.headers.update(CORS)
         # Uploaded files are not trusted, so browsers must not run scripts in them.
         mimetype = mimetypes.guess_type(file.name)[0] or DEFAULT_MIMETYPE
         response.headers["Content-Disposition"] = content_disposition(file.name, is_media(mimetype))
@@ -105,25 +130,47 @@ class Files:
         return None if is_private else file
 
 
-def make_application(database: str, url: str):
-    """Return Kinto with the settings of the ini file. Create or migrate the schema of its database.
+def write_ini(database: str, port: int) -> None:
+    """Write ``var/kinto.ini``: the settings of ``config/kinto.ini``, with this database and port.
 
     :param database: the URL of the database.
-    :param url: the URL of the server.
     """
-    setup_logging(INI)
-    folder = VAR / "files"
-    folder.mkdir(exist_ok=True)
-    settings = {
-        **get_appsettings(INI),
-        "kinto.storage_backend": "kinto.core.storage.postgresql",
-        "kinto.storage_url": database,
-        "kinto.permission_backend": "kinto.core.permission.postgresql",
-        "kinto.permission_url": database,
-        "kinto.attachment.base_path": str(folder),
-        "kinto.attachment.base_url": f"{url}/files/",
-    }
-    application = kinto.main({}, **settings)
+    ini = ConfigParser(interpolation=None)
+    ini.optionxform = str  # type: ignore[assignment,method-assign]
+    ini.read(TEMPLATE)
+    url = database.replace("%", "%%")
+    (VAR / "files").mkdir(exist_ok=True)
+    (VAR / "version.json").write_text(
+        json.dumps({"name": "kinto-attachment", "version": __version__, "source": SOURCE})
+    )
+    ini["app:main"].update(
+        {
+            "kinto.storage_backend": "kinto.core.storage.postgresql",
+            "kinto.storage_url": url,
+            "kinto.permission_backend": "kinto.core.permission.postgresql",
+            "kinto.permission_url": url,
+            "kinto.version_json_path": "%(here)s/version.json",
+            "kinto.attachment.base_path": "%(here)s/files",
+            # Locations stay valid if the server runs at another port the next time.
+            "kinto.attachment.base_url": "",
+            "kinto.attachment.extra.base_url": f"http://{HOST}:{port}{URL_PATH}",
+        }
+    )
+    ini["server:main"]["port"] = str(port)
+    with INI.open("w") as file:
+        file.write(
+            "# `make serve` writes this file at each start: edit config/kinto.ini instead.\n\n"
+        )
+        ini.write(file)
+
+
+def make_application():
+    """Return Kinto with the settings of ``var/kinto.ini``. Create or migrate the schema of its
+    database, and create the media library."""
+    setup_logging(str(INI))
+    # It says that it counts the requests of one process only, and this is the only one.
+    logging.getLogger("kinto.plugins.prometheus").setLevel(logging.ERROR)
+    application = kinto.main({}, **get_appsettings(str(INI)))
     migrate({"registry": application.registry})
     make_library(application.registry)
     return Files(application)
@@ -193,15 +240,19 @@ def main() -> None:
         sys.exit(f"Another server uses {VAR}. Stop it first.")
     postgresql = start_postgresql(VAR / "postgresql")
     database = f"{postgresql.get_uri()}&options=-ctimezone%3DUTC"
+    write_ini(database, port)
+    welcome = WELCOME.format(
+        url=url, var=VAR, command=Path(sys.executable).parent / "kinto-attachment"
+    )
     # Unlike waitress, gunicorn passes uploads to Kinto as they arrive.
     Gunicorn(
-        lambda: make_application(database, url),
+        make_application,
         bind=f"{HOST}:{port}",
         worker_class="gthread",
         threads=16,
         loglevel="warning",
         control_socket_disable=True,
-        post_worker_init=lambda worker: print(WELCOME.format(url=url, var=VAR), flush=True),
+        post_worker_init=lambda worker: print(welcome, flush=True),
         on_exit=lambda arbiter: postgresql.stop(),
     ).run()
 

@@ -1,7 +1,8 @@
 """Fixtures: a site on every Kinto storage and every file storage.
 
-A test that asks for ``site`` runs on each of the combinations. Servers are started when the first
-test needs them, and stopped at the end.
+A test that asks for ``site`` runs on each of the combinations. The tests of a module that does not
+depend on the file storage run on those in its ``FILES`` alone, and on the others only in ``make
+tests-all``. Servers are started when the first test needs them, and stopped at the end.
 """
 
 import signal
@@ -42,7 +43,8 @@ def pytest_collection_modifyitems(items):
         names = getattr(getattr(item, "callspec", None), "params", {})
         kinto, files = names.get("kinto"), names.get("files")
         is_whole_site = "site" in item.fixturenames and kinto
-        if (kinto, files) in RARE or (files == "own" and not is_whole_site):
+        is_rare = (kinto, files) in RARE or (files == "own" and not is_whole_site)
+        if is_rare or (files and files not in getattr(item.module, "FILES", FILE_STORAGES)):
             item.add_marker("slow")
 
 

@@ -1,85 +1,153 @@
-"""The README lists all settings, and its examples run."""
+"""The examples of the documentation run, and its pages build."""
 
 import json
 import os
+import pkgutil
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 from configparser import ConfigParser
 from hashlib import sha256
+from html import unescape
 from pathlib import Path
-from types import SimpleNamespace
-from urllib.parse import urlsplit
 
 import pytest
 import requests
 
 from kinto_attachment.cli.parser import parse
 from kinto_attachment.settings import read_settings
-from kinto_attachment.settings.table import SETTINGS
+from kinto_attachment.settings.setting import INI_PREFIX
+from kinto_attachment.settings.table import SETTINGS, TOPICS
 from tests.support import images
 from tests.support.library import jpeg
-from tests.support.servers import Process, free_port
+from tests.support.pages import (
+    PAGES,
+    ROOT,
+    SERVER,
+    Example,
+    commands,
+    examples,
+    examples_of,
+    normalized,
+    program_of,
+)
+from tests.support.servers.serving import Serving
 from tests.support.servers.wsgi import BIN
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.rst").read_text()
-SERVER = "http://127.0.0.1:8888"
+PICTURE = (ROOT / "docs" / "0x0.jpg").read_bytes()
+ALICE = ("alice", "secret")
 
 
-def examples(language: str) -> list[str]:
-    """The code blocks of one language, without their indent."""
-    blocks, lines = [], README.splitlines()
-    for number, line in enumerate(lines):
-        if line.strip() != f".. code-block:: {language}":
-            continue
-        indent = len(line) - len(line.lstrip())
-        block = []
-        for code in lines[number + 1 :]:
-            if code.strip() and len(code) - len(code.lstrip()) <= indent:
-                break
-            block.append(code[indent + 4 :])
-        blocks.append("\n".join(block).strip() + "\n")
-    return blocks
+class TestPages:
+    """What the pages say, and what Sphinx makes of it."""
 
+    def test_every_language_is_run_by_a_test(self):
+        found = {each.language for page in PAGES for each in examples_of(page)}
+        run = {"bash", "shell", "python", "javascript", "ini", "nginx"}
+        assert found <= run | {"json", "text", "console"}
+        # These need root or Docker. test_deployment.py runs what they install and start.
+        for each in examples("console"):
+            for line in re.sub(r"\\\n", "", each.code).splitlines():
+                prompt, program, *words = line.split()
+                assert prompt in ("#", "$")
+                assert program in ("useradd", "mkdir", "cp", "systemctl", "docker"), line
+                assert program != "cp" or (ROOT / words[0]).is_file(), line
 
-def test_every_language_is_run_by_a_test():
-    languages = set(re.findall(r"code-block:: (\w+)", README))
-    assert languages == {"bash", "ini", "javascript", "json", "nginx", "python", "shell"}
+    def test_readme_is_short_and_renders_anywhere(self):
+        """On a package index, too: that has docutils, and not Sphinx."""
+        readme = (ROOT / "README.rst").read_text()
+        assert len(readme.splitlines()) <= 250
+        text = f"{readme}\n{(ROOT / 'CHANGELOG.rst').read_text()}"
+        command = [sys.executable, "-m", "docutils", "--halt=2", "-", os.devnull]
+        run(command, ROOT, input=text)
+        links = re.findall(r"<((?!https?:)[^>`]+)>`_", readme)
+        assert len(links) > 10
+        for link in links:
+            assert (ROOT / link).is_file(), link
 
+    @pytest.fixture(scope="class")
+    def built(self, tmp_path_factory) -> Path:
+        """The pages as ``make docs`` builds them, in another folder."""
+        (line,) = re.findall(r"(?m)^\t\$\(BIN\)/(python -m sphinx .*) build/docs$", makefile())
+        folder = tmp_path_factory.mktemp("docs")
+        assert {"--fail-on-warning", "--nitpicky"} <= set(line.split())
+        run([*line.replace("python", sys.executable, 1).split(), str(folder)], ROOT)
+        return folder
 
-class TestSettings:
-    def rows(self) -> dict[str, tuple[str, str, str]]:
-        table = README.partition("\nAll settings\n")[2].partition("\nAPI\n")[0]
-        rows = {}
-        for row in table.split("   * - ``")[1:]:
-            cells = [" ".join(cell.split()) for cell in row.split("\n     -")]
-            rows[cells[0].partition("``")[0]] = tuple(cells[1:])
-        return rows
+    def test_settings_are_generated_from_the_table(self, built):
+        html = (built / "settings.html").read_text()
+        page = text_of(html)
+        ids = re.findall(r'id="confval-([^"]+)"', html)
+        assert len(ids) == len(SETTINGS) == len(set(ids))
+        assert [page.index(f"{title}¶") for title in TOPICS] == sorted(
+            page.index(f"{title}¶") for title in TOPICS
+        )
+        names = [setting.name for setting in SETTINGS]
+        entries = re.split(r"(?m)^\s*([a-z][a-z_.]+)¶\s*$", page)[1:]
+        assert entries[::2] == names
+        for setting, entry in zip(SETTINGS, entries[1::2], strict=True):
+            entry = " ".join(entry.split())
+            unit = f", in {setting.parse.unit}" if setting.parse.unit else ""
+            scope = "server, bucket or collection" if setting.per_resource else "server"
+            for part in (
+                f"Type: {plain(setting.parse.type)}{unit}. Default: {setting.default or 'empty'}.",
+                plain(setting.help),
+                f"Scope: {scope}.",
+                f"Older name: {setting.alias}." if setting.alias else "",
+            ):
+                assert part in entry, part
 
-    def test_table_lists_each(self):
-        expected = {
-            setting.name: (
-                f"``{setting.default}``" if setting.default else "",
-                "yes" if setting.per_resource else "",
-                setting.help,
-            )
-            for setting in SETTINGS
-        }
-        assert self.rows() == expected
-
-    def test_table_names_the_older_names(self):
+    def test_settings_are_written_nowhere_else(self):
+        source = (ROOT / "docs" / "settings.rst").read_text()
+        assert ".. settings-list::" in source
         for setting in SETTINGS:
-            if setting.alias:
-                assert f"``{setting.name}``, ``{setting.alias}``" in README
+            assert setting.help not in source and f"confval:: {setting.name}" not in source
 
-    @pytest.mark.parametrize("example", examples("ini"))
+    BROKEN = {
+        ":doc:`nowhere`": "unknown document: 'nowhere'",
+        ":ref:`nowhere`": "undefined label: 'nowhere'",
+        ":confval:`max_sise`": "reference target not found: max_sise",
+        ":file:`config/nowhere.ini`": "no such file in the clone: config/nowhere.ini",
+        "`text <../config/nowhere.nginx>`__": "no such file in the clone: ../config/nowhere.nginx",
+        ".. image:: nowhere.svg\n   :alt: x": "image file not readable: nowhere.svg",
+    }
+
+    def test_broken_links_fail_the_build(self, tmp_path):
+        for name in ("conf.py", "_extensions"):
+            (tmp_path / name).symlink_to(ROOT / "docs" / name)
+        whole = ":confval:`max_size` :file:`config/nginx.conf` `text <index.rst>`__"
+        text = "\n\n".join(["Title\n=====", ".. settings-list::", whole, *self.BROKEN])
+        (tmp_path / "index.rst").write_text(f"{text}\n")
+        options = ["--fail-on-warning", "--nitpicky", "--quiet", "-D", "html_theme=basic"]
+        command = [sys.executable, "-m", "sphinx", *options, str(tmp_path), str(tmp_path / "out")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode != 0
+        warnings = re.findall("WARNING: (.*)", done.stderr)
+        assert len(warnings) == len(self.BROKEN), done.stderr
+        for warning in self.BROKEN.values():
+            assert any(warning in each for each in warnings), warning
+
+
+def makefile() -> str:
+    return (ROOT / "Makefile").read_text()
+
+
+def plain(text: str) -> str:
+    """A text without its markup."""
+    return " ".join(text.replace("``", "").split())
+
+
+def text_of(html: str) -> str:
+    return unescape(re.sub(r"<[^>]+>", "", html.replace("</dt>", "</dt>\n"))).replace("\u2019", "'")
+
+
+class TestIni:
+    @pytest.mark.parametrize("example", examples("ini"), ids=lambda each: each.place)
     def test_example_is_understood(self, example):
         parser = ConfigParser(interpolation=None)
-        parser.read_string(f"[app:main]\n{example}")
+        parser.read_string(f"[app:main]\n{example.code}")
         settings = {
             name.removeprefix("kinto."): value for name, value in parser["app:main"].items()
         }
@@ -87,36 +155,27 @@ class TestSettings:
         base = {} if has_storage else {"attachment.storage": "memory"}
         assert read_settings({**base, **settings})
 
+    def test_every_setting_that_a_page_names_exists(self):
+        known = {setting.name for setting in SETTINGS} | {each.alias for each in SETTINGS}
+        for page in PAGES:
+            for name in re.findall(
+                rf"``{re.escape(INI_PREFIX)}([a-z_.]+)(?: =)?``", page.read_text()
+            ):
+                last = name.rpartition(".")[2]
+                assert name in known or last in known or name == "storage.", (page.name, name)
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """``make serve``, on a folder and a port of its own."""
-    folder = tmp_path_factory.mktemp("serve")
-    for name in ("config", "scripts"):
-        shutil.copytree(ROOT / name, folder / name)
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-
-    def answers() -> bool:
-        try:
-            return requests.get(f"{url}/v1/__heartbeat__", timeout=5).ok
-        except requests.RequestException:
-            return False
-
-    command = [sys.executable, "scripts/serve.py"]
-    env = {"PORT": str(port), "PYTHONWARNINGS": "ignore"}
-    process = Process(command, folder, answers, env)
-    yield SimpleNamespace(url=url, process=process, folder=folder)
-    process.stop()
+    with Serving() as server:
+        yield server
 
 
 @pytest.fixture
 def here(server, tmp_path):
-    """A folder with a picture, where the examples are run."""
-    (tmp_path / "background.jpg").write_bytes(os.urandom(100_000))
-    (tmp_path / "photo.jpg").write_bytes(jpeg(120, 80))
-    record = f"{server.url}/v1/buckets/default/collections/assets/records/c2ce1975"
-    requests.delete(record, auth=("alice", "secret"), timeout=60)
+    """A clone, as far as the examples use it. The server knows no records of alice."""
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    requests.delete(f"{server.url}/v1/buckets/default", auth=ALICE, timeout=60)
     return tmp_path
 
 
@@ -129,275 +188,176 @@ def run(command: list[str], folder: Path, **options) -> str:
     return done.stdout
 
 
-def attachment(server) -> dict | None:
-    record = f"{server.url}/v1/buckets/default/collections/assets/records/c2ce1975"
-    answer = requests.get(record, auth=("alice", "secret"), timeout=60)
-    return answer.json().get("data", {}).get("attachment")
+class TestExamples:
+    """A reader follows each page from its beginning to its end."""
 
+    @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+    def test_page_works_as_pasted(self, server, here, page):
+        found = examples_of(page)
+        for number, example in enumerate(found):
+            if example.language == "python" and SERVER not in example.code:
+                continue
+            how = {"bash": in_bash, "python": in_python, "javascript": in_node}.get(
+                example.language
+            )
+            if how and not example.is_output:
+                following = found[number + 1 : number + 2]
+                shown = next((each.code for each in following if each.is_output), None)
+                follow(server, here, example, how, shown)
 
-def test_make_serve_prints_a_line_that_works(server):
-    printed = server.process.log.read_text()
-    (line,) = re.findall(r"^ *(curl .*)$", printed, re.MULTILINE)
-    if not shutil.which("curl"):
-        pytest.skip("curl is not installed")
-    answer = run(["bash", "-c", line], server.folder)
-    location = re.search(r'"location": ?"([^"]+)"', answer)[1]
-    file = requests.get(location, timeout=60)
-    assert file.ok and file.content
-    assert file.headers["X-Content-Type-Options"] == "nosniff"
-    assert "sandbox" in file.headers["Content-Security-Policy"]
+    def test_each_door_has_an_example_with_its_output_in_the_readme(self):
+        found = examples_of(ROOT / "README.rst")
+        shown = [
+            before.code for before, each in zip(found, found[1:], strict=False) if each.is_output
+        ]
+        for route in ("/attachment", "/v1/media/", "-F 'file=@", "/v1/image/"):
+            assert any(route in code for code in shown), route
 
-
-def ask(server, line: str) -> bytes:
-    """Send a request line as it is, and return the whole answer."""
-    with socket.create_connection(("127.0.0.1", urlsplit(server.url).port), timeout=30) as sock:
-        sock.sendall(f"{line} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode("latin-1"))
-        return b"".join(iter(lambda: sock.recv(65536), b""))
-
-
-SPELLINGS = [
-    "/files/private/{key}",
-    "/files/./private/{key}",
-    "/files/././private/{key}",
-    "/files/x/../private/{key}",
-    "/files/default/../private/{key}",
-    "/files/%2e/private/{key}",
-    "/files/x/%2e%2e/private/{key}",
-    "/files/%2E%2Fprivate/{key}",
-    "/files//private/{key}",
-    "/files/%2fprivate/{key}",
-    "/files/private%2f{key}",
-    "/files/%70rivate/{key}",
-    "/files/private/./{key}",
-    "/files/private//{key}",
-    "//files/private/{key}",
-    "/files/../files/private/{key}",
-    "/./files/private/{key}",
-    "/files/.\\private\\{key}",
-    "/files/%5cprivate/{key}",
-    "/files/%c0%ae/private/{key}",
-    "/files/\xff/../private/{key}",
-    "/files/%00/../private/{key}",
-    "/files/PRIVATE/{key}",
-    "/files/link/{key}",
-    "http://a/files/./private/{key}",
-]
-
-
-@pytest.mark.parametrize("spelling", SPELLINGS)
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_make_serve_hides_private_files(server, spelling, method):
-    content = os.urandom(1000)
-    media, user = f"{server.url}/v1/media", ("alice", "secret")
-    digest = requests.post(media, content, auth=user, timeout=60).text
-    files = server.folder / "var" / "files"
-    (path,) = files.rglob(digest)
-    link = files / "link"
-    if not link.is_symlink():
-        link.symlink_to("private")
-    answer = ask(server, f"{method} {spelling.format(key=path.relative_to(files / 'private'))}")
-    # Kinto redirects what does not begin with the version of its API.
-    assert re.match(rb"HTTP/1.1 (307|400|404) ", answer), answer[:500]
-    assert content not in answer
-
-
-def test_make_serve_serves_public_files(server):
-    record = f"{server.url}/v1/buckets/default/collections/assets/records/public"
-    form = {"attachment": ("a b.svg", b"<svg/>", "image/svg+xml")}
-    location = requests.post(
-        f"{record}/attachment", files=form, auth=("alice", "secret"), timeout=60
-    ).json()["location"]
-    answer = requests.get(location, headers={"Range": "bytes=1-3"}, timeout=60)
-    assert (answer.status_code, answer.content) == (206, b"svg")
-    assert answer.headers["Content-Disposition"].startswith("attachment")
-    assert requests.post(location, timeout=60).status_code == 405
-    for key in ("", "missing", "%ff", "%00", "x" * 2000, "__kinto-attachment__", ".."):
-        assert ask(server, f"GET /files/{key}").startswith(b"HTTP/1.1 404 "), key
-
-
-@pytest.mark.parametrize("example", examples("bash"))
-def test_command(server, here, example):
-    if example.startswith("curl") and not shutil.which("curl"):
-        pytest.skip("curl is not installed")
-    if "uploaded.json" in example:
-        check_library(server, here, example)
-        return
-    if "/v1/media" in example:
-        check_media(server, here, example)
-        return
-    downloads = "copy.jpg" in example
-    if "DELETE" in example or downloads:
-        form = {"attachment": ("a.jpg", b"x" * 100_000)}
-        record = f"{server.url}/v1/buckets/default/collections/assets/records/c2ce1975"
-        requests.post(f"{record}/attachment", files=form, auth=("alice", "secret"), timeout=60)
-    command = example.replace(SERVER, server.url)
-    command = command.replace("http --auth", "http --ignore-stdin --check-status --auth")
-    output = run(["bash", "-c", command.replace("curl ", "curl -sS --fail ")], here)
-    if "DELETE" in example:
-        assert attachment(server) is None
-    elif downloads:
-        assert (here / "copy.jpg").read_bytes() == b"x" * 100_000
-    else:
-        assert attachment(server)["filename"] == "background.jpg"
-        assert attachment(server)["hash"] in output
-
-
-def check_library(server, here, example):
-    """The second step needs the first."""
-    first, second = (each for each in examples("bash") if "uploaded.json" in each)
-    for command in dict.fromkeys((first, example)):
-        command = command.replace(SERVER, server.url).replace("curl ", "curl -sS --fail ")
-        output = run(["bash", "-c", command], here)
-    uploaded = json.loads((here / "uploaded.json").read_text())
-    assert (uploaded["width"], uploaded["height"]) == (120, 80)
-    if example == second:
-        assert json.loads(output)["data"]["id"] == uploaded["id"]
-
-
-def check_media(server, here, example):
-    content = (here / "background.jpg").read_bytes()
-    command = example.replace(SERVER, server.url).replace(
-        "http --auth", "http --ignore-stdin --auth"
+    @pytest.mark.parametrize(
+        "example",
+        [each for each in examples("python") if SERVER not in each.code],
+        ids=lambda each: each.place,
     )
-    output = run(["bash", "-c", command.replace("curl ", "curl -sS --fail ")], here)
-    if "copy.jpg" in example:
-        assert (here / "copy.jpg").read_bytes() == content
-    else:
-        assert json.loads(output)["hash"] == sha256(content).hexdigest()
+    def test_python_of_ones_own_storage(self, tmp_path, example):
+        (tmp_path / "test_mine.py").write_text(example.code)
+        output = run([sys.executable, "-m", "pytest", "-q", "test_mine.py"], tmp_path)
+        assert re.search(r"\d\d passed", output)
+
+    def test_json_is_what_is_answered(self, server, here):
+        """Also where a page shows it for another request than the one before."""
+        fields = {"filename", "hash", "location", "mimetype", "size"}
+        shown = [json.loads(each.code) for each in examples("json")]
+        attached = [each for each in shown if "filename" in each and "hash" in each]
+        assert attached and all(each.keys() == fields for each in attached)
+        form = {"file": ("photo.jpg", PICTURE)}
+        answer = requests.post(f"{server.url}/v1/media", files=form, auth=ALICE, timeout=60).json()
+        uploaded = [each for each in shown if "fileName" in each]
+        assert uploaded and all(each.keys() == answer.keys() for each in uploaded)
+
+    def test_variants_of_the_library_are_accepted(self, server):
+        (shown,) = [each for each in map(json.loads, codes("json")) if "variants" in each]
+        form = {"file": ("photo.jpg", jpeg(1600, 1200))}
+        v1 = f"{server.url}/v1"
+        media = requests.post(f"{v1}/media", files=form, auth=ALICE, timeout=60).json()
+        answer = requests.post(
+            f"{v1}/content/_media", json={**media, **shown}, auth=ALICE, timeout=60
+        )
+        assert answer.status_code == 201, answer.text
+        part = requests.get(f"{v1}/image/120x0/{media['id']}/lake.jpg/variant/sun", timeout=60)
+        assert images.decode(part.content).size == (120, 90)
 
 
-@pytest.mark.parametrize("example", [code for code in examples("python") if SERVER in code])
-def test_python(server, here, example):
-    run([sys.executable, "-c", example.replace("127.0.0.1:8888", server.url[7:])], here)
-    if "/image/" in example:
-        assert images.decode((here / "copy.jpg").read_bytes()).size == (120, 80)
-        return
-    if "kinto_http" in example:
-        assert attachment(server) is None
-    elif "/v1/media" not in example:
-        assert attachment(server)["filename"] == "background.jpg"
-    assert (here / "copy.jpg").read_bytes() == (here / "background.jpg").read_bytes()
+def codes(language: str) -> list[str]:
+    return [each.code for each in examples(language)]
 
 
-@pytest.mark.parametrize("example", [code for code in examples("python") if SERVER not in code])
-def test_python_of_ones_own_storage(tmp_path, example):
-    (tmp_path / "test_mine.py").write_text(example)
-    output = run([sys.executable, "-m", "pytest", "-q", "test_mine.py"], tmp_path)
-    assert re.search(r"\d\d passed", output)
+def in_bash(code: str, folder: Path) -> str:
+    if "curl" in code and not shutil.which("curl"):
+        pytest.skip("curl is not installed")
+    code = code.replace("http --auth", "http --ignore-stdin --check-status --auth")
+    return run(["bash", "-euc", code.replace("curl ", "curl -sS --fail ")], folder)
 
 
-@pytest.mark.parametrize("example", examples("javascript"))
-def test_javascript(server, here, example):
+def in_python(code: str, folder: Path) -> str:
+    return run([sys.executable, "-c", code], folder)
+
+
+def in_node(code: str, folder: Path) -> str:
     if not shutil.which("node"):
         pytest.skip("node is not installed")
     program = (
         'const { readFileSync } = require("fs");\n'
-        'const file_ = new Blob([readFileSync("background.jpg")], { type: "image/jpeg" });\n'
+        'const file_ = new Blob([readFileSync("docs/0x0.jpg")], { type: "image/jpeg" });\n'
         "const form = { elements: { attachment: { files: [file_] } } };\n"
-        "(async () => {\n" + example.replace(SERVER, server.url) + "})();\n"
+        "(async () => {\n" + code + "})();\n"
     )
-    (here / "example.js").write_text(program)
-    output = run(["node", "example.js"], here)
-    assert "location" in output
-    assert "100000 image/jpeg" in output
-    assert attachment(server)["mimetype"] == "image/jpeg"
+    (folder / "example.js").write_text(program)
+    output = run(["node", "example.js"], folder)
+    assert "location" in output and f"{len(PICTURE)} image/jpeg" in output
+    return output
 
 
-def test_json_is_what_is_answered(server, here):
-    attached, uploaded = map(json.loads, examples("json"))
-    assert set(attached) == {
-        "filename", "hash", "location", "mimetype", "size",
-    }  # fmt: skip
-    form = {"file": (here / "photo.jpg").open("rb")}
-    answer = requests.post(
-        f"{server.url}/v1/media", files=form, auth=("alice", "secret"), timeout=9
-    )
-    assert answer.json().keys() == uploaded.keys()
+def follow(server, here: Path, example: Example, how, shown: str | None) -> None:
+    """Run an example, and compare what it prints, stores and writes with what the page says."""
+    code = example.code
+    output = how(code.replace(SERVER, server.url), here)
+    if shown is not None:
+        assert normalized(output, server.url) == normalized(shown, SERVER), example.place
+    if "copy.jpg" in code:
+        assert (here / "copy.jpg").read_bytes() == PICTURE, example.place
+        (here / "copy.jpg").unlink()
+    if "small.jpg" in code:
+        width = int(re.search(r"/image/(\d+)x0/", code)[1])
+        assert images.decode((here / "small.jpg").read_bytes()).size[0] == width
+    record = re.search(r"/v1/buckets/default/collections/\w+/records/\w+", code)
+    if "DELETE" in code or "remove_attachment" in code:
+        assert attachment(server, record) is None, example.place
+    elif "attachment" in code:
+        assert attachment(server, record)["hash"] == sha256(PICTURE).hexdigest(), example.place
+        assert attachment(server, record)["mimetype"] in code or ";type=" not in code
+    elif "Accept:application/json" in code:
+        assert json.loads(output)["hash"] == sha256(PICTURE).hexdigest()
 
 
-def test_extras_are_there():
+def attachment(server, record: re.Match | None) -> dict | None:
+    path = record[0] if record else "/v1/buckets/default/collections/assets/records/c2ce1975"
+    answer = requests.get(f"{server.url}{path}", auth=ALICE, timeout=60)
+    return answer.json().get("data", {}).get("attachment")
+
+
+class TestCommands:
+    """Those that an operator types. ``test_deployment.py`` starts the servers among them."""
+
+    STARTED = ("gunicorn", "uwsgi", "granian")
+
+    @pytest.mark.parametrize("place, command", commands())
+    def test_command_is_understood(self, place, command):
+        program, *words = shlex.split(command[command.index(program_of(command)) :])
+        if program == "kinto-attachment":
+            assert parse(words).command == words[0]
+        elif program == "pip":
+            assert words[0] == "install"
+            extras = setup_cfg()["options.extras_require"]
+            for names in re.findall(r"(?:^| )\.\[([\w,]+)\]", " ".join(words)):
+                assert set(names.split(",")) <= set(extras)
+        elif program == "make":
+            assert re.search(rf"(?m)^{words[0]}:", makefile())
+        elif program == "kinto":
+            assert words[0] in ("start", "migrate")
+        elif program == ".":
+            assert words == ["activate"]
+        elif program == "shtab":
+            (path,) = (word for word in words if word.startswith("kinto_attachment."))
+            assert pkgutil.resolve_name(path)().prog == words[words.index("--prog") + 1]
+        else:
+            assert program in self.STARTED or words[:2] == ["-m", "venv"], f"{place}: {program}"
+
+    def test_nothing_is_installed_from_an_index_that_does_not_have_it(self):
+        for page in (
+            *PAGES,
+            *(ROOT / "config").iterdir(),
+            *(ROOT / "kinto_attachment").rglob("*.py"),
+        ):
+            assert not re.search(r"pip install [\"']?kinto-attachment\b", page.read_text()), page
+
+    def test_commands_work_with_the_ini_file_of_make_serve(self, server):
+        found = [command for _, command in commands() if "--ini var/kinto.ini" in command]
+        assert found
+        for command in found:
+            if "fsck" in command:
+                run([str(BIN / "kinto-attachment"), *shlex.split(command)[1:]], server.folder)
+
+    def test_nginx_example_is_in_the_configuration(self):
+        configuration = (ROOT / "config" / "nginx.conf").read_text()
+        found = examples("nginx")
+        assert found
+        for line in "".join(each.code for each in found).splitlines():
+            directive = " ".join(line.partition("#")[0].split())
+            if directive.endswith(";"):
+                assert directive in " ".join(configuration.split()), directive
+
+
+def setup_cfg() -> ConfigParser:
     parser = ConfigParser()
     parser.read(ROOT / "setup.cfg")
-    install = next(block for block in examples("shell") if block.startswith("pip"))
-    for extra in re.findall(r"\[(\w+)\]", install):
-        assert extra in parser["options.extras_require"]
-
-
-@pytest.mark.parametrize(
-    "example", [block for block in examples("shell") if block.startswith("kinto-attachment")]
-)
-def test_command_of_operators_is_understood(example):
-    program, *arguments = shlex.split(example)
-    assert parse(arguments).command in example
-
-
-def test_nginx_example_is_in_the_configuration():
-    configuration = (ROOT / "config" / "nginx.conf").read_text()
-    (example,) = examples("nginx")
-    for line in example.splitlines():
-        directive = " ".join(line.partition("#")[0].split())
-        if directive.endswith(";"):
-            assert directive in " ".join(configuration.split()), directive
-
-
-class TestConfig:
-    """The files in ``config/`` start as they are."""
-
-    @pytest.mark.parametrize("name", ["kinto.ini", "local.ini", "s3.ini", "gcs.ini"])
-    def test_ini_file_starts(self, name, tmp_path):
-        port = free_port()
-        text = (ROOT / "config" / name).read_text()
-        text = text.replace("port = 8888", f"port = {port}").replace("%(here)s/..", str(tmp_path))
-        (tmp_path / name).write_text(text)
-        command = [str(BIN / "kinto"), "start", "--ini", name]
-        with Process(command, tmp_path, lambda: answers_at(port)):
-            root = requests.get(f"http://127.0.0.1:{port}/v1/", timeout=60).json()
-            assert root["capabilities"]["attachments"]["base_url"]
-
-    @pytest.mark.parametrize(
-        "path",
-        ["config/kinto.ini", "config/local.ini", "config/s3.ini", "config/gcs.ini"]
-        + ["config/uwsgi.ini", "config/gunicorn.conf.py", "scripts/serve.py"],
-    )
-    def test_images_leave_threads_for_others(self, path):
-        text = (ROOT / path).read_text()
-        (threads,) = re.findall(r"(?m)^ *threads ?= ?(\d+),?$", text)
-        defaults = {setting.name: setting.default for setting in SETTINGS}
-        held = 0
-        for name in ("images.queue", "images.workers"):
-            set_here = re.findall(rf"(?m)^kinto\.attachment\.{name} = (\d+)$", text)
-            held += int(set_here[0] if set_here else defaults[name])
-        assert int(threads) > 2 * held
-
-    def test_every_server_is_checked_for_its_threads(self):
-        """Neither the README nor another file in ``config/`` configures one."""
-        assert "[server:main]" not in README
-        names = {path.name for path in (ROOT / "config").iterdir()}
-        others = {"kinto.ini", "local.ini", "s3.ini", "gcs.ini", "uwsgi.ini", "gunicorn.conf.py"}
-        assert names == others | {"nginx.conf"}
-
-    @pytest.mark.parametrize(
-        "example",
-        [block for block in examples("shell") if block.startswith(("gunicorn", "uwsgi"))],
-    )
-    def test_server_starts(self, example, tmp_path):
-        port = free_port()
-        shutil.copytree(ROOT / "config", tmp_path / "config")
-        for path in (tmp_path / "config").iterdir():
-            text = path.read_text().replace("127.0.0.1:8888", f"127.0.0.1:{port}")
-            path.write_text(
-                re.sub(r"(?m)^(kinto.attachment.base_path =).*", rf"\1 {tmp_path}/f", text)
-            )
-        program, *arguments = example.split()
-        with Process([str(BIN / program), *arguments], tmp_path, lambda: answers_at(port)):
-            url = f"http://127.0.0.1:{port}/v1/buckets/default/collections/c/records/r/attachment"
-            form = {"attachment": ("a.txt", b"content")}
-            answer = requests.post(url, files=form, auth=("alice", "secret"), timeout=60)
-            assert answer.status_code == 201, answer.text
-
-
-def answers_at(port: int) -> bool:
-    try:
-        return requests.get(f"http://127.0.0.1:{port}/v1/__lbheartbeat__", timeout=5).ok
-    except requests.RequestException:
-        return False
+    return parser

@@ -11,21 +11,57 @@ from pyramid_storage.interfaces import IFileStorage
 
 import kinto_attachment
 from kinto_attachment.errors import StorageUnavailable
+from kinto_attachment.images.worker.pool import WorkerPool
 from kinto_attachment.legacy.pyramid_storage import IFileStorage as OwnIFileStorage
 from tests.support.site import ALICE, Site
 
 
 class TestCapability:
-    def capability(self, site):
-        return site.http.get("/").json["capabilities"]["attachments"]
+    def capability(self, site, name="attachments"):
+        return site.http.get("/").json["capabilities"][name]
 
     def test_describes_the_plugin(self, make_site):
-        assert self.capability(make_site()) == {
-            "description": "Add file attachments to records",
+        capability = self.capability(make_site())
+        assert {"pdf", "jpg"} <= set(capability.pop("extensions"))
+        assert capability == {
+            "description": "Attach a file to any record: POST, GET or DELETE {record}/attachment",
             "url": "https://github.com/Kinto/kinto-attachment/",
             "version": kinto_attachment.__version__,
             "base_url": "https://cdn.example/files/",
+            "images": True,
+            "private": False,
         }
+
+    def test_has_what_is_accepted(self, make_site):
+        names = {"max_size": "10", "extensions": "jpg+.png", "private": "true"}
+        site = make_site(**{f"kinto.attachment.{name}": names[name] for name in names})
+        capability = self.capability(site)
+        assert capability["max_size"] == 10
+        assert capability["extensions"] == ["jpg", "png"]
+        assert capability["private"] is True
+        assert self.capability(site, "media_store")["max_size"] == 10
+        form = {"upload_files": [("attachment", "a.gif", b"x")], "headers": ALICE}
+        record = site.collection().record()
+        site.http.post(f"{record.uri}/attachment", status=400, **form)
+
+    def test_lacks_limits_that_do_not_exist(self, make_site):
+        site = make_site(**{"kinto.attachment.extensions": "any"})
+        assert not {"max_size", "extensions"} & self.capability(site).keys()
+        assert "max_size" not in self.capability(site, "media_store")
+
+    def test_of_the_library(self, make_site):
+        library = {"kinto.attachment.library.bucket": "site"}
+        capability = self.capability(make_site(**library), "media_library")
+        assert (capability["bucket"], capability["collection"]) == ("site", "media")
+        assert capability["images"] is True and capability["unsplash"] is False
+        key = {"kinto.attachment.unsplash.access_key": "key"}
+        assert self.capability(make_site(**library, **key), "media_library")["unsplash"] is True
+        assert "media_library" not in make_site().http.get("/").json["capabilities"]
+
+    def test_says_if_images_cannot_be_resized(self, make_site, monkeypatch):
+        monkeypatch.setattr(WorkerPool, "is_installed", lambda: False)
+        never_made_before = {"kinto.attachment.max_size": "123456"}
+        assert self.capability(make_site(**never_made_before))["images"] is False
 
     def test_extra_base_url_goes_first(self, make_site):
         site = make_site(
@@ -246,7 +282,9 @@ class TestStart:
 
     def test_unknown_setting(self, kinto_settings, file_settings):
         settings = {**kinto_settings("memory"), **file_settings("local")}
-        with pytest.raises(ConfigurationError, match="attachment.basepath: is not a setting"):
+        with pytest.raises(
+            ConfigurationError, match="kinto.attachment.basepath: unknown; did you mean"
+        ):
             Site(**settings, **{"kinto.attachment.basepath": "/tmp"})
 
     def test_base_path_that_is_a_file(self, kinto_settings, tmp_path):

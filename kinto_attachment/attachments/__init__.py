@@ -1,8 +1,11 @@
 """Door 1: one file on a record."""
 
+from typing import Any
+
 from pyramid.config import Configurator
 
 from ..http.responses import add_services
+from ..plugin import URL, VERSION, Plugin
 
 
 def includeme(config: Configurator) -> None:
@@ -21,3 +24,24 @@ def includeme(config: Configurator) -> None:
     if is_aliased:
         default_bucket.install(config)
     add_services(config, (views.attachment, image_views.attachment_image))
+    config.add_api_capability(
+        "attachments",
+        description="Attach a file to any record: POST, GET or DELETE {record}/attachment",
+        url=URL,
+        version=VERSION,
+        images=config.registry.attachment_images.is_installed,
+        **_limits(config.registry.attachment_plugin),
+    )
+
+
+def _limits(plugin: Plugin) -> dict[str, Any]:
+    """Return what the capability says about files, without what does not apply: Kinto Admin fails
+    on a null. Buckets and collections may have other limits."""
+    policy, base_url = plugin.settings.policy("", ""), plugin.settings.advertised_url
+    limits = {
+        "base_url": base_url,
+        "max_size": policy.max_size or None,
+        "extensions": sorted(policy.extensions) or None,
+        "private": policy.private,
+    }
+    return {name: value for name, value in limits.items() if value is not None}

@@ -13,8 +13,9 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from ..errors import BlobDamaged, BlobNotFound, StorageUnavailable
-from ..files.ref import RecordRef
+from ..files.ref import RecordRef, Ref
 from ..http.requests import RequestBody, read_conditions
+from ..http.responses import explained, explaining
 from ..plugin import plugin_of
 from ..transactions.request import is_in_batch
 from .records import read_record
@@ -38,6 +39,7 @@ class RecordContext(RouteFactory):
     :cvar writing_methods: methods that write the record; others than these and ``GET`` need no
         permission here.
     :ivar ref: the record in the URL.
+    :ivar holder: the owner of the file that is served, which is the record.
     :ivar body: the body of the request. It is closed when the request is finished.
     :ivar current_object: the record as it was read last; None if it does not exist.
     """
@@ -50,6 +52,7 @@ class RecordContext(RouteFactory):
         self._request = request
         ids = (request.matchdict[name] for name in ("bucket_id", "collection_id", "id"))
         self.ref = RecordRef(*map(storable_id, ids))
+        self.holder: Ref = self.ref
         self.body = RequestBody(request.environ)
         request.add_finished_callback(lambda request: self.body.close())
         self._bucket_to_create = False
@@ -78,7 +81,7 @@ class RecordContext(RouteFactory):
             self._check_parent_ids()
             if self.is_default_bucket:
                 self._check_id()  # in Kinto, all collections of this bucket exist
-            object_exists_or_404(request, "collection", ref.collection, f"/buckets/{ref.bucket}")
+            read_collection(request, ref.bucket, ref.collection)
             self._check_id()
             raise self.not_found()
         return self.current_object
@@ -163,17 +166,18 @@ class RecordContext(RouteFactory):
             response.last_modified = record["last_modified"] / 1000.0
         raise response
 
-    def not_found(self) -> httpexceptions.HTTPNotFound:
-        """Return the error for a record that does not exist or has no attachment."""
+    def not_found(self, message: str | None = None) -> httpexceptions.HTTPNotFound:
+        """Return the error for a record that does not exist or has no attachment.
+
+        :param message: what the record lacks instead.
+        """
         details = {"id": self.ref.record, "resource_name": "record"}
-        return http_error(
-            httpexceptions.HTTPNotFound(),
-            errno=ERRORS.INVALID_RESOURCE_ID
-            if self.current_object is None
-            else ERRORS.MISSING_RESOURCE,
-            message="No attachment on this record." if self.current_object else None,
-            details=details,
-        )
+        if self.current_object is None:
+            errno, message = ERRORS.INVALID_RESOURCE_ID, None
+        else:
+            errno, message = ERRORS.MISSING_RESOURCE, message or "No attachment on this record."
+        error = httpexceptions.HTTPNotFound()
+        return explained(http_error(error, errno=errno, message=message, details=details))
 
     @property
     def is_default_bucket(self) -> bool:
@@ -197,8 +201,9 @@ class RecordContext(RouteFactory):
         # In Kinto, the default bucket creates the collection before it looks at the record.
         if self.is_default_bucket and not self._is_id("collection", ref.collection):
             raise_invalid(request, location="path", description="Invalid collection id")
-        raise_404_if_invalid_id(request, "bucket", ref.bucket)
-        raise_404_if_invalid_id(request, "collection", ref.collection)
+        with explaining():
+            raise_404_if_invalid_id(request, "bucket", ref.bucket)
+            raise_404_if_invalid_id(request, "collection", ref.collection)
 
     def _is_id(self, resource_name: str, object_id: str) -> bool:
         generators = self._request.registry.id_generators
@@ -245,9 +250,8 @@ def read_collection(request: Request, bucket: str, collection: str) -> dict[str,
     """
     parent = f"/buckets/{bucket}"
     uri = f"{parent}/collections/{collection}"
-    if is_in_batch(request):
-        return object_exists_or_404(request, "collection", collection, parent)
-    known = request.bound_data.setdefault("collections", {})
+    known = {} if is_in_batch(request) else request.bound_data.setdefault("collections", {})
     if uri not in known:
-        known[uri] = object_exists_or_404(request, "collection", collection, parent)
+        with explaining():
+            known[uri] = object_exists_or_404(request, "collection", collection, parent)
     return known[uri]

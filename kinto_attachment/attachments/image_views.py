@@ -61,14 +61,16 @@ def get_attachment_image(request: Request) -> Response:
 
 @dataclass(frozen=True)
 class Cut:
-    """Which part of an image is wanted, and how long the response may be cached.
+    """Which part of an image is wanted, and how to describe it to the client.
 
     :param trim: the part; None for the whole image.
     :param cache_control: the header.
+    :param filename: what the file is called; that of the upload by default.
     """
 
     trim: Trim | None
     cache_control: str
+    filename: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,12 @@ def serve_image(request: Request, cut_of: Callable[[dict[str, Any]], Cut]) -> Re
     format = _format(request)
 
     def answer(record: dict[str, Any]) -> Response:
-        found = records.attached(request, context.ref, record)
-        if found is None or not _is_extension(request.matchdict.get("extension"), record):
+        found = records.attached(request, context.holder, record)
+        if found is None:
             raise context.not_found()
+        extension = request.matchdict.get("extension")  # URLs of records have none
+        if extension is not None and extension.lower() != record.get("extension"):
+            raise context.not_found("This file has another extension.")
         cut = cut_of(record)
         # A named part of an image changes with its record.
         since = record["last_modified"] // 1000 if cut.trim else 0
@@ -120,15 +125,11 @@ def serve_image(request: Request, cut_of: Callable[[dict[str, Any]], Cut]) -> Re
     return context.serve(answer)
 
 
-def _is_extension(extension: str | None, record: dict[str, Any]) -> bool:
-    """Return whether the extension in the URL is that of the object. URLs of records have none."""
-    return extension is None or extension.lower() == record.get("extension")
-
-
 def _serve(
     request: Request, attachment: Attachment, blob: Blob, modified: int, wanted: _Wanted
 ) -> Response:
     images: ImageService = request.registry.attachment_images
+    filename = wanted.cut.filename or attachment.filename
     header = None if wanted.is_original else images.probe.known(blob)
     if header is None:
         release_connection(request)
@@ -136,12 +137,12 @@ def _serve(
     is_drawing = header is not None and header.format == "svg"
     if wanted.is_original or (is_drawing and not wanted.cut.trim and not wanted.format):
         cache_control = wanted.cut.cache_control
-        return _send(request, Download(blob, attachment.filename, modified // 1000, cache_control))
+        return _send(request, Download(blob, filename, modified // 1000, cache_control))
     if header is None or not header.resizable:
         raise ImageRefused(f"A file of type {blob.mimetype} cannot be resized: request 0x0.")
     plan = images.plan(header, wanted.size, wanted.cut.trim)
     output = images.output(wanted.format or _negotiated(request, images, header))
-    return _serve_variant(request, attachment.filename, blob, header, plan, output, wanted)
+    return _serve_variant(request, filename, blob, header, plan, output, wanted)
 
 
 def _serve_variant(
@@ -213,7 +214,7 @@ def _format(request: Request) -> str | None:
     """
     format = request.GET.get("format")
     if format is not None and format not in FORMATS:
-        reason = f"{format[:100]!r} is none of {', '.join(FORMATS)}"
+        reason = f"format must be one of {', '.join(FORMATS)}, not {format[:100]!r}"
         raise FieldRefused(reason, "format", "querystring")
     return format
 

@@ -20,7 +20,8 @@ from ..errors import BlobNotFound, ReplacedMeanwhile
 from ..files.blob import ATTRIBUTE, Attachment, Blob, canonical_json
 from ..files.key import is_key
 from ..files.mimetype import DEFAULT_MIMETYPE, accept_mimetype
-from ..files.ref import RecordRef
+from ..files.ref import RecordRef, Ref
+from ..http.responses import explained
 from ..plugin import Plugin, plugin_of
 from ..rows.links import Link
 from ..settings.policy import Policy
@@ -123,12 +124,14 @@ def invoke(request: Request, subrequest: Request) -> Response:
         # Kinto tells a 401 from a 403 by the request. Since this one began, its user may have got
         # another password.
         response = authorization_required(error, subrequest)
+    except httpexceptions.HTTPException as error:
+        raise explained(error) from None
     if response.status_code >= 400:
         error = http_error(httpexceptions.status_map[response.status_code](), **response.json)
         for name in ("ETag", "Last-Modified", "Retry-After", "WWW-Authenticate"):
             if name in response.headers:
                 error.headers[name] = response.headers[name]
-        raise error
+        raise explained(error)
     return response
 
 
@@ -151,11 +154,12 @@ def is_same(one: Any, other: Any) -> bool:
 
 
 def attached(
-    request: Request, ref: RecordRef, record: dict[str, Any]
+    request: Request, ref: Ref, record: dict[str, Any]
 ) -> tuple[Attachment, Blob, int] | None:
     """Return what is attached to the record: the attribute, the blob, and since when, in
     milliseconds since 1970. None if nothing is attached.
 
+    :param ref: the owner of the blob: the record, or the upload that describes itself like one.
     :raises BlobNotFound: if the record has another attachment by now, or if its blob is unknown.
     """
     value = record.get(ATTRIBUTE)
@@ -169,7 +173,7 @@ def attached(
             key, modified = link.key, link.modified
             break
     else:
-        if links:
+        if links or not isinstance(ref, RecordRef):
             raise BlobNotFound(attachment.location)
         key, modified = _unlinked_key(request, ref, value), record["last_modified"]
     mimetype = accept_mimetype(attachment.mimetype) or DEFAULT_MIMETYPE

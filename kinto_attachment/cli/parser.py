@@ -121,7 +121,7 @@ def _add_library(commands: Any) -> None:
         help="remove permissions to write and create, groups and attributes of strangers",
     )
     for name, may in (
-        ("editors", "write all media, and the collection itself"),
+        ("editors", "write all media, and the attributes of the collection"),
         ("authors", "upload files, and write their own media"),
         ("readers", "read all media"),
     ):

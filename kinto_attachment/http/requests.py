@@ -232,7 +232,7 @@ def read_flag(value: str, name: str, location: str) -> bool:
     try:
         return FLAGS[value.lower()]
     except KeyError:
-        reason = f"{value[:100]!r} is not one of {', '.join(FLAGS)}"
+        reason = f"{name} must be one of {', '.join(FLAGS)}, not {value[:100]!r}"
         raise FieldRefused(reason, name, location) from None
 
 

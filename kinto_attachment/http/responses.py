@@ -1,6 +1,7 @@
 """The one table from errors to HTTP responses, and responses that views share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from kinto.core import Service
 from kinto.core.errors import ERRORS, http_error
@@ -10,6 +11,7 @@ from kinto.core.views.errors import error as kinto_error_view
 from pyramid import httpexceptions
 from pyramid.config import Configurator
 from pyramid.events import NewResponse
+from pyramid.httpexceptions import HTTPException
 from pyramid.request import Request
 from pyramid.response import Response
 
@@ -21,7 +23,8 @@ NO_STORE = {"Cache-Control": "no-store"}
 INVALID, POSTED = ERRORS.INVALID_PARAMETERS, ERRORS.INVALID_POSTED_DATA
 
 # error: (HTTP status, errno of Kinto, message). Clients and consoles match on the messages. An
-# error that is not listed is treated as its nearest base class.
+# error that is not listed is treated as its nearest base class. The clients of kinto-attachment 0.x
+# to 9.x know the errno ``POSTED`` for what is wrong with the fields of a form or with attributes.
 TABLE: dict[type[errors.AttachmentError], tuple] = {
     errors.NotMultipart: (httpexceptions.HTTPBadRequest, INVALID, "{reason}"),
     errors.ContentEncoded: (httpexceptions.HTTPUnsupportedMediaType, INVALID, "{reason}"),
@@ -96,13 +99,15 @@ def error_view(error: errors.AttachmentError, request: Request) -> Response:
     field that is wrong."""
     kind = next(kind for kind in type(error).__mro__ if kind in TABLE)
     status, errno, wording = TABLE[kind]
+    if kind is errors.FieldRefused and error.location != "body":
+        errno = INVALID
     message, details, title = wording, None, None
     if isinstance(error, errors.Refused):
         message = wording.format(reason=error.reason, location=error.location)
         where = {"location": error.location, "name": error.field}
         details = [{**where, "description": error.description}]
-        # The title that Kinto itself gives to an invalid field.
-        title = "Invalid parameters" if errno is INVALID and error.location == "body" else None
+        # The title that Kinto itself gives to an invalid request.
+        title = "Invalid parameters" if status is httpexceptions.HTTPBadRequest else None
     elif isinstance(error, errors.RemoteError):
         message = wording.format(reason=error)
     response = http_error(status(), errno=errno, error=title, message=message, details=details)
@@ -128,6 +133,25 @@ def add_services(config: Configurator, services: Iterable[Service]) -> None:
     for service in services:
         config.registry.attachment_services.add(service.name)
         config.add_cornice_service(service)
+
+
+def explained(error: HTTPException) -> HTTPException:
+    """Return an error of Kinto. If it has no message, as a 404 has none, it gets one."""
+    body = error.json if error.content_type == "application/json" else {"message": error.title}
+    if not body.get("message"):
+        missing = body.get("details", {})
+        name, object_id = missing.get("resource_name", "resource"), missing.get("id", "")
+        error.json = {**body, "message": f"There is no {name} {object_id[:100]!r}."}
+    return error
+
+
+@contextmanager
+def explaining() -> Iterator[None]:
+    """Let each error of Kinto pass with a message; see :func:`explained`."""
+    try:
+        yield
+    except HTTPException as error:
+        raise explained(error) from None
 
 
 def forbid_caching(event: NewResponse) -> None:

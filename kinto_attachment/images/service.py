@@ -66,6 +66,11 @@ class ImageService:
         return ("Accept", "Origin") if self.negotiates else ("Origin",)
 
     @property
+    def is_installed(self) -> bool:
+        """Whether what resizes images is installed."""
+        return WorkerPool.is_installed()
+
+    @property
     def negotiates(self) -> bool:
         """Whether ``Accept`` decides on the format."""
         return self._settings["images.negotiate"]

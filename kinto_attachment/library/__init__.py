@@ -1,8 +1,10 @@
 """Door 3: the media library, whose files editors describe."""
 
 from pyramid.config import Configurator
+from pyramid.events import ContextFound
 
 from ..http.responses import add_services
+from ..plugin import URL
 
 
 def includeme(config: Configurator) -> None:
@@ -13,6 +15,7 @@ def includeme(config: Configurator) -> None:
     # Services read the CORS settings when they are imported, so not before Kinto is set up.
     from . import image_views, views
     from .collection import open_library
+    from .context import protect_collection
     from .rules import LibraryRules
 
     registry = config.registry
@@ -21,14 +24,18 @@ def includeme(config: Configurator) -> None:
     if library is None:
         return
     registry.attachment_rules.append(LibraryRules(library))
+    config.add_subscriber(protect_collection, ContextFound)
     services = [*views.SERVICES, *image_views.SERVICES]
     if library.unsplash and not plugin.is_readonly:
         services.append(views.unsplash)
     add_services(config, services)
     config.add_api_capability(
         "media_library",
-        description="Describe files, and get images at any size",
-        url="https://github.com/Kinto/kinto-attachment/",
+        description="A library of images and other files: upload with POST /media, describe with "
+        "POST /content/_media, and get images at any size from /image/{width}x{height}/{file}",
+        url=URL,
         bucket=library.bucket,
         collection=library.collection,
+        images=registry.attachment_images.is_installed,
+        unsplash=views.unsplash in services,
     )

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from ..errors import SettingError
 from ..files.ref import RecordRef, Ref
 from ..remote.unsplash import Unsplash, open_unsplash
-from ..settings import PREFIX, Settings
+from ..settings import Settings
+from ..settings.setting import INI_PREFIX
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,6 @@ def open_library(settings: Settings) -> Library | None:
     bucket, collection = settings["library.bucket"], settings["library.collection"]
     if bucket and not collection:
         raise SettingError(
-            f"{PREFIX}library.collection", "a library needs a collection: set its id"
+            f"{INI_PREFIX}library.collection", "a library needs a collection: set its id"
         )
     return Library(bucket, collection, unsplash) if bucket else None

@@ -1,12 +1,19 @@
 """Permissions in the media library: those on its collection and its records in Kinto."""
 
+import time
+from typing import Any
+
 from kinto.authorization import RouteFactory
 from kinto.core.errors import ERRORS, http_error
 from pyramid import httpexceptions
+from pyramid.events import ContextFound
 from pyramid.request import Request
 
 from ..attachments.context import RecordContext, read_collection
-from ..http.requests import RequestBody
+from ..files.blob import ATTRIBUTE
+from ..http.requests import RequestBody, owner_of
+from ..plugin import plugin_of
+from ..rows.uploads import Unclaimed
 from .collection import Library
 
 
@@ -31,6 +38,8 @@ class UploadContext(RouteFactory):
 class ObjectContext(RecordContext):
     """One object of the library, whose URL ends with ``{id}.{ext}`` or ``{id}/{name}.{ext}``.
 
+    An upload that no object describes yet has the same URL. Only its sender sees it there.
+
     The id and the extension are added to ``matchdict``.
 
     :raises HTTPNotFound: if the URL has no extension.
@@ -46,6 +55,26 @@ class ObjectContext(RecordContext):
             extension=extension, bucket_id=library.bucket, collection_id=library.collection
         )
         super().__init__(request)
+
+    def check_permission(self, principals: list, bound_perms: list | None) -> bool:
+        """Return whether the user may read the object, or has sent the upload."""
+        allowed = super().check_permission(principals, bound_perms)
+        return allowed or own_upload(self._request, self.ref.record) is not None
+
+    def find_record(self) -> dict[str, Any]:
+        """Return the object, or what it will say about the upload.
+
+        :raises HTTPNotFound: if there is neither.
+        """
+        self.holder = self.ref
+        try:
+            return super().find_record()
+        except httpexceptions.HTTPNotFound:
+            upload = own_upload(self._request, self.ref.record)
+            if upload is None:
+                raise
+        self.holder = upload.ref
+        return {**upload.facts, ATTRIBUTE: upload.attachment, "last_modified": upload.modified}
 
 
 class DescriptionContext(RecordContext):
@@ -68,6 +97,36 @@ class DescriptionContext(RecordContext):
 def library_of(request: Request) -> Library:
     """Return the library of this server. Call this only where there is one."""
     return request.registry.attachment_library
+
+
+def protect_collection(event: ContextFound) -> None:
+    """Let the library's collection be deleted only by those who may write its bucket, so that
+    editors, who may write all objects, cannot delete the library itself."""
+    request = event.request
+    context, library = getattr(request, "context", None), library_of(request)
+    if request.method != "DELETE" or getattr(context, "resource_name", "") != "collection":
+        return
+    if context.permission_object_id == library.uri:
+        context.permission_object_id = f"/buckets/{library.bucket}"
+    elif context.on_plural_endpoint and request.matchdict["bucket_id"] == library.bucket:
+        find_ids = context.fetch_shared_objects
+
+        def find_others(*args: Any) -> list[str]:
+            context.shared_ids = [each for each in find_ids(*args) if each != library.collection]
+            return context.shared_ids
+
+        context.fetch_shared_objects = find_others
+
+
+def own_upload(request: Request, upload_id: str) -> Unclaimed | None:
+    """Return an upload that no object describes yet, or None if the user of this request has not
+    sent it, or if it has expired."""
+    plugin = plugin_of(request)
+    upload = plugin.rows.unclaimed.get(upload_id)
+    if upload is None or upload.owner != owner_of(request):
+        return None
+    expires = upload.modified / 1000 + plugin.settings["library.unclaimed_ttl"]
+    return upload if time.time() <= expires else None
 
 
 def check_library(request: Request, library: Library) -> None:

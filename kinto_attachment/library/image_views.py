@@ -10,7 +10,7 @@ from ..attachments.image_views import IMAGE, Cut, serve_image
 from ..errors import FieldRefused
 from ..http.openapi import EXPOSED_HEADERS
 from .context import ObjectContext
-from .schema import trim_of
+from .schema import FILE_NAME, trim_of
 
 _LIBRARY: dict[str, Any] = {**IMAGE, "tags": ["Media library"]}
 
@@ -44,14 +44,14 @@ def get_original(request: Request) -> Response:
     if "format" in request.GET:
         reason = "an original is served in its own format only, use /image/... for another one"
         raise FieldRefused(reason, "format", "querystring")
-    return serve_image(request, lambda record: Cut(None, _cache_control(request)))
+    return serve_image(request, lambda record: _whole(request, record))
 
 
 @image.get(operation_id="get_image", **_LIBRARY)
 @named_image.get(operation_id="get_named_image", **_LIBRARY)
 def get_image(request: Request) -> Response:
     """Serve an image of the library at the requested size, or any file at the size ``0x0``."""
-    return serve_image(request, lambda record: Cut(None, _cache_control(request)))
+    return serve_image(request, lambda record: _whole(request, record))
 
 
 @image_variant.get(operation_id="get_image_variant", **_LIBRARY)
@@ -61,20 +61,26 @@ def get_variant(request: Request) -> Response:
     def cut_of(record: dict[str, Any]) -> Cut:
         trim = trim_of(record, request.matchdict["variant"])
         if trim is None:
-            raise request.context.not_found()
+            raise request.context.not_found("This image has no variant of this name.")
         # An editor may give the name to another part of the image.
-        return Cut(trim, _cache_control(request, immutable=False))
+        return Cut(trim, _cache_control(request, immutable=False), record.get(FILE_NAME))
 
     return serve_image(request, cut_of)
+
+
+def _whole(request: Request, record: dict[str, Any]) -> Cut:
+    return Cut(None, _cache_control(request), record.get(FILE_NAME))
 
 
 def _cache_control(request: Request, immutable: bool = True) -> str:
     """Return the ``Cache-Control`` of an image.
 
     What an anonymous client gets may stay in public caches. What a user gets stays in the cache of
-    the user alone.
+    the user alone. What only its sender may see stays there, too, because it may expire.
 
     :param immutable: whether this URL has the same bytes for as long as its object exists.
     """
+    if request.context.holder != request.context.ref:
+        return "private, no-cache"
     audience = "public" if request.prefixed_userid is None else "private"
     return f"{audience}, max-age=31536000, immutable" if immutable else f"{audience}, no-cache"

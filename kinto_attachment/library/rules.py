@@ -5,7 +5,6 @@ Only the server determines what an object says about its file. A client may send
 they are right, or leave them out; the server then fills them in.
 """
 
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -16,18 +15,19 @@ from pyramid.request import Request
 from ..attachments.record_model import Write
 from ..attachments.records import is_same, location_of, read_record, undo_by_hand
 from ..attachments.rules import CollectionRules
-from ..errors import FieldRefused, MetadataForged
+from ..errors import FieldRefused, FilenameRefused, MetadataForged
 from ..files.blob import ATTRIBUTE, Source
+from ..files.filename import accept_filename, extension_of
 from ..files.mimetype import DEFAULT_MIMETYPE, SNIFF_BYTES, contradicts
 from ..files.ref import RecordRef
 from ..http.forms import Received
-from ..http.requests import owner_of
 from ..images.formats.header import read_header
 from ..plugin import plugin_of
 from ..rows.uploads import Unclaimed
 from ..transactions.request import file_transaction
 from .collection import Library
-from .schema import FACTS, REQUIRED, check_object, facts_of
+from .context import own_upload
+from .schema import FACTS, FILE_NAME, REQUIRED, check_object, facts_of
 
 
 class LibraryRules(CollectionRules):
@@ -112,17 +112,35 @@ class LibraryRules(CollectionRules):
 
 
 def _complete(new: dict[str, Any], old: dict[str, Any]) -> None:
-    """Fill in what a changed object leaves out about its file.
+    """Fill in what a changed object leaves out about its file. Its name may have changed.
 
     :raises FieldRefused: if it says anything else about its file than before.
     """
     for name in (*FACTS, ATTRIBUTE):
         if name in old:
             new.setdefault(name, old[name])
-        if name is not ATTRIBUTE and not is_same(new.get(name), old.get(name)):
+        if name == FILE_NAME and isinstance(new.get(name), str):
+            new[name] = _accept_name(new[name], old.get(name))
+        elif name is not ATTRIBUTE and not is_same(new.get(name), old.get(name)):
             raise FieldRefused(f"{name} describes the file itself and cannot be changed", name)
     if new.get(ATTRIBUTE) is None and old.get(ATTRIBUTE) is not None:
         raise FieldRefused(f"{ATTRIBUTE} cannot be removed: delete the object", ATTRIBUTE)
+
+
+def _accept_name(name: str, old: str) -> str:
+    """Return the new name of a file.
+
+    :raises FieldRefused: if it is malformed, or has another extension than the old one.
+    """
+    try:
+        accepted = accept_filename(name)
+    except FilenameRefused as error:
+        raise FieldRefused(error.reason, FILE_NAME) from error
+    extension = extension_of(old)
+    if extension_of(accepted) != extension:
+        ending = f"end with .{extension}" if extension else "have no extension"
+        raise FieldRefused(f"{FILE_NAME} must {ending}, as it did before", FILE_NAME)
+    return accepted
 
 
 def _check_id(request: Request, ref: RecordRef) -> None:
@@ -166,17 +184,12 @@ def _find(request: Request, ref: RecordRef) -> Unclaimed:
     :raises FieldRefused: if the client has no unclaimed upload of this id.
     """
     plugin = plugin_of(request)
-    upload = plugin.rows.unclaimed.get(ref.record)
+    upload = own_upload(request, ref.record)
     links = plugin.rows.links.of(upload.ref) if upload else []
-    if not links or upload.owner != owner_of(request) or _has_expired(request, upload):
+    if not links:
         reason = "you have no unclaimed upload of this id, or it has expired: upload the file first"
         raise FieldRefused(reason, "id")
     # The settings that determine the location may have changed since the upload.
     policy = plugin.settings.policy(ref.bucket, ref.collection)
     location = location_of(request, ref, links[0].key, policy)
     return replace(upload, attachment={**upload.attachment, "location": location})
-
-
-def _has_expired(request: Request, upload: Unclaimed) -> bool:
-    ttl = plugin_of(request).settings["library.unclaimed_ttl"]
-    return upload.modified / 1000 + ttl < time.time()

@@ -20,6 +20,9 @@ from ..images.plan import Trim
 NAME = "_media"
 LABEL = "Media"
 
+FILE_NAME = "fileName"
+"""The one fact that editors may change, all but its extension."""
+
 IMAGE, FILE = "image", "file"
 DISK, UNSPLASH = "disk", "unsplash"
 
@@ -61,7 +64,7 @@ _VARIANT = {
 }
 
 PROPERTIES = (
-    Property("fileName", _TEXT, "File name"),
+    Property(FILE_NAME, _TEXT, "File name"),
     Property("mimeType", _TEXT, "Media type"),
     Property("size", _NUMBER, "Size in bytes", "number"),
     Property("width", _NUMBER, "Width", "number", is_required=False),
@@ -204,11 +207,11 @@ def definition() -> dict[str, Any]:
 
 def _input(each: Property) -> dict[str, Any]:
     config: dict[str, Any] = {"label": each.title, "inputType": each.input, "unique": False}
-    if each.name == "fileName":
-        config["idTitlePart"] = True
     if "enum" in each.schema:
         config["options"] = list(each.schema["enum"])
-    if each.is_fact:
+    if each.name == FILE_NAME:
+        config["idTitlePart"] = True
+    elif each.is_fact:
         config["readonly"] = True
     return config
 
@@ -218,9 +221,10 @@ def metadata() -> dict[str, Any]:
 
     The schema requires no property, or the form would ask editors for what only the server knows.
     It also forbids none, or the form would refuse the ``id`` of a record. :func:`check_object` does
-    both.
+    both. The form hides the facts: Kinto Admin shows the attachment beside it. The attachment is
+    not required, or the form would want another file at each change.
     """
-    read_only = {each.name: {"ui:readonly": True} for each in PROPERTIES if each.is_fact}
+    hidden = {each.name: {"ui:widget": "hidden"} for each in PROPERTIES if each.is_fact}
     return {
         "schema": {
             "type": "object",
@@ -229,11 +233,11 @@ def metadata() -> dict[str, Any]:
         },
         "uiSchema": {
             "ui:order": [*(each.name for each in PROPERTIES), "*"],
-            **read_only,
+            **hidden,
             "alt": {"ui:widget": "textarea"},
             "attachment": {"ui:widget": "hidden"},
         },
         "displayFields": ["fileName", "type", "title", "tags"],
-        "attachment": {"enabled": True, "required": True},
+        "attachment": {"enabled": True, "required": False},
         "sort": "-last_modified",
     }

@@ -116,7 +116,7 @@ def _receive(request: Request) -> Upload:
     try:
         form = receive_form(request, request.context.body, policy, **fields)
     except TooLarge as error:
-        raise BodyTooLarge(error.size, error.limit) from error
+        raise BodyTooLarge(error.size, error.limit, "file") from error
     with closing(form.file):
         save = read_flag(form.fields.get("save", "no"), "save", "body")
         _check_type(form)
@@ -236,7 +236,7 @@ def _context(request: Request) -> RouteFactory:
     Kinto checks the permission later."""
     if request.method == "POST":
         return UploadContext(request)
-    if request.method in ("PUT", "PATCH"):
+    if request.method in ("PUT", "PATCH") and "id" in request.matchdict:
         return DescriptionContext(request)
     return RouteFactory(request)
 
@@ -298,8 +298,8 @@ def create(request: Request) -> Response:
     """Create the object of an upload. The body is the response to the upload, to which a client may
     add ``alt``, ``title``, ``tags`` and ``variants``."""
     body = _enveloped(request)
-    if isinstance(body, dict) and not isinstance(body.get("data", {}), dict):
-        raise FieldRefused("data is not a JSON object", "data")
+    if not isinstance(body.get("data", {}), dict):
+        raise FieldRefused("data must be a JSON object", "data")
     allow_retry(request)
     response = _as_records(request, body=body)
     if response.status_code != 201:
@@ -323,12 +323,12 @@ def describe(request: Request) -> Response:
     return _as_records(request, request.matchdict["id"], body=_enveloped(request))
 
 
-def _enveloped(request: Request) -> Any:
+def _enveloped(request: Request) -> dict[str, Any]:
     """Return the JSON body as Kinto expects it. If the body consists of the attributes alone, they
     are put below ``data``.
 
     :raises JSONTooLarge: if the body is larger than ``client.max_json``.
-    :raises FieldRefused: if the body is not JSON that this server accepts.
+    :raises FieldRefused: if the body is not a JSON object that this server accepts.
     """
     content = request.bound_data.get(BODY)
     if content is None:
@@ -336,9 +336,9 @@ def _enveloped(request: Request) -> Any:
         if not is_in_batch(request):  # where the other operations share bound_data
             request.bound_data[BODY] = content
     body = parse_json(decode_body(request, content or b"{}"), "the body", "body")
-    if isinstance(body, dict) and body and not body.keys() & {"data", "permissions"}:
-        return {"data": body}
-    return body
+    if not isinstance(body, dict):
+        raise FieldRefused("the body must be a JSON object", "body")
+    return {"data": body} if body and not body.keys() & {"data", "permissions"} else body
 
 
 def _as_records(request: Request, object_id: str = "", body: Any = None) -> Response:

@@ -36,7 +36,8 @@ def init_library(
 
     :param library: the library that the settings configure; None if they configure none.
     :param permission: Kinto's permission backend (``registry.permission``).
-    :param editors: principals that may write everything in it, and the collection itself.
+    :param editors: principals that may write everything in it, and the attributes of the
+        collection. Only those that may write the bucket can delete the collection.
     :param authors: principals that may create objects, and write their own.
     :param readers: principals that may read everything in it.
     :param take_over: whether to remove that instead. A group that an operator has named keeps its

@@ -4,6 +4,7 @@ from pyramid.config import Configurator
 from pyramid.events import NewRequest
 
 from ..http.responses import add_services
+from ..plugin import URL
 
 
 def includeme(config: Configurator) -> None:
@@ -24,3 +25,10 @@ def includeme(config: Configurator) -> None:
     )
     config.add_subscriber(lambda event: store.background.look(), NewRequest)
     add_services(config, views.SERVICES)
+    max_size = plugin.settings.media.max_size
+    config.add_api_capability(
+        "media_store",
+        description="Keep bytes under their SHA-256: POST /media, then GET /media/{hash}",
+        url=URL,
+        **({"max_size": max_size} if max_size else {}),
+    )

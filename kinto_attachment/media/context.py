@@ -156,12 +156,14 @@ def read_question(request: Request, body: RequestBody) -> list[str]:
     :raises NotADigest: if an item is not a SHA-256.
     """
     text = decode_body(request, body.read_all(MAX_QUESTION))
-    digests = parse_json(text, "the body", "hashes")
+    digests = parse_json(text, "the body", "body")
     if isinstance(digests, dict):
         digests = digests.get("hashes")
     if not isinstance(digests, list) or len(digests) > MAX_STAT:
-        raise FieldRefused(f"hashes must be a list of at most {MAX_STAT}", "hashes")
+        raise FieldRefused(f"hashes must be a list of at most {MAX_STAT} SHA-256 digests", "hashes")
     for digest in digests:
         if not isinstance(digest, str) or not is_digest(digest.lower()):
-            raise NotADigest(f"{str(digest)[:100]!r} is not a SHA-256.", "hashes", "body")
+            wrong = f"hashes contains {str(digest)[:100]!r}"
+            reason = f"{wrong}, which is not a SHA-256: 64 hexadecimal digits."
+            raise NotADigest(reason, "hashes", "body")
     return list(dict.fromkeys(digest.lower() for digest in digests))

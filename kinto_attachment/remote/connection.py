@@ -150,7 +150,7 @@ def _translated(host: str) -> Iterator[None]:
     except TimeoutError as error:
         raise RemoteTimeout(f"{host} did not answer in time") from error
     except OSError as error:
-        raise RemoteFailed(f"{host} cannot be reached ({error})") from error
+        raise RemoteFailed(f"{host} cannot be reached: {error.strerror or error}") from error
     except HTTPException as error:
         # The server wrote the text of this error, and may repeat our credentials in it.
         kind = type(error).__name__

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from ..errors import RemoteFailed, RemoteLimited, RemoteNotFound, SettingError
-from ..settings import PREFIX, Settings
+from ..settings import Settings
+from ..settings.setting import INI_PREFIX
 from . import Answer, Fetched, Origin, fetch, get_json, retry_after
 
 # The URL of the page of a photo ends with a slug: some words, and the id of 11 characters.
@@ -162,13 +163,15 @@ def open_unsplash(settings: Settings) -> Unsplash | None:
     if not key:
         return None
     if not _KEY.fullmatch(key):
-        raise SettingError(f"{PREFIX}unsplash.access_key", "has invalid characters")
+        raise SettingError(
+            f"{INI_PREFIX}unsplash.access_key", "may only contain visible ASCII characters"
+        )
     try:
         return Unsplash(
             settings["unsplash.api_url"], key, settings["unsplash.max_size"], seconds / 3, seconds
         )
     except ValueError as error:
-        raise SettingError(f"{PREFIX}unsplash.api_url", str(error)) from error
+        raise SettingError(f"{INI_PREFIX}unsplash.api_url", str(error)) from error
 
 
 def read_id(text: str) -> str:

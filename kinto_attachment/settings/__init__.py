@@ -2,7 +2,7 @@
 
 Their prefix is ``kinto.attachment.`` in the ini file, and ``attachment.`` after Kinto has read the
 file. The name of a setting for one bucket or collection is
-``attachment.resources.{bucket}[.{collection}].{name}``.
+``attachment.resources.{bucket}[.{collection}].{name}``. Errors name settings as the ini file does.
 """
 
 import logging
@@ -18,6 +18,7 @@ from ..errors import SettingError
 from ..files.key import KeyTemplate, folders_of, is_reserved
 from ..files.ref import MediaRef, Ref, UploadRef
 from .policy import Policy
+from .setting import INI_PREFIX, Setting
 from .table import SETTINGS
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ VARIANTS = KeyTemplate("private/_variants", "{shard}/{hash}/{uuid}", is_own=True
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 _CANONICAL = {setting.alias: setting.name for setting in SETTINGS if setting.alias}
+
+_SEE_TABLE = "the page 'Settings' of the documentation lists all settings"
 
 REMOVED = ("gzipped", "use_content_encoding")
 """Settings that kinto-attachment 0.7 to 6.x had. Version 7 and later ignore them."""
@@ -170,7 +173,7 @@ class Settings(Mapping[str, Any]):
                 folder = f"private/{values['folder'].lstrip('/')}"
                 template = KeyTemplate(folder, **naming, is_own=True)
         except SettingError as error:
-            raise SettingError(f"{PREFIX}{where}{error.key}", error.reason) from error
+            raise SettingError(f"{INI_PREFIX}{where}{error.key}", error.reason) from error
         return Policy(
             template=template,
             keep_old_files=values["keep_old_files"],
@@ -202,30 +205,34 @@ class Settings(Mapping[str, Any]):
         needed = {"gcs": "gcloud.bucket_name", "s3": "aws.bucket_name", "local": "base_path"}
         storage = self["storage"]
         if self.storage_options and storage in ("auto", "memory", *needed):
-            key = f"{PREFIX}{STORAGE_OPTIONS}{min(self.storage_options)}"
-            reason = "is only for a storage of another package, which attachment.storage names"
+            key = f"{INI_PREFIX}{STORAGE_OPTIONS}{min(self.storage_options)}"
+            reason = f"is only for a storage of another package, which {INI_PREFIX}storage names"
             raise SettingError(key, reason)
         if storage == "auto":
             storage = next((name for name, key in needed.items() if self[key]), "")
             if not storage:
+                others = " or ".join(f"{INI_PREFIX}{needed[name]}" for name in ("s3", "gcs"))
                 raise SettingError(
-                    f"{PREFIX}base_path",
-                    "no storage is configured: set base_path, aws.bucket_name or "
-                    "gcloud.bucket_name",
+                    f"{INI_PREFIX}base_path", f"no storage is configured: set this, {others}"
                 )
         elif storage in needed and not self[needed[storage]]:
-            raise SettingError(f"{PREFIX}{needed[storage]}", f"must be set for {storage} storage")
+            raise SettingError(
+                f"{INI_PREFIX}{needed[storage]}", f"must be set for {storage} storage"
+            )
         if self["aws.host"] and self["aws.endpoint_url"]:
             raise SettingError(
-                f"{PREFIX}aws.host", "conflicts with aws.endpoint_url: set only one of them"
+                f"{INI_PREFIX}aws.host",
+                f"conflicts with {INI_PREFIX}aws.endpoint_url: set only one of them",
             )
         if self["aws.port"] and not self["aws.host"]:
-            raise SettingError(f"{PREFIX}aws.port", "has no effect without aws.host: set that too")
+            raise SettingError(
+                f"{INI_PREFIX}aws.port", f"has no effect without {INI_PREFIX}aws.host: set that too"
+            )
         # open_storage() checks whether a storage of another package can do this.
         unable = {"redirect": ("local", "memory"), "accel": ("s3", "gcs", "memory")}
         if storage in unable.get(self["download"], ()):
             raise SettingError(
-                f"{PREFIX}download",
+                f"{INI_PREFIX}download",
                 f"{self['download']!r} is not possible with {storage} storage: use 'stream'",
             )
         return storage
@@ -246,14 +253,14 @@ def read_settings(raw: Mapping[str, Any]) -> Settings:
     for key in sorted(name for name in raw if name.startswith(PREFIX)):
         name = key.removeprefix(PREFIX)
         if name.rpartition(".")[2] in REMOVED:
-            logger.warning("%s has no effect: files are stored as they were sent", key)
+            logger.warning("%s has no effect: files are stored as they were sent", _in_ini(name))
         elif name.startswith("resources."):
-            ids, name = _split_resource(key)
-            _set(resources.setdefault(ids, {}), key, name, raw[key])
+            ids, name = _split_resource(name)
+            _set(resources.setdefault(ids, {}), f"resources.{'.'.join(ids)}.", name, raw[key])
         elif name.startswith(STORAGE_OPTIONS):
             options[name.removeprefix(STORAGE_OPTIONS)] = str(raw[key])
         else:
-            _set(given, key, name, raw[key])
+            _set(given, "", name, raw[key])
     values.update(given)
     is_public = "system.Everyone" in aslist(raw.get("media_read_principals", ""))
     return Settings(
@@ -261,46 +268,65 @@ def read_settings(raw: Mapping[str, Any]) -> Settings:
     )
 
 
-def _set(values: dict[str, Any], key: str, name: str, value: Any) -> None:
+def _in_ini(name: str) -> str:
+    return f"{INI_PREFIX}{name}"
+
+
+def _set(values: dict[str, Any], where: str, name: str, value: Any) -> None:
     """Parse a setting and add it to the values.
 
-    :param key: its full name, for errors.
+    :param where: what stands before its name for one bucket or collection, otherwise empty.
     :param name: its name in the table, or an older one.
     :raises SettingError: if it is unknown, malformed, or set to another value under another name.
     """
-    setting = _BY_NAME.get(_CANONICAL.get(name, name))
-    if setting is None:
-        nearest = get_close_matches(name, [*_BY_NAME, *_CANONICAL], n=1)
-        hint = f": did you mean {PREFIX}{nearest[0]}?" if nearest else ""
-        raise SettingError(key, f"is not a setting of kinto-attachment{hint}")
+    key = _in_ini(where + name)
+    setting = _find(name, where)
     try:
         parsed = setting.parse(value)
     except ValueError as error:
         raise SettingError(key, str(error)) from error
     if values.get(setting.name, parsed) != parsed:
-        reason = f"is another name of {setting.name}, which has a different value: set only one"
-        raise SettingError(key, reason)
+        older = _in_ini(where + setting.alias)
+        reason = f"has a different value under its older name {older}: set only one of them"
+        raise SettingError(_in_ini(where + setting.name), reason)
     values[setting.name] = parsed
 
 
-def _split_resource(key: str) -> tuple[tuple[str, ...], str]:
-    """Return the ids and the name in the key of a setting for one bucket or collection.
+def _find(name: str, where: str) -> Setting:
+    """Return a setting by its name in the table, or by an older one.
 
-    :raises SettingError: if the key is malformed, or if the setting cannot be set for a bucket.
+    :param where: what stands before its name for one bucket or collection, otherwise empty.
+    :raises SettingError: if there is none.
+    """
+    setting = _BY_NAME.get(_CANONICAL.get(name, name))
+    if setting is None:
+        names = [each for each in (*_BY_NAME, *_CANONICAL) if not where or _is_per_resource(each)]
+        nearest = get_close_matches(name, names, n=1)
+        hint = f"did you mean {_in_ini(where + nearest[0])}?" if nearest else _SEE_TABLE
+        raise SettingError(_in_ini(where + name), f"unknown; {hint}")
+    return setting
 
-    >>> _split_resource("attachment.resources.blog.articles.folder")
+
+def _is_per_resource(name: str) -> bool:
+    return _BY_NAME[_CANONICAL.get(name, name)].per_resource
+
+
+def _split_resource(name: str) -> tuple[tuple[str, ...], str]:
+    """Return the ids and the name in the name of a setting for one bucket or collection.
+
+    :raises SettingError: if the name is malformed, or if the setting cannot be set for a bucket.
+
+    >>> _split_resource("resources.blog.articles.folder")
     (('blog', 'articles'), 'folder')
     """
-    parts = key.split(".")[2:]
+    parts = name.split(".")[1:]
     if len(parts) not in (2, 3) or not all(parts):
-        reason = (
-            "expected resources.{bucket}.{setting} or resources.{bucket}.{collection}.{setting}"
-        )
-        raise SettingError(key, reason)
-    *ids, name = parts
-    setting = _BY_NAME.get(_CANONICAL.get(name, name))
-    if setting is None or not setting.per_resource:
+        forms = (_in_ini(f"resources.{{bucket}}.{ids}{{setting}}") for ids in ("", "{collection}."))
+        raise SettingError(_in_ini(name), f"is not of the form {' or '.join(forms)}")
+    *ids, last = parts
+    setting = _find(last, f"resources.{'.'.join(ids)}.")
+    if not setting.per_resource:
         names = ", ".join(each.name for each in SETTINGS if each.per_resource)
-        reason = f"{name!r} cannot be set for a bucket or collection; these can: {names}"
-        raise SettingError(key, reason)
-    return tuple(ids), name
+        reason = f"{last!r} cannot be set for a bucket or collection; these can: {names}"
+        raise SettingError(_in_ini(name), reason)
+    return tuple(ids), last

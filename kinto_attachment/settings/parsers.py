@@ -1,24 +1,31 @@
-"""Parsers of settings: from the text in an ini file to a value.
-
-Every parser raises ``ValueError`` if the text is wrong. The message says what is wrong; the caller
-puts the name of the setting before it.
-"""
+"""Parsers of settings: from the text in an ini file to a value."""
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 
 from ..files.mimetype import accept_mimetype
 from .extensions import resolve_extensions
+from .setting import Parser, parses
+
+_UNITS = {
+    f"{letter}{infix}b": base**power
+    for infix, base in (("", 1000), ("i", 1024))
+    for power, letter in enumerate("kmgt", 1)
+} | {"": 1, "b": 1, "byte": 1, "bytes": 1}
+"""Bytes in a unit of size, in lowercase."""
 
 
+@parses("text")
 def parse_text(value: Any) -> str:
     """Return the text without white space at its ends."""
     return str(value).strip()
 
 
+@parses("true or false")
 def parse_flag(value: Any) -> bool:
     """Return whether the text means true, such as ``yes`` or ``on``. An empty text means false."""
     text = parse_text(value).lower()
@@ -26,10 +33,10 @@ def parse_flag(value: Any) -> bool:
         return True
     if text in ("false", "no", "off", "n", "f", "0", "none", ""):
         return False
-    raise ValueError(f"{text!r} is neither true nor false")
+    raise ValueError(f"{text!r} is neither true nor false (yes, no, on, off, 1 and 0 are, too)")
 
 
-def integer(minimum: int = 0, maximum: float = math.inf, unit: str = "") -> Callable[[Any], int]:
+def integer(minimum: int = 0, maximum: float = math.inf, unit: str = "") -> Parser:
     """Return a parser of whole numbers. If ``minimum`` is 0, an empty text means 0.
 
     :param minimum: the smallest accepted number.
@@ -43,21 +50,61 @@ def integer(minimum: int = 0, maximum: float = math.inf, unit: str = "") -> Call
     ...
     ValueError: '99' is not a whole number of processes from 1 to 64
     """
-    what = f"a whole number of {unit}" if unit else "a whole number"
+    limits = ""
     if maximum < math.inf:
-        what += f" from {minimum} to {maximum}"
+        limits = f" from {minimum} to {maximum}"
     elif minimum:
-        what += f" of at least {minimum}"
+        limits = f" of at least {minimum}"
+    what = f"a whole number of {unit}" if unit else "a whole number"
 
+    @parses(f"whole number{limits}", unit)
     def parse(value: Any) -> int:
         text = parse_text(value) or ("" if minimum else "0")
         if not (text.isascii() and text.isdigit() and minimum <= int(text) <= maximum):
-            raise ValueError(f"{text!r} is not {what}")
+            raise ValueError(f"{text!r} is not {what}{limits}")
         return int(text)
 
     return parse
 
 
+def byte_size(minimum: str = "", unit: str = "bytes") -> Parser:
+    """Return a parser of numbers of bytes, with or without a unit such as ``MB`` (a million) or
+    ``MiB`` (1024 times 1024). An empty text means 0, if that is accepted.
+
+    :param minimum: the smallest accepted size; empty for 0.
+    :param unit: ``bytes``, or ``bytes per second``.
+
+    >>> [byte_size()(text) for text in ("2000", "10MB", "1 GiB", "1.5kb")]
+    [2000, 10000000, 1073741824, 1500]
+    >>> byte_size("1 byte")("none")
+    Traceback (most recent call last):
+    ...
+    ValueError: 'none' is not a size of at least 1 byte, such as 500000, 512KiB, 10MB or 1.5GiB
+    """
+    smallest, limit = _bytes(minimum or "0"), f" of at least {minimum}" if minimum else ""
+
+    @parses(f"size{limit}", unit)
+    def parse(value: Any) -> int:
+        text = parse_text(value) or ("" if minimum else "0")
+        size = _bytes(text)
+        if size is None or size < smallest:
+            example = "500000, 512KiB, 10MB or 1.5GiB"
+            raise ValueError(f"{text!r} is not a size{limit}, such as {example}")
+        return size
+
+    return parse
+
+
+def _bytes(text: str) -> int | None:
+    """Return the number of bytes that a text means, or None if it means no whole number of them."""
+    found = re.fullmatch(r"([0-9]{1,20}(?:\.[0-9]{1,20})?) ?([a-z]*)", text.lower())
+    if not found or found[2] not in _UNITS:
+        return None
+    size = Decimal(found[1]) * _UNITS[found[2]]
+    return int(size) if size == int(size) else None
+
+
+@parses("list of sizes, such as ``320x0``", "pixels")
 def parse_sizes(value: Any) -> frozenset[tuple[int, int]]:
     """Return pairs of width and height, in pixels.
 
@@ -71,15 +118,20 @@ def parse_sizes(value: Any) -> frozenset[tuple[int, int]]:
     return frozenset(tuple(map(int, size.split("x"))) for size in sizes if size)
 
 
+@parses("id")
 def parse_id(value: Any) -> str:
     """Return the id of a bucket or collection, or an empty text. ``default`` is not an id, but an
     alias."""
     text = parse_text(value)
     if text == "default" or (text and not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_-]*", text)):
-        raise ValueError(f"{text!r} is not the id of a bucket or collection")
+        raise ValueError(
+            f"{text!r} is not the id of a bucket or collection: use letters, digits, '-' and '_', "
+            "begin with a letter or a digit, and do not use 'default'"
+        )
     return text
 
 
+@parses("number above 0, up to 3600", "seconds")
 def parse_seconds(value: Any) -> float:
     """Return a duration in seconds, above 0 and up to one hour."""
     text = parse_text(value)
@@ -92,14 +144,18 @@ def parse_seconds(value: Any) -> float:
     return seconds
 
 
+@parses("URL")
 def parse_url(value: Any) -> str:
     """Return a base URL, with a slash at its end, or an empty text."""
     text = parse_text(value)
     if text and re.search(r"\s", text):
-        raise ValueError(f"{text!r} is not a URL: it contains white space")
+        raise ValueError(
+            f"{text!r} is not a URL such as https://files.example.com/: it contains white space"
+        )
     return text if not text or text.endswith("/") else f"{text}/"
 
 
+@parses("path of a URL")
 def parse_path(value: Any) -> str:
     """Return the path of a URL, with a slash at both ends."""
     text = parse_text(value)
@@ -110,6 +166,7 @@ def parse_path(value: Any) -> str:
     return text if text.endswith("/") else f"{text}/"
 
 
+@parses("path")
 def parse_prefix(value: Any) -> str:
     """Return the beginning of keys: folders, with a slash at the end of each, or an empty text.
 
@@ -125,13 +182,14 @@ def parse_prefix(value: Any) -> str:
     return f"{text}/" if text else ""
 
 
-def _mode(needed: int, allowed: int, example: str) -> Callable[[Any], int | None]:
+def _mode(needed: int, allowed: int, example: str) -> Parser:
     """Return a parser of file modes in octal, of which an empty text is None.
 
     :param needed: the bits without which the server cannot use what it creates.
     :param allowed: the bits that make sense.
     """
 
+    @parses(f"octal mode of at least ``{needed:04o}``")
     def parse(value: Any) -> int | None:
         text = parse_text(value)
         if not text:
@@ -150,20 +208,25 @@ parse_file_mode = _mode(0o600, 0o777, "0640")
 parse_dir_mode = _mode(0o700, 0o2777, "0750")  # with setgid, new files get the folder's group
 
 
+@parses("URL")
 def parse_endpoint(value: Any) -> str:
     """Return the URL of a server, without a slash at its end, or an empty text."""
     text = parse_text(value).rstrip("/")
     if text and not re.match(r"https?://[^/\s]+", text):
-        raise ValueError(f"{text!r} is not an http:// or https:// URL")
+        raise ValueError(
+            f"{text!r} is not an http:// or https:// URL such as http://s3.internal:8333"
+        )
     return text
 
 
+@parses("whole number from 1 to 65535")
 def parse_port(value: Any) -> str:
     """Return a TCP port as text, or an empty text."""
     text = parse_text(value)
     return str(integer(1, 65535)(text)) if text else ""
 
 
+@parses("list of groups and extensions")
 def parse_extensions(value: Any) -> frozenset[str]:
     """Return the accepted extensions; an empty set accepts every extension. As in pyramid_storage,
     the text may be ``default+video``, ``mp4 avi`` or ``any``."""
@@ -173,6 +236,7 @@ def parse_extensions(value: Any) -> frozenset[str]:
     return resolve_extensions(text)
 
 
+@parses("list of media types by extension")
 def parse_mimetypes(value: Any) -> Mapping[str, str]:
     """Return media types by extension, in lowercase and without its dot.
 
@@ -189,9 +253,10 @@ def parse_mimetypes(value: Any) -> Mapping[str, str]:
     return MappingProxyType(types)
 
 
-def one_of(*names: str) -> Callable[[Any], str]:
+def one_of(*names: str) -> Parser:
     """Return a parser that accepts only these names."""
 
+    @parses(" or ".join(f"``{name}``" for name in names))
     def parse(value: Any) -> str:
         if parse_text(value) not in names:
             raise ValueError(f"{parse_text(value)!r} is not one of {', '.join(names)}")

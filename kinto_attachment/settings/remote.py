@@ -91,7 +91,7 @@ GCS: tuple[Setting, ...] = (
         "gcloud.timeout",
         parse_seconds,
         "5",
-        "Seconds to wait for a connection or a response, for each attempt. A failed request is "
-        "repeated for 1.5 times as long.",
+        "Seconds to wait for a connection or a response, for each attempt. The plugin repeats a "
+        "failed request for up to 1.5 times as long.",
     ),
 )

@@ -1,6 +1,7 @@
-"""All settings, with those of storages on other machines in :mod:`.remote`."""
+"""All settings. Those of storages on other machines are in :mod:`.remote`."""
 
 from .parsers import (
+    byte_size,
     integer,
     one_of,
     parse_dir_mode,
@@ -20,18 +21,18 @@ from .parsers import (
 from .remote import GCS, S3
 from .setting import Setting
 
-_NUMBER = integer()
 _COUNT = integer(1)
-_BYTES = integer(unit="bytes")
-_BYTES_ABOVE_0 = integer(1, unit="bytes")
+_PIXELS = integer(1, unit="pixels")
+_SIZE = byte_size()
+_SIZE_ABOVE_0 = byte_size("1 byte")
 # A worker that has less memory than this cannot decode any image.
-_MEMORY = integer(512 * 1024 * 1024, unit="bytes")
+_MEMORY = byte_size("512MiB")
 _PROCESSES = integer(1, 64, "processes")
 _QUALITY = integer(1, 100)
 _LIFETIME = integer(1, 7 * 24 * 3600, "seconds")
 
 
-SETTINGS: tuple[Setting, ...] = (
+_PLACES = (
     Setting(
         "storage",
         parse_text,
@@ -41,6 +42,7 @@ SETTINGS: tuple[Setting, ...] = (
         "own, give the path of its class, such as ``package.module.MyStorage``, or the name of an "
         "entry point.",
     ),
+    Setting("base_path", parse_text, "", "Folder that contains the files (``local``)."),
     Setting(
         "base_url",
         parse_url,
@@ -54,7 +56,6 @@ SETTINGS: tuple[Setting, ...] = (
         "",
         "URL that the ``attachments`` capability advertises, if it is not ``base_url``.",
     ),
-    Setting("base_path", parse_text, "", "Folder that contains the files (``local``)."),
     Setting(
         "prefix",
         parse_prefix,
@@ -74,6 +75,16 @@ SETTINGS: tuple[Setting, ...] = (
         "",
         "Mode of new folders, such as ``0750`` (``local``). If empty, the umask decides.",
     ),
+    Setting(
+        "spool_dir",
+        parse_text,
+        "",
+        "Folder for files while they are received (``s3``, ``gcs``). If empty, the system's "
+        "temporary folder is used.",
+    ),
+)
+
+_NAMES = (
     Setting(
         "folder",
         parse_text,
@@ -107,6 +118,9 @@ SETTINGS: tuple[Setting, ...] = (
         "Keep the bytes of replaced and deleted attachments.",
         per_resource=True,
     ),
+)
+
+_ACCEPTED = (
     Setting(
         "extensions",
         parse_extensions,
@@ -124,9 +138,9 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "max_size",
-        _BYTES,
+        _SIZE,
         "0",
-        "Largest accepted file in bytes; 0 means no limit.",
+        "Largest accepted file. 0 means no limit.",
         per_resource=True,
         alias="max_size_bytes",
     ),
@@ -137,6 +151,9 @@ SETTINGS: tuple[Setting, ...] = (
         "Refuse files whose first bytes contradict their media type.",
         per_resource=True,
     ),
+)
+
+_DOWNLOADS = (
     Setting(
         "private",
         parse_flag,
@@ -165,6 +182,9 @@ SETTINGS: tuple[Setting, ...] = (
         "/attachment-files/",
         "Internal location from which nginx serves the files.",
     ),
+)
+
+_MEDIA = (
     Setting(
         "media.verifier",
         one_of("thread", "none"),
@@ -172,6 +192,9 @@ SETTINGS: tuple[Setting, ...] = (
         "What verifies uploads with ``?verify=false``: a ``thread`` in every server process, or, "
         "with ``none``, only the command ``kinto-attachment verify``.",
     ),
+)
+
+_LIBRARY = (
     Setting(
         "library.bucket",
         parse_id,
@@ -185,6 +208,9 @@ SETTINGS: tuple[Setting, ...] = (
         "86400",
         "Seconds after which an upload expires if no client makes an object of it.",
     ),
+)
+
+_UNSPLASH = (
     Setting(
         "unsplash.access_key",
         parse_text,
@@ -192,15 +218,21 @@ SETTINGS: tuple[Setting, ...] = (
         "Access key for ``/unsplash/{id}``. If empty, photos cannot be imported.",
     ),
     Setting(
-        "unsplash.api_url", parse_endpoint, "https://api.unsplash.com", "URL of the Unsplash API."
+        "unsplash.api_url",
+        parse_endpoint,
+        "https://api.unsplash.com",
+        "URL of the Unsplash API.",
     ),
-    Setting("unsplash.max_size", _COUNT, "52428800", "Largest photo to import, in bytes."),
+    Setting("unsplash.max_size", _SIZE_ABOVE_0, "50MiB", "Largest photo to import."),
     Setting(
         "unsplash.timeout",
         parse_seconds,
         "30",
         "Seconds that one import may take in total.",
     ),
+)
+
+_IMAGES = (
     Setting(
         "images.sizes",
         parse_sizes,
@@ -210,12 +242,12 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "images.step",
-        _NUMBER,
+        integer(unit="pixels"),
         "0",
         "Clients may also request every size whose width and height are multiples of this number; "
         "0 adds no sizes.",
     ),
-    Setting("images.max_side", _COUNT, "4096", "Largest side of a resized image in pixels."),
+    Setting("images.max_side", _PIXELS, "4096", "Longest side of a resized image."),
     Setting(
         "images.max_variants",
         _COUNT,
@@ -224,11 +256,11 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "images.max_pixels",
-        _COUNT,
+        _PIXELS,
         "50000000",
-        "Largest image that is resized, in pixels (width times height).",
+        "Largest image that is resized: its width times its height.",
     ),
-    Setting("images.max_bytes", _COUNT, "104857600", "Largest file that is resized, in bytes."),
+    Setting("images.max_bytes", _SIZE_ABOVE_0, "100MiB", "Largest file that is resized."),
     Setting("images.jpeg_quality", _QUALITY, "80", "Quality of JPEG images, from 1 to 100."),
     Setting("images.webp_quality", _QUALITY, "80", "Quality of WebP images, from 1 to 100."),
     Setting("images.avif_quality", _QUALITY, "60", "Quality of AVIF images, from 1 to 100."),
@@ -240,7 +272,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "images.cache_seconds",
-        _NUMBER,
+        integer(unit="seconds"),
         "0",
         "Seconds for which a server process remembers public files of the library. It serves them "
         "several times faster, but continues to do so for this time after they were deleted or "
@@ -254,16 +286,17 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "images.queue",
-        _NUMBER,
+        integer(unit="requests"),
         "6",
         "Number of requests in each server process that may wait for images to be resized: at most "
         "half of them for one image, and three quarters from one client. Further requests get a "
         "503 at once. Each waiting request holds a thread, so leave enough threads for others.",
     ),
     Setting("images.timeout", parse_seconds, "10", "Seconds that resizing one image may take."),
-    Setting(
-        "images.memory", _MEMORY, "1610612736", "Bytes of address space that one worker may use."
-    ),
+    Setting("images.memory", _MEMORY, "1.5GiB", "Address space that one worker may use."),
+)
+
+_CLIENTS = (
     Setting(
         "client.silence",
         parse_seconds,
@@ -272,9 +305,9 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "client.min_rate",
-        _BYTES,
-        "1024",
-        "Bytes per second that a client must send on average. A slower request ends with a 408. "
+        byte_size(unit="bytes per second"),
+        "1KiB",
+        "Rate at which a client must send its body, on average. A slower request ends with a 408. "
         "0 means no limit.",
     ),
     Setting(
@@ -286,24 +319,32 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "client.queue",
-        _COUNT,
+        integer(1, unit="requests"),
         "4",
         "Number of requests in each server process that may wait for a body before the permission "
         "of the client is known. Further ones get a 408. Each waiting request holds a thread.",
     ),
     Setting(
         "client.max_json",
-        _BYTES_ABOVE_0,
-        "1048576",
-        "Largest JSON body that the routes of this plugin accept, in bytes.",
+        _SIZE_ABOVE_0,
+        "1MiB",
+        "Largest JSON body that the routes of this plugin accept.",
     ),
-    Setting(
-        "spool_dir",
-        parse_text,
-        "",
-        "Folder for files while they are received (``s3``, ``gcs``). If empty, the system's "
-        "temporary folder is used.",
-    ),
-    *S3,
-    *GCS,
 )
+
+TOPICS: dict[str, tuple[Setting, ...]] = {
+    "Where the files are": _PLACES,
+    "S3": S3,
+    "Google Cloud Storage": GCS,
+    "Folders and names": _NAMES,
+    "Accepted files": _ACCEPTED,
+    "Private files and downloads": _DOWNLOADS,
+    "Media store": _MEDIA,
+    "Media library": _LIBRARY,
+    "Unsplash": _UNSPLASH,
+    "Images": _IMAGES,
+    "Slow clients": _CLIENTS,
+}
+"""All settings by topic, in the order in which the documentation lists them."""
+
+SETTINGS: tuple[Setting, ...] = tuple(setting for topic in TOPICS.values() for setting in topic)

@@ -17,7 +17,8 @@ from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
 from ..errors import SettingError
-from ..settings import PREFIX, Settings
+from ..settings import Settings
+from ..settings.setting import INI_PREFIX
 
 try:
     from pyramid_storage.interfaces import IFileStorage
@@ -148,8 +149,9 @@ def _open_backend(settings: Settings) -> IStorage:
     except ImportError as error:
         if name in EXTRAS and str(error.name or "").startswith(EXTRAS[name].split(".")[0]):
             raise SettingError(
-                "attachment",
-                f"the storage {name!r} needs `pip install kinto-attachment[{name}]` ({error})",
+                f"{INI_PREFIX}storage",
+                f"{name} storage needs the extra [{name}] of kinto-attachment: it is not installed "
+                f"({error})",
             ) from error
         raise
     return backend.from_settings(settings)
@@ -162,7 +164,7 @@ def _open_foreign(name: str, settings: Settings) -> IStorage:
     """
     from .staged import ISigningStorage  # ``staged`` imports IStorage from this module
 
-    setting = f"{PREFIX}storage"
+    setting = f"{INI_PREFIX}storage"
     found = entry_points(group=ENTRY_POINTS, name=name)
     path = next((each.value for each in found), name)
     if "." not in path and ":" not in path:
@@ -179,9 +181,9 @@ def _open_foreign(name: str, settings: Settings) -> IStorage:
     except Invalid as error:
         raise SettingError(setting, f"{path} does not provide IStorage: {error}") from error
     if settings["download"] == "redirect" and not ISigningStorage.providedBy(storage):
-        raise SettingError(f"{PREFIX}download", f"{path} cannot sign URLs, use 'stream'")
+        raise SettingError(f"{INI_PREFIX}download", f"{path} cannot sign URLs, use 'stream'")
     if settings["download"] == "accel" and not hasattr(storage, "path"):
-        raise SettingError(f"{PREFIX}download", f"{path} keeps no local files, use 'stream'")
+        raise SettingError(f"{INI_PREFIX}download", f"{path} keeps no local files, use 'stream'")
     return storage
 
 

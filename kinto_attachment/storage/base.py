@@ -97,7 +97,7 @@ def read_spool_dir(settings: Settings) -> str:
     """
     spool_dir = settings["spool_dir"]
     if spool_dir and not os.path.isdir(spool_dir):
-        raise SettingError("attachment.spool_dir", f"{spool_dir} is not an existing folder")
+        raise SettingError("kinto.attachment.spool_dir", f"{spool_dir} is not an existing folder")
     return spool_dir
 
 

@@ -102,14 +102,14 @@ class GoogleCloudStorage(RemoteStorage):
         name = settings["gcloud.bucket_name"]
         if not _BUCKET_NAME.fullmatch(name):
             raise SettingError(
-                "attachment.gcloud.bucket_name",
+                "kinto.attachment.gcloud.bucket_name",
                 f"{name!r} is not a valid name, use 3 to 222 of a-z, 0-9, '.', '_' and '-'",
             )
         if credentials:
             try:
                 service_account.Credentials.from_service_account_file(credentials)
             except (OSError, ValueError) as error:
-                raise SettingError("attachment.gcloud.credentials", str(error)) from error
+                raise SettingError("kinto.attachment.gcloud.credentials", str(error)) from error
         uniform = settings["gcloud.uniform_bucket_level_access"]
         acl, bucket_acl = _acl(settings, "gcloud.acl"), _acl(settings, "gcloud.auto_create_acl")
         bucket = Bucket(
@@ -355,7 +355,7 @@ def _acl(settings: Settings, name: str) -> str | None:
     try:
         return ACL.validate_predefined(settings[name]) or None
     except ValueError as error:
-        raise SettingError(f"attachment.{name}", str(error)) from error
+        raise SettingError(f"kinto.attachment.{name}", str(error)) from error
 
 
 def _read(key: str, file: BinaryIO, size: int) -> bytes:

@@ -109,7 +109,9 @@ class LocalFileStorage(Storage):
         """
         base_path = settings["base_path"]
         if os.path.exists(base_path) and not os.path.isdir(base_path):
-            raise SettingError("attachment.base_path", f"{base_path} exists but is not a folder")
+            raise SettingError(
+                "kinto.attachment.base_path", f"{base_path} exists but is not a folder"
+            )
         modes = settings["file_mode"], settings["dir_mode"]
         return cls(base_path, settings["base_url"], *modes)
 

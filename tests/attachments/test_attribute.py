@@ -7,6 +7,8 @@ from sqlalchemy import event, text
 
 from tests.support.site import ALICE, Site
 
+FILES = {"local"}
+
 MERGE = {**ALICE, "Content-Type": "application/merge-patch+json"}
 JSON_PATCH = {**ALICE, "Content-Type": "application/json-patch+json"}
 FORGED = {

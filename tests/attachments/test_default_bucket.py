@@ -5,6 +5,8 @@ from kinto.core.storage.exceptions import IntegrityError
 
 from tests.support.site import ALICE, BOB, SETTINGS, Record, call_wsgi
 
+FILES = {"local"}
+
 ORDERS = [
     "kinto.plugins.default_bucket kinto_attachment",
     "kinto_attachment kinto.plugins.default_bucket",

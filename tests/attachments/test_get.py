@@ -16,6 +16,8 @@ from tests.support.http_record import ALICE, BOB, CONTENT, HTTPRecord, parts_of
 from tests.support.servers.wsgi import UWSGI, Gunicorn, GunicornSync, Waitress
 from tests.support.site import Site
 
+FILES = {"local", "seaweedfs"}
+
 SERVERS = [
     (Gunicorn, "postgresql", "local"),
     (Gunicorn, "memory", "local"),

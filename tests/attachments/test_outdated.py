@@ -5,6 +5,8 @@ import pytest
 from kinto_attachment.attachments.attribute import FEW
 from tests.support.site import ALICE, batch
 
+FILES = {"local"}
+
 MERGE = {**ALICE, "Content-Type": "application/merge-patch+json"}
 FORGED = "Attachment metadata cannot be modified."
 JSON_PATCH = {**ALICE, "Content-Type": "application/json-patch+json"}

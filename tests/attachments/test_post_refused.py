@@ -11,6 +11,8 @@ from kinto_attachment.http.forms import MAX_FIELD_BYTES
 from tests.support.site import BOB, SCHEMA, call_wsgi
 from tests.support.threads import in_thread
 
+FILES = {"local"}
+
 FILE = (
     b'--XX\r\nContent-Disposition: form-data; name="attachment"; filename="a.txt"\r\n'
     b"Content-Type: text/plain\r\n\r\nhello\r\n"

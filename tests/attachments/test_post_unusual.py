@@ -15,6 +15,8 @@ import pytest
 from tests.support.media import MediaClient
 from tests.support.site import ALICE
 
+FILES = {"local"}
+
 CONTENT = bytes(range(256)) * 3 + b"\r\n--X\n--XX- \r"
 TEXT = {"title": "naïve = ünï\r\ncode"}
 

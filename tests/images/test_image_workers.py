@@ -345,7 +345,7 @@ def test_a_fork_while_an_image_is_made(start_pool, slow):
 
 def test_without_libvips(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ImagingMissing, match="pip install"):
+    with pytest.raises(ImagingMissing, match=r"extra \[images\]"):
         make(WorkerPool())
 
 

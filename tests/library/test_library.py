@@ -83,6 +83,10 @@ class TestDelete:
         library = make_library()
         for _ in range(3):
             library.add()
+        bucket, permission = library.uri.split("/collections")[0], library.site.registry.permission
+        alice = library.http.get("/", headers=ALICE).json["user"]["id"]
+        allow = (bucket, "write", alice)
+        library.site.in_transaction(lambda: permission.add_principal_to_ace(*allow))
         library.http.delete(library.uri, headers=ALICE)
         assert library.keys == []
 
@@ -231,7 +235,7 @@ class TestDefinition:
         assert collection["schema"].keys() == {"type", "title", "properties"}
         assert collection["attachment"]["enabled"] is True
         assert set(collection["displayFields"]) <= definition.keys()
-        assert collection["uiSchema"]["fileName"] == {"ui:readonly": True}
+        assert collection["uiSchema"]["fileName"] == {"ui:widget": "hidden"}
 
 
 class TestInit:

@@ -117,7 +117,7 @@ class Flood:
     :param same: whether all clients request the same size until the server has made it, and then
         the next one. Otherwise each request is for another size.
     :ivar statuses: the number of responses of each status.
-    :ivar slowest: seconds that the slowest 503 took.
+    :ivar refusals: the seconds that each 503 took.
     """
 
     def __init__(self, server, facts: dict, same: bool):
@@ -125,7 +125,7 @@ class Flood:
         self._widths, self._over = itertools.count(4000, -1), threading.Event()
         self._width = next(self._widths)
         self.statuses: Counter[int] = Counter()
-        self.slowest = 0.0
+        self.refusals: list[float] = []
         self._errors: list[Exception] = []
         self._threads = [threading.Thread(target=self._flood) for _ in range(CLIENTS)]
 
@@ -153,7 +153,7 @@ class Flood:
             response = image(self._server, self._facts, f"{width}x0")
             self.statuses[response.status_code] += 1
             if response.status_code == 503:
-                self.slowest = max(self.slowest, time.monotonic() - started)
+                self.refusals.append(time.monotonic() - started)
                 self._over.wait(0.2)
             elif width == self._width:
                 self._width = next(self._widths)
@@ -181,19 +181,14 @@ def test_other_clients_do_not_wait(serve, record_property, same):
                     started = time.monotonic()
                     assert image(server, small, f"{width}x0").status_code == 200
                     thumbnails.append(time.monotonic() - started)
-        record_property(
-            "seconds", (max(durations), thumbnails, flood.slowest, dict(flood.statuses))
-        )
-        print(
-            max(durations),
-            sorted(durations)[len(durations) // 2],
-            thumbnails,
-            flood.slowest,
-            flood.statuses,
-        )
+        at_once = sorted(flood.refusals)[len(flood.refusals) * 9 // 10]
+        seconds = (max(durations), thumbnails, at_once, dict(flood.statuses))
+        record_property("seconds", seconds)
+        print(seconds)
     assert flood.statuses.keys() == {200, 503}
     # Without limits, each request of this client would wait for all images requested before.
     assert sorted(durations)[len(durations) // 2] < 1.5
     # A new thumbnail waits for the image that the worker is making.
     assert max(thumbnails) < 10
-    assert flood.slowest < 5
+    # Those that wait for the large image may be refused in the end; all others are at once.
+    assert at_once < 2

@@ -191,7 +191,7 @@ def make_settings(make_database, file_settings):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [12, pytest.param(1000, marks=pytest.mark.slow)])
 def test_there_and_back(make_settings, tmp_path, count):
     """No client notices; in the end every file is there and ``fsck`` finds nothing."""
     server = MigratingServer(make_settings(first="local", s3="seaweedfs", second="local"), tmp_path)

@@ -57,55 +57,94 @@ def test_the_storage_is_inferred(given, storage):
 @pytest.mark.parametrize(
     "given, message",
     [
-        ({}, "attachment.base_path: no storage is configured"),
-        ({"attachment.storage": "s3"}, "attachment.aws.bucket_name: must be set for s3 storage"),
-        ({**BASE, "attachment.nope": "1"}, "attachment.nope: is not a setting of kinto-att"),
         (
-            {**BASE, "attachment.keep_old_file": "true"},
-            "attachment.keep_old_file: is not a setting of kinto-attachment: did you mean"
-            " attachment.keep_old_files?",
+            {},
+            "kinto.attachment.base_path: no storage is configured: set this, kinto.attachment.aws.",
+        ),
+        (
+            {"attachment.storage": "s3"},
+            "kinto.attachment.aws.bucket_name: must be set for s3 storage",
+        ),
+        (
+            {**BASE, "attachment.nope": "1"},
+            "kinto.attachment.nope: unknown; the page 'Settings' of the documentation lists all",
+        ),
+        (
+            {**BASE, "attachment.max_sise": "1"},
+            "kinto.attachment.max_sise: unknown; did you mean kinto.attachment.max_size?",
+        ),
+        (
+            {**BASE, "attachment.max_size_byte": "1"},
+            "max_size_byte: unknown; did you mean kinto.attachment.max_size_bytes?",
+        ),
+        (
+            {**BASE, "attachment.resources.blog.articles.max_sise": "1"},
+            "kinto.attachment.resources.blog.articles.max_sise: unknown; did you mean "
+            "kinto.attachment.resources.blog.articles.max_size?",
         ),
         (
             {**BASE, "attachment.max_size": "ten"},
-            "attachment.max_size: 'ten' is not a whole",
+            "max_size: 'ten' is not a size, such as 500000, 512KiB, 10MB or 1.5GiB",
         ),
-        ({**BASE, "attachment.max_size": "-1"}, "attachment.max_size: '-1' is not a whole number"),
-        ({**BASE, "attachment.max_size": "²"}, "attachment.max_size: '²' is not a whole number"),
-        ({**BASE, "attachment.randomize": "maybe"}, "attachment.randomize: 'maybe' is neither"),
-        ({**BASE, "attachment.mimetypes": ".a:b"}, "attachment.mimetypes: '.a:b' is not of"),
-        ({**BASE, "attachment.base_url": "a b"}, "attachment.base_url: 'a b' is not a URL"),
-        ({**BASE, "attachment.folder": "{user}"}, "attachment.folder: unknown placeholder {user}"),
+        (
+            {**BASE, "attachment.max_size": "-1"},
+            "kinto.attachment.max_size: '-1' is not a size, such as 500000, 512KiB, 10MB or 1.5GiB",
+        ),
+        (
+            {**BASE, "attachment.max_size": "²"},
+            "kinto.attachment.max_size: '²' is not a size, such as 500000, 512KiB, 10MB or 1.5GiB",
+        ),
+        (
+            {**BASE, "attachment.randomize": "maybe"},
+            "kinto.attachment.randomize: 'maybe' is neither",
+        ),
+        ({**BASE, "attachment.mimetypes": ".a:b"}, "kinto.attachment.mimetypes: '.a:b' is not of"),
+        ({**BASE, "attachment.base_url": "a b"}, "kinto.attachment.base_url: 'a b' is not a URL"),
+        (
+            {**BASE, "attachment.folder": "{user}"},
+            "kinto.attachment.folder: unknown placeholder {user}",
+        ),
         (
             {
                 **BASE,
                 "attachment.randomize": "false",
                 "attachment.filename_pattern": "{hash:.8}",
             },
-            "attachment.filename_pattern: '{hash:.8}': placeholders take no format",
+            "kinto.attachment.filename_pattern: '{hash:.8}': placeholders take no format",
         ),
-        ({**BASE, "attachment.folder": "../up"}, "attachment.folder: '../up' is not a relative"),
-        ({**BASE, "attachment.folder": "{"}, "attachment.folder: '{': "),
-        ({**BASE, "attachment.folder": "a//b"}, "attachment.folder: 'a//b' is not a relative"),
+        (
+            {**BASE, "attachment.folder": "../up"},
+            "kinto.attachment.folder: '../up' is not a relative",
+        ),
+        ({**BASE, "attachment.folder": "{"}, "kinto.attachment.folder: '{': "),
+        (
+            {**BASE, "attachment.folder": "a//b"},
+            "kinto.attachment.folder: 'a//b' is not a relative",
+        ),
         (
             {
                 **BASE,
                 "attachment.randomize": "false",
                 "attachment.filename_pattern": "{hash}/../{filename}",
             },
-            "attachment.filename_pattern: '{hash}/../{filename}' is not a relative path",
+            "kinto.attachment.filename_pattern: '{hash}/../{filename}' is not a relative path",
         ),
         (
             {**BASE, "attachment.max_size": "1", "attachment.max_size_bytes": "2"},
-            "attachment.max_size_bytes: is another name of max_size, which has a different value",
+            "kinto.attachment.max_size: has a different value under its older name "
+            "kinto.attachment.max_size_bytes: set only one",
         ),
         (
             {**BASE, "attachment.aws.endpoint_url": "s3.example"},
-            "attachment.aws.endpoint_url: 's3.example' is not an http:// or https:// URL",
+            "kinto.attachment.aws.endpoint_url: 's3.example' is not an http:// or https:// URL",
         ),
-        ({**BASE, "attachment.aws.port": "x"}, "attachment.aws.port: 'x' is not a whole number"),
+        (
+            {**BASE, "attachment.aws.port": "x"},
+            "kinto.attachment.aws.port: 'x' is not a whole number",
+        ),
         (
             {**BASE, "attachment.aws.port": "80"},
-            "attachment.aws.port: has no effect without aws.host",
+            "kinto.attachment.aws.port: has no effect without kinto.attachment.aws.host",
         ),
         (
             {
@@ -113,7 +152,7 @@ def test_the_storage_is_inferred(given, storage):
                 "attachment.aws.host": "a",
                 "attachment.aws.endpoint_url": "http://b",
             },
-            "attachment.aws.host: conflicts with aws.endpoint_url",
+            "kinto.attachment.aws.host: conflicts with kinto.attachment.aws.endpoint_url",
         ),
         ({**BASE, "attachment.library.bucket": "default"}, "library.bucket: 'default' is not the"),
         (
@@ -127,32 +166,38 @@ def test_the_storage_is_inferred(given, storage):
             "images.workers: '99' is not a whole number",
         ),
         ({**BASE, "attachment.images.queue": "few"}, "images.queue: 'few' is not a whole number"),
-        ({**BASE, "attachment.images.memory": "1"}, "images.memory: '1' is not a whole number of"),
+        (
+            {**BASE, "attachment.images.memory": "1"},
+            "images.memory: '1' is not a size of at least 512MiB",
+        ),
         (
             {**BASE, "attachment.images.avif_quality": "101"},
             "avif_quality: '101' is not a whole",
         ),
         (
             {**BASE, "attachment.folder": "_variants"},
-            "attachment.folder: is reserved for",
+            "kinto.attachment.folder: is reserved for",
         ),
-        ({**BASE, "attachment.aws.timeout": "0"}, "attachment.aws.timeout: '0' is not a number"),
+        (
+            {**BASE, "attachment.aws.timeout": "0"},
+            "kinto.attachment.aws.timeout: '0' is not a number",
+        ),
         (
             {**BASE, "attachment.resources.fen.nec.fonts.randomize": "true"},
-            "attachment.resources.fen.nec.fonts.randomize: expected resources.{bucket}.{setting}",
+            "fen.nec.fonts.randomize: is not of the form kinto.attachment.resources.{bucket}.{",
         ),
         (
             {**BASE, "attachment.resources.fennec.base_path": "foobar"},
-            "attachment.resources.fennec.base_path: 'base_path' cannot be set for a bucket or "
+            "resources.fennec.base_path: 'base_path' cannot be set for a bucket or "
             "collection; these can: folder, randomize",
         ),
         (
             {**BASE, "attachment.resources.fennec.fonts.max_size": "x"},
-            "attachment.resources.fennec.fonts.max_size: 'x' is not a whole number of bytes",
+            "kinto.attachment.resources.fennec.fonts.max_size: 'x' is not a size, such as 5",
         ),
         (
             {**BASE, "attachment.resources.fennec.fonts.folder": "{x}"},
-            "attachment.resources.fennec.fonts.folder: unknown placeholder {x}",
+            "kinto.attachment.resources.fennec.fonts.folder: unknown placeholder {x}",
         ),
     ],
 )
@@ -160,6 +205,59 @@ def test_refused(given, message):
     with pytest.raises(SettingError) as error:
         read_settings(given)
     assert message in str(error.value)
+
+
+SIZES = {
+    "0": 0, "": 0, "500000": 500_000, "10 B": 10, "10 bytes": 10, "10MB": 10_000_000,
+    "10 MB": 10_000_000, "10mb": 10_000_000, "10Mb": 10_000_000, "512KiB": 524_288,
+    "512kib": 524_288, "2kB": 2000, "1GiB": 1 << 30, "1.5GiB": 3 << 29, "1TB": 10**12,
+    "1TiB": 1 << 40, 10485760: 10_485_760, 1e9: 10**9,
+}  # fmt: skip
+"""Kinto reads numbers by itself, ``1e9`` as a float too."""
+
+
+@pytest.mark.parametrize("text, size", SIZES.items())
+def test_sizes_have_units(text, size):
+    for name in ("max_size", "max_size_bytes", "resources.blog.max_size"):
+        assert settings(**{name: text}).policy("blog", "articles").max_size == size
+
+
+@pytest.mark.parametrize("name", [each.name for each in SETTINGS if "bytes" in each.parse.unit])
+def test_every_number_of_bytes_has_units(name):
+    assert settings(**{name: "0.75 GiB"})[name] == 3 << 28
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["10M", "10 m", "1.0001kB", "MB", "1,5MB", "1_000", "10  MB", "-1MB", "1PB", "1e3", "٣MB"],
+)
+def test_sizes_that_are_refused(text):
+    with pytest.raises(SettingError) as refused:
+        settings(max_size=text)
+    reason = f"{text!r} is not a size, such as 500000, 512KiB, 10MB or 1.5GiB"
+    assert str(refused.value) == f"kinto.attachment.max_size: {reason}"
+
+
+WRONG = {
+    "storage": "", "base_url": "a b", "extra.base_url": "a b", "prefix": "é", "file_mode": "8",
+    "dir_mode": "0007", "randomize": "maybe", "extensions": "pictures", "mimetypes": "a:b",
+    "download": "fax", "accel_path": "x", "library.bucket": "_", "images.sizes": "1",
+    "aws.port": "0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda each: each.name)
+def test_a_value_that_cannot_be_read_says_what_is_accepted(setting):
+    """Each parser is tried: the message quotes the value, and its other half is what it accepts."""
+    assert setting.parse.type
+    value = WRONG.get(setting.name, "¿")
+    try:
+        setting.parse(value)
+    except ValueError as error:
+        quoted, _, rest = str(error).partition(repr(value))
+        assert not quoted and len(rest) > 20
+    else:
+        assert setting.parse.type == "text"
 
 
 def test_resources_inherit_from_their_bucket():
@@ -278,7 +376,7 @@ def test_settings_of_every_older_version(caplog):
     assert read.policy("blog", "articles").template.unique
     assert read.advertised_url == "http://localhost:8888/attachments/"
     assert caplog.messages == [
-        f"attachment.{name} has no effect: files are stored as they were sent"
+        f"kinto.attachment.{name} has no effect: files are stored as they were sent"
         for name in ("gzipped", "resources.blog.use_content_encoding")
     ]
 

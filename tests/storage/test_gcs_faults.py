@@ -189,7 +189,7 @@ class TestSettings:
     def test_wrong_settings_stop_the_server(self, name, value):
         with pytest.raises(SettingError) as caught:
             make_storage(TestFaults.SETTINGS, **{name: value})
-        assert caught.value.key == f"attachment.{name}"
+        assert caught.value.key == f"kinto.attachment.{name}"
 
     def test_the_spool_is_in_its_folder(self, tmp_path):
         storage = make_storage(TestFaults.SETTINGS, spool_dir=str(tmp_path))

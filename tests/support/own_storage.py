@@ -33,7 +33,7 @@ class OwnStorage:
     @classmethod
     def from_settings(cls, settings):
         if "place" not in settings.storage_options:
-            raise SettingError("attachment.storage.place", "this storage needs a place")
+            raise SettingError("kinto.attachment.storage.place", "this storage needs a place")
         return cls(settings.storage_options["place"], settings["base_url"])
 
     def spool(self):

@@ -132,9 +132,14 @@ class WorkerPool:
                 raise
         raise WorkerLost("The worker process ends as soon as it is started.")
 
+    @staticmethod
+    def is_installed() -> bool:
+        """Whether what resizes images is installed."""
+        return importlib.util.find_spec("pyvips") is not None
+
     def _start(self) -> Process:
-        if importlib.util.find_spec("pyvips") is None:
-            raise ImagingMissing('pyvips is not installed: pip install "kinto-attachment[images]"')
+        if not self.is_installed():
+            raise ImagingMissing("the extra [images] of kinto-attachment is not installed")
         return Process(self._memory, self._timeout)
 
     def _pool(self) -> "_Pool":
