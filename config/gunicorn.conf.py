@@ -4,6 +4,8 @@ gunicorn passes request bodies on to Kinto as they arrive. The environment varia
 sets the number of processes. With the memory backends of Kinto, use one process only.
 """
 
+import os
+
 bind = "127.0.0.1:8888"
 
 # The number of uploads and downloads that a process can serve at the same time. A request that
@@ -25,3 +27,10 @@ keepalive = 75
 
 # gunicorn would create a socket for its control program in the home directory of its user.
 control_socket_disable = True
+
+
+def on_starting(server):
+    """Tell Kinto which ini file it was started with: it shows the checksum of that file at /v1/,
+    and logs an error if it cannot find the file."""
+    if server.cfg.paste:
+        os.environ.setdefault("KINTO_INI", server.cfg.paste.partition("#")[0])

@@ -1,19 +1,23 @@
 """Files for Kinto: ``kinto.includes = kinto_attachment``."""
 
-from pyramid.config import Configurator
-from pyramid.exceptions import ConfigurationError
+from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from .errors import SettingError
-from .plugin import VERSION
 
-__version__ = VERSION
+if TYPE_CHECKING:  # the commands that only send HTTP requests start without Pyramid
+    from pyramid.config import Configurator
+
+__version__ = version("kinto-attachment")
 
 
-def includeme(config: Configurator) -> None:
+def includeme(config: "Configurator") -> None:
     """Add files to Kinto: first what all doors share, then each door.
 
     :raises ConfigurationError: if the settings are wrong.
     """
+    from pyramid.exceptions import ConfigurationError
+
     try:
         config.include(".plugin")  # settings, storage, rows, image service, migration
         config.include(".http")  # error view, retries, heartbeat, metrics, response cache

@@ -39,6 +39,7 @@
     ├── SweepRefused            ``gc`` would delete so much that storage and database may not match
     │   └── ForeignStorage      the storage belongs to another database
     ├── NotImported             files of an older kinto-attachment must be imported first
+    ├── CommandFailed           a command cannot do its work at all
     └── StorageError            an operation on one key of the file storage failed
         ├── KeyRefused          the key is not one that storages accept
         ├── BlobNotFound        no bytes are stored under the key
@@ -351,6 +352,10 @@ class NotImported(AttachmentError):
             "Files of kinto-attachment 0.x to 9.x are not imported yet: run kinto-attachment import"
             " first."
         )
+
+
+class CommandFailed(AttachmentError):
+    """A command cannot do its work at all. The message says why, and what to do about it."""
 
 
 class StorageError(AttachmentError):

@@ -1,8 +1,27 @@
-"""The output of the operator's commands: one finding a line."""
+"""What the commands report: findings, one a line, and how far they are."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from urllib.parse import unquote
+
+PLANNED = {
+    "adopted": "would adopt",
+    "allowed": "would allow",
+    "copied": "would copy",
+    "created": "would create",
+    "deleted": "would delete",
+    "downloaded": "would download",
+    "expired": "would expire",
+    "kept": "would keep",
+    "left behind": "would leave behind",
+    "refused": "would be refused",
+    "released": "would release",
+    "removed": "would remove",
+    "rewritten": "would rewrite",
+    "updated": "would update",
+    "uploaded": "would upload",
+}
+"""What a dry run says instead of a kind that says that something was done."""
 
 
 @dataclass(frozen=True)
@@ -16,8 +35,8 @@ class Finding:
     :param detail: further information for people.
     :param remedy: what the operator can do about it; empty if nothing is wrong.
 
-    >>> str(Finding("orphan object", "blog/a.png", remedy="kinto-attachment gc"))
-    'orphan object: blog/a.png (kinto-attachment gc)'
+    >>> Finding("orphan object", "blog/a.png", remedy="kinto-attachment gc").is_problem
+    True
     """
 
     kind: str
@@ -31,13 +50,57 @@ class Finding:
         """Whether something is wrong that the operator has to repair."""
         return bool(self.remedy)
 
+    def planned(self) -> "Finding":
+        """Return the finding as a dry run reports it.
+
+        >>> Finding("deleted", "blog/a.png").planned().kind
+        'would delete'
+        """
+        return replace(self, kind=PLANNED.get(self.kind, self.kind))
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields that are not empty."""
         return {name: value for name, value in asdict(self).items() if value}
 
-    def __str__(self) -> str:
-        words = " ".join(filter(None, (self.record, self.key, self.detail)))
-        return f"{self.kind}: {words}" + (f" ({self.remedy})" if self.remedy else "")
+
+class Progress:
+    """How far a command is. This class ignores it; the command line draws a bar. Several threads
+    may call the methods at the same time.
+
+    :ivar is_shown: whether it is shown to anybody. If not, a command need not count its work first.
+    """
+
+    is_shown = False
+
+    def begin(self, what: str) -> None:
+        """Report that another part of the work begins, whose files and bytes are counted anew.
+
+        :param what: what is counted, such as ``records``.
+        """
+
+    def expect(self, files: int, size: int | None = None) -> None:
+        """Report work that lies ahead, in addition to what was reported before.
+
+        :param size: bytes of these files; None if they are not known yet.
+        """
+
+    def expect_bytes(self, files: int, size: int) -> None:
+        """Report the bytes of files that were expected without them."""
+
+    def add_bytes(self, count: int) -> None:
+        """Report bytes that were transferred or read."""
+
+    def add_files(self, files: int = 1, size: int = 0, moved: int = 0) -> None:
+        """Report files that are done.
+
+        :param size: the bytes that were expected for them.
+        :param moved: the bytes that were reported with :meth:`add_bytes` for them: fewer if a file
+            was skipped, more if it was sent twice.
+        """
+
+
+NO_PROGRESS = Progress()
+"""For callers that do not want to know."""
 
 
 def restoring(uri: str) -> str:

@@ -1,5 +1,6 @@
 """What all doors share, built once from the settings."""
 
+import logging
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -16,13 +17,18 @@ from .legacy.pyramid_storage import IFileStorage, PyramidStorage
 from .metrics import Metrics
 from .rows import Rows
 from .settings import Settings, read_settings
-from .storage import open_storage
+from .storage import IStorage, open_storage, place_of
 from .transactions.files import FileTransaction
 from .transactions.ownership import OwnedStorage
+
+logger = logging.getLogger(__name__)
 
 VERSION = version("kinto-attachment")
 URL = "https://github.com/Kinto/kinto-attachment/"
 """Where the capabilities of a server say that more is to be read."""
+
+STORAGE_SETTINGS = ("gcloud.bucket_name", "aws.bucket_name", "base_path")
+"""The settings each of which chooses a storage."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,22 @@ def plugin_of(request: Request) -> Plugin:
     return request.registry.attachment_plugin
 
 
+def _tell_storage(settings: Settings, storage: IStorage) -> None:
+    """Log where files are stored, and warn if the settings name several places."""
+    place = f"{place_of(storage)} ({settings.storage} storage)"
+    named = [name for name in STORAGE_SETTINGS if settings[name]]
+    if settings["storage"] == "auto" and len(named) > 1:
+        logger.warning(
+            "Files are stored in %s, although the settings name several storages (%s). Remove those"
+            " that you do not use, or set kinto.attachment.storage = %s.",
+            place,
+            ", ".join(named),
+            settings.storage,
+        )
+    else:
+        logger.info("Files are stored in %s.", place)
+
+
 def includeme(config: Configurator) -> None:
     """Read the settings, open the storage, and set up what all doors share.
 
@@ -63,6 +85,7 @@ def includeme(config: Configurator) -> None:
     rows = Rows(registry.storage)
     storage = OwnedStorage(open_storage(settings), rows.identities)
     is_readonly = asbool(raw.get("readonly"))
+    _tell_storage(settings, storage)
     legacy = LegacyRows(rows, settings["base_url"], KeptFiles(settings, storage, rows))
     # Kinto's service does not exist yet.
     metrics = Metrics(lambda: getattr(registry, "metrics", None))

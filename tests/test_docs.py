@@ -2,6 +2,7 @@
 
 import json
 import os
+import pkgutil
 import re
 import shlex
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from kinto_attachment.cli import _parser
+from kinto_attachment.cli.parser import parse
 from kinto_attachment.settings import read_settings
 from kinto_attachment.settings.setting import INI_PREFIX
 from kinto_attachment.settings.table import SETTINGS, TOPICS
@@ -313,7 +314,7 @@ class TestCommands:
     def test_command_is_understood(self, place, command):
         program, *words = shlex.split(command[command.index(program_of(command)) :])
         if program == "kinto-attachment":
-            assert _parser().parse_args(words).command == words[0]
+            assert parse(words).command == words[0]
         elif program == "pip":
             assert words[0] == "install"
             extras = setup_cfg()["options.extras_require"]
@@ -325,6 +326,9 @@ class TestCommands:
             assert words[0] in ("start", "migrate")
         elif program == ".":
             assert words == ["activate"]
+        elif program == "shtab":
+            (path,) = (word for word in words if word.startswith("kinto_attachment."))
+            assert pkgutil.resolve_name(path)().prog == words[words.index("--prog") + 1]
         else:
             assert program in self.STARTED or words[:2] == ["-m", "venv"], f"{place}: {program}"
 

@@ -14,7 +14,8 @@ from ..errors import BlobNotFound, StorageUnavailable
 from ..files.blob import ATTRIBUTE, Attachment, Digest
 from ..files.key import MARKER, is_key, marked_folder
 from ..files.ref import RecordRef, Ref, UploadRef
-from ..finding import Finding, restoring
+from ..finding import NO_PROGRESS, Finding, Progress, restoring
+from ..rows import KeyKind
 from ..rows.key_index import KeyIndex
 from ..rows.links import Link
 from ..rows.paging import Row, find_records, pages, records_of
@@ -23,7 +24,6 @@ from .server import Server
 
 GC = "kinto-attachment gc"
 IMPORT = "kinto-attachment import"
-REBASE = "kinto-attachment rebase"
 DELETE_ROW = "delete it from Kinto's database, if no backup tells what it was"
 DELETE_VARIANT = "delete the object: the image is resized again"
 MOVE = "move it elsewhere, if no application needs it here"
@@ -41,7 +41,7 @@ def fsck(
     server: Server,
     *,
     deep: bool = False,
-    on_bytes: Callable[[int], None] = lambda count: None,
+    progress: Progress = NO_PROGRESS,
 ) -> Iterator[Finding]:
     """Check that every link has its bytes, that every record with an attachment has a link, and
     that every object has a row.
@@ -51,7 +51,7 @@ def fsck(
     If the folder of a local storage is not mounted, nothing else is checked.
 
     :param deep: also read all bytes and check their hashes.
-    :param on_bytes: is told how many bytes were read.
+    :param progress: is told of the files, the records, and the bytes that are read.
     :raises StorageUnavailable: if the storage cannot be reached.
     """
     claim = server.plugin.storage.claim()
@@ -65,10 +65,10 @@ def fsck(
         closing(KeyIndex()) as known,
         closing(KeyIndex()) as linked,
     ):
-        checker = _Checker(server, objects, known, linked)
+        checker = _Checker(server, objects, known, linked, progress)
         yield from checker.check(is_ours=not claim.is_foreign)
         if deep:
-            yield from checker.check_bytes(on_bytes)
+            yield from checker.check_bytes()
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,18 @@ class _Checker:
     :param linked: the URIs of records that have the file they are linked to.
     """
 
-    def __init__(self, server: Server, objects: KeyIndex, known: KeyIndex, linked: KeyIndex):
+    def __init__(
+        self,
+        server: Server,
+        objects: KeyIndex,
+        known: KeyIndex,
+        linked: KeyIndex,
+        progress: Progress,
+    ):
         self._server = server
+        self._progress = progress
+        self._hashed = 0
+        self._hashed_bytes = 0
         self._rows = server.plugin.rows
         self._storage = server.plugin.storage
         self._objects = objects
@@ -108,26 +118,38 @@ class _Checker:
 
         :param is_ours: whether objects that no row names are to be reported.
         """
-        server = self._server
+        server, progress = self._server, self._progress
         others = set()
+        progress.begin("stored files")
         for page in pages(self._storage.list()):
+            progress.add_files(len(page))
             self._objects.add((stat.key, stat.size) for stat in page)
             others |= {folder for stat in page if (folder := marked_folder(stat.key))}
         listed = time.monotonic()
         for page in server.read(self._rows.unlinked_keys()):
             self._known.add((known.key, 0) for known in page)
+            self._count([known.key for known in page if known.kind is KeyKind.VARIANT])
         yield from self._check_pending()
         for broken in server.read(self._rows.unreadable()):
             for each in broken:
                 detail = str(each)
                 yield Finding("unreadable row", "", each.owner, detail, remedy=DELETE_ROW)
+        progress.begin("files of records")
         for page in server.read(self._rows.links.all()):
+            progress.add_files(len(page))
             self._known.add((link.key, 0) for link in page)
+            self._count([link.key for link in page])
             yield from self._check_links(page)
         for records in records_of(server.list_all):
             yield from self._check_records(records)
         if is_ours:
             yield from self._check_objects(listed, tuple(others))
+
+    def _count(self, keys: list[str]) -> None:
+        """Add up the files whose bytes ``--deep`` reads."""
+        sizes = self._objects.find(keys)
+        self._hashed += len(keys)
+        self._hashed_bytes += sum(sizes.get(key, 0) for key in keys)
 
     def _check_pending(self) -> Iterator[Finding]:
         for page in self._server.read(self._rows.pending.all()):
@@ -176,7 +198,8 @@ class _Checker:
             yield from _contradictions(link, attachment, size)
         elif link.may_be_of(attachment):
             location = str(attachment.get("location"))
-            yield Finding("wrong location", link.key, link.ref.uri, location, REBASE)
+            remedy = f"upload the file again: POST {link.ref.uri}/attachment"
+            yield Finding("wrong location", link.key, link.ref.uri, location, remedy)
         else:
             yield Finding("link without record", link.key, link.ref.uri, remedy=GC)
 
@@ -236,12 +259,15 @@ class _Checker:
         linked = self._server.run(lambda: self._rows.links.linked(keys)) if keys else set()
         return [key for key in keys if key not in linked]
 
-    def check_bytes(self, on_bytes: Callable[[int], None]) -> Iterator[Finding]:
+    def check_bytes(self) -> Iterator[Finding]:
         """Read all bytes that are linked, and those of resized images, and check their hashes."""
-        failures = 0
+        failures, progress = 0, self._progress
+        progress.begin("bytes")
+        progress.expect(self._hashed, self._hashed_bytes)
         for blob in self._blobs():
+            progress.add_files()
             try:
-                found = Digest.of(self._storage.open(blob.key), on_bytes).hexdigest()
+                found = Digest.of(self._storage.open(blob.key), progress.add_bytes).hexdigest()
                 failures = 0
             except BlobNotFound:
                 continue  # already reported, or deleted since; a resized image is made again

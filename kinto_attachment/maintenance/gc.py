@@ -15,7 +15,7 @@ from ..errors import BlobNotFound, NotImported, SweepRefused
 from ..files.blob import ATTRIBUTE, MAX_UPLOAD_TIME
 from ..files.key import HEARTBEAT, is_key, key_suffixes, marked_folder
 from ..files.ref import RecordRef, UploadRef
-from ..finding import Finding
+from ..finding import NO_PROGRESS, Finding, Progress
 from ..rows.deletion import Release, Rule
 from ..rows.key_index import KeyIndex
 from ..rows.links import Link
@@ -46,6 +46,7 @@ def collect(
     dry_run: bool = False,
     force: bool = False,
     offline: bool = False,
+    progress: Progress = NO_PROGRESS,
 ) -> Iterator[Finding]:
     """Delete what has no owner. Yields ``deleted`` for each object that is, or would be, deleted,
     ``released`` for each link whose owner is gone, ``expired`` for each upload that was never
@@ -56,6 +57,7 @@ def collect(
     :param dry_run: change nothing.
     :param force: delete even if storage and database do not seem to belong together.
     :param offline: no server is running, so no upload is in progress; ``older_than`` is ignored.
+    :param progress: is told of the files.
     :raises NotImported: if there are files that only rows of the existing plugin know.
     :raises ForeignStorage: if the storage belongs to another database.
     :raises SweepRefused: if storage and database do not seem to belong together. Released files
@@ -67,7 +69,7 @@ def collect(
     reserved_before = datetime.now(timezone.utc) - max(older_than, MAX_UPLOAD_TIME)
     if offline:
         before = reserved_before = datetime.now(timezone.utc) + timedelta(seconds=1)
-    collector = _Collector(server, before, reserved_before, dry_run)
+    collector = _Collector(server, before, reserved_before, dry_run, progress)
     if server.run(server.plugin.legacy.exist):
         raise NotImported()
     yield from collector.release_links()
@@ -92,8 +94,16 @@ class _Collector:
     :param reserved_before: ignore older reservations.
     """
 
-    def __init__(self, server: Server, before: datetime, reserved_before: datetime, dry_run: bool):
+    def __init__(
+        self,
+        server: Server,
+        before: datetime,
+        reserved_before: datetime,
+        dry_run: bool,
+        progress: Progress = NO_PROGRESS,
+    ):
         self._server = server
+        self._progress = progress
         self._settings = server.plugin.settings
         self._storage = server.plugin.storage
         self._lasts = server.plugin.rows.identities.lasts
@@ -106,7 +116,9 @@ class _Collector:
         """Release links whose record is gone or has another attachment. The server itself never
         leaves such links; records that were changed by other means do."""
         old = int(self._before.timestamp() * 1000)
+        self._progress.begin("files of records")
         for page in self._server.read(self._rows.links.all()):
+            self._progress.add_files(len(page))
             for link in self._without_owner([link for link in page if link.modified <= old]):
                 if self._dry_run or self._release(link):
                     yield Finding("released", link.key, link.ref.uri, "link without record")
@@ -259,7 +271,10 @@ class _Collector:
                 )
             if len(orphans) and not force:
                 self._check_it_is_ours(linked, len(orphans))
+            self._progress.begin("orphans")
+            self._progress.expect(len(orphans))
             for page in pages(orphans):
+                self._progress.add_files(len(page))
                 for key in self._delete_condemned([key for key, _ in page])[0]:
                     yield Finding("deleted", key, detail="in no record")
 
@@ -267,7 +282,9 @@ class _Collector:
         """Fill ``orphans``, and ``unknown`` with objects that this server does not make; return how
         many objects are linked. The folders of other databases are left out."""
         linked, others = 0, set()
+        self._progress.begin("stored files")
         for page in pages(self._storage.list()):
+            self._progress.add_files(len(page))
             keys = [stat.key for stat in page]
             has_owner = self._server.run(partial(self._rows.links.linked, keys))
             has_row = known.find(keys)

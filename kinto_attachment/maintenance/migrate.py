@@ -6,7 +6,7 @@ the copy of an earlier file, left by an earlier run. A file that loses its recor
 becomes an orphan in the other storage, and ``gc`` deletes it later.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -19,7 +19,7 @@ from ..errors import BlobExists, BlobNotFound, NotImported, SettingError
 from ..files.blob import ATTRIBUTE, Attachment, Digest, Source
 from ..files.key import HEARTBEAT
 from ..files.mimetype import DEFAULT_MIMETYPE, accept_mimetype
-from ..finding import Finding, restoring
+from ..finding import NO_PROGRESS, Finding, Progress, restoring
 from ..rows import KeyKind
 from ..rows.deletion import Rule
 from ..rows.key_index import KeyIndex
@@ -44,7 +44,7 @@ def copy(
     target: IStorage,
     *,
     dry_run: bool = False,
-    on_bytes: Callable[[int], None] = lambda count: None,
+    progress: Progress = NO_PROGRESS,
 ) -> Iterator[Finding]:
     """Copy every file that has an owner or is kept, under the same key. Each copy is read back, and
     its hash is checked.
@@ -58,7 +58,7 @@ def copy(
 
     :param target: the other storage. A test object is written there, and deleted.
     :param dry_run: copy nothing.
-    :param on_bytes: is told how many bytes were copied.
+    :param progress: is told of the files, and of the bytes that are copied.
     :raises NotImported: if there are files that only rows of the existing plugin know.
     :raises SettingError: if both storages are the same.
     :raises ForeignStorage: if the other storage belongs to another database.
@@ -69,7 +69,10 @@ def copy(
     owned.check_is_ours(dry_run)
     if _is_same(server.plugin.storage, owned.inner):
         raise SettingError("--to", "this is the storage that has the files already")
-    copier = _Copier(server, target, dry_run, on_bytes)
+    copier = _Copier(server, target, dry_run, progress)
+    if progress.is_shown:  # this reads rows of the database, and asks neither storage
+        for page in server.read(server.plugin.rows.links.one_of_each_key()):
+            progress.expect(len(page), sum(link.size or 0 for link in page))
     with closing(KeyIndex()) as linked:
         last = ""
         for page in server.read(server.plugin.rows.links.all()):
@@ -196,13 +199,12 @@ def _is_immutable(key: str, policies: Iterable[Policy]) -> bool:
 class _Copier:
     """One run."""
 
-    def __init__(
-        self, server: Server, target: IStorage, dry_run: bool, on_bytes: Callable[[int], None]
-    ):
+    def __init__(self, server: Server, target: IStorage, dry_run: bool, progress: Progress):
         self._server = server
         self._target = target
         self._dry_run = dry_run
-        self._on_bytes = on_bytes
+        self._progress = progress
+        self._moved = 0
 
     def copy_linked(self, link: Link) -> Iterator[Finding]:
         """Copy the file of a link, and report it.
@@ -211,6 +213,11 @@ class _Copier:
         problem is reported only if the key still belongs to the same file; another file is copied
         instead.
         """
+        expected, self._moved = link.size or 0, 0
+        yield from self._copy_linked(link)
+        self._progress.add_files(1, expected, self._moved)
+
+    def _copy_linked(self, link: Link) -> Iterator[Finding]:
         for _ in range(ATTEMPTS):
             finding = self._copy(_Wanted.linked(self._server.plugin.settings, link))
             if finding is None or not finding.is_problem:
@@ -275,7 +282,8 @@ class _Copier:
             for chunk in chunks:
                 digest.update(chunk)
                 spool.write(chunk)
-                self._on_bytes(len(chunk))
+                self._progress.add_bytes(len(chunk))
+                self._moved += len(chunk)
             found = digest.hexdigest()
             if found != (wanted.digest or found):
                 detail = f"SHA-256 is {found}, not {wanted.digest}"

@@ -5,14 +5,21 @@ from typing import Any
 
 from ..files.blob import ATTRIBUTE
 from ..files.key import quote_key
-from ..finding import Finding
+from ..finding import NO_PROGRESS, Finding, Progress
 from ..rows.links import Link
 from ..rows.paging import find_records
 from ..settings.parsers import parse_url
 from .server import Server
 
 
-def rebase(server: Server, old: str, new: str, *, dry_run: bool = False) -> Iterator[Finding]:
+def rebase(
+    server: Server,
+    old: str,
+    new: str,
+    *,
+    dry_run: bool = False,
+    progress: Progress = NO_PROGRESS,
+) -> Iterator[Finding]:
     """Replace ``old`` by ``new`` in every location that is ``old`` followed by a key. Yields
     ``rewritten`` for each record that is, or would be, changed.
 
@@ -22,6 +29,7 @@ def rebase(server: Server, old: str, new: str, *, dry_run: bool = False) -> Iter
     :param old: the old ``base_url`` as in an ini file; empty for relative locations.
     :param new: the new one.
     :param dry_run: change nothing.
+    :param progress: is told of the files.
     :raises ValueError: if one of them is not a URL.
     """
     old, new = parse_url(old), parse_url(new)
@@ -30,13 +38,17 @@ def rebase(server: Server, old: str, new: str, *, dry_run: bool = False) -> Iter
         # Kinto writes a whole record, which it has read before. A request that changed another
         # attribute may therefore have restored an old location, so repeat until none is left.
         found = False
-        for finding in _pass(server, old, new, dry_run):
+        progress.begin("files of records")
+        for finding in _pass(server, old, new, dry_run, progress):
             found = not dry_run
             yield finding
 
 
-def _pass(server: Server, old: str, new: str, dry_run: bool) -> Iterator[Finding]:
+def _pass(
+    server: Server, old: str, new: str, dry_run: bool, progress: Progress
+) -> Iterator[Finding]:
     for page in server.read(server.plugin.rows.links.all()):
+        progress.add_files(len(page))
         rows = find_records(server.list_all, [link.ref for link in page])
         for link in page:
             changed = _rebased(rows.get(link.ref), link.key, old, new)

@@ -25,7 +25,7 @@ import transaction
 
 from ..errors import BlobNotFound, StorageError
 from ..files.blob import Digest
-from ..finding import Finding, restoring
+from ..finding import NO_PROGRESS, Finding, Progress, restoring
 from ..metrics import Metrics
 from ..rows.uploads import LEASE_SECONDS, Pending
 from .store import MediaStore
@@ -75,21 +75,26 @@ class Verifier:
         self._holder = uuid4().hex
         self.stopped = Event()
 
-    def verify(self, on_bytes: Callable[[int], None] = lambda count: None) -> Iterator[Finding]:
+    def verify(self, progress: Progress = NO_PROGRESS) -> Iterator[Finding]:
         """Verify all uploads that are pending now, except those that other processes have leased.
 
         Yield one finding for each upload: ``verified`` if its hash is right, or ``refused`` if it
         is wrong, and then the upload was removed. An upload that cannot be read is a problem, and
         stays pending.
 
-        :param on_bytes: is called with the number of bytes in each chunk that was hashed.
+        :param progress: is told of the uploads, and of the bytes that are hashed.
         :raises StorageError: if :data:`MAX_FAILURES` uploads in a row cannot be read. Uploads whose
             bytes are missing do not count.
         """
-        self._on_bytes = on_bytes
+        self._progress = progress
         failures = 0
+        progress.begin("uploads")
+        if progress.is_shown:
+            for page in self._pages():
+                progress.expect(len(page), sum(upload.size for upload in page))
         for page in self._pages():
             for upload in page:
+                progress.add_files()
                 try:
                     finding = self._leased(upload)
                     failures = 0
@@ -103,12 +108,12 @@ class Verifier:
                     self._metrics.count("verifications", result=result)
                     yield finding
 
-    def watch(self, on_bytes: Callable[[int], None] = lambda count: None) -> Iterator[Finding]:
+    def watch(self, progress: Progress = NO_PROGRESS) -> Iterator[Finding]:
         """Verify again and again until the verifier is stopped, and yield the findings. See
         :meth:`verify`."""
         while not self.stopped.is_set():
             try:
-                yield from self.verify(on_bytes)
+                yield from self.verify(progress)
                 self.count()
             except Exception:
                 # An error of the storage, or one of SQLAlchemy's at a commit.
@@ -177,7 +182,7 @@ class Verifier:
 
         def on_bytes(count: int) -> None:
             nonlocal renewed
-            self._on_bytes(count)
+            self._progress.add_bytes(count)
             if self.stopped.is_set():
                 raise _Lost()
             if time.monotonic() - renewed > LEASE_SECONDS / 3:

@@ -28,7 +28,7 @@ except ImportError:
         """The interface under which applications find ``request.attachment`` in the registry."""
 
 
-__all__ = ["IFileStorage", "IStorage", "Stat", "open_storage"]
+__all__ = ["IFileStorage", "IStorage", "Stat", "open_storage", "place_of"]
 
 # The classes of our own storages, by their names in the setting ``storage``.
 BACKENDS = {
@@ -132,6 +132,12 @@ def open_storage(settings: Settings) -> IStorage:
 
     storage = _open_backend(settings)
     return PrefixedStorage(storage, settings["prefix"]) if settings["prefix"] else storage
+
+
+def place_of(storage: IStorage) -> str:
+    """Return where a storage keeps its blobs, for people: a folder or a URL. That of another
+    package may have an attribute ``place``."""
+    return getattr(storage, "place", None) or type(storage).__name__
 
 
 def _open_backend(settings: Settings) -> IStorage:

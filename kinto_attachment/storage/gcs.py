@@ -84,6 +84,7 @@ class GoogleCloudStorage(RemoteStorage):
         spool_dir: str = "",
     ):
         self.base_url = base_url
+        self.place = f"gs://{bucket.name}"
         self._bucket = bucket
         self._acl = acl
         self._optional_acl = OptionalACL(bucket.name, refuses_acl)

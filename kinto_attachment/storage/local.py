@@ -97,6 +97,7 @@ class LocalFileStorage(Storage):
         self.base_url = base_url
         self._file_mode = file_mode
         self._dir_mode = dir_mode
+        self.place = self.base_path
         self._root = self.base_path.encode("utf-8")
         self._told_of_sync = False
 

@@ -31,6 +31,7 @@ class MemoryFileStorage(Storage):
     """
 
     exclusive = True
+    place = "memory"
 
     def __init__(self, base_url: str = ""):
         self.base_url = base_url

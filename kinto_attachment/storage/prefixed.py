@@ -9,7 +9,7 @@ from zope.interface import directlyProvides, providedBy
 
 from ..files.blob import MAX_UPLOAD_TIME, Label, Source
 from ..files.key import check_key
-from . import IStorage, Stat
+from . import IStorage, Stat, place_of
 
 
 class StorageProxy:
@@ -44,6 +44,7 @@ class PrefixedStorage(StorageProxy):
     def __init__(self, storage: IStorage, prefix: str):
         super().__init__(storage)
         self._prefix = prefix
+        self.place = f"{place_of(storage)}/{prefix}"
         if hasattr(storage, "path"):
             self.path = lambda key: storage.path(self._full(key))
 

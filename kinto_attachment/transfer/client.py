@@ -11,6 +11,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
+from ..errors import CommandFailed
 from ..files.blob import CHUNK
 from ..files.ref import RecordRef
 from .connections import BreakableAdapter
@@ -28,6 +29,7 @@ from .responses import (
     reason,
     retry_after,
 )
+from .server_info import EXAMPLE, ServerInfo, find_server
 
 Result = TypeVar("Result")
 
@@ -86,9 +88,7 @@ class Client:
     ):
         parts = urlsplit(server_url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-            raise ValueError(
-                f"{server_url!r} is not the URL of a server, such as https://kinto.example/v1"
-            )
+            raise ValueError(f"{server_url!r} is not the URL of a server, {EXAMPLE}")
         self._ref = RecordRef(bucket, collection, "")
         self._server_url = server_url.rstrip("/")
         self._set_bucket(bucket)
@@ -112,6 +112,20 @@ class Client:
         """Return the URL of the attachment of a record."""
         return f"{self.url}/records/{quote(ref.record, safe='')}/attachment"
 
+    def use_collection(self, bucket: str, collection: str) -> None:
+        """Become the client of that collection."""
+        self._ref = RecordRef(bucket, collection, "")
+        self._set_bucket(bucket)
+
+    def is_collection(self, bucket: str, collection: str) -> bool:
+        """Return whether this is the client of that collection."""
+        return self._ref.path[:2] == (bucket, collection)
+
+    @property
+    def server_url(self) -> str:
+        """The URL of the server with the version of its API, and without a slash at its end."""
+        return self._server_url
+
     @property
     def collection_uri(self) -> str:
         """The URI of the collection: ``/buckets/{bucket}/collections/{collection}``."""
@@ -122,7 +136,7 @@ class Client:
 
         :raises TransferFailed: if the server refuses or fails.
         """
-        if self._is_missing:
+        if self.is_missing:
             return None
         response = self.request("GET", f"{self.url}/records/{quote(ref.record, safe='')}")
         if response.status_code == 404:
@@ -130,40 +144,96 @@ class Client:
         data = json_of(check_response(response)).get("data") or {}
         return Found(response.headers.get("ETag", ""), data)
 
-    def records(self) -> Iterator[dict[str, Any]]:
-        """Yield all records of the collection, read a page at a time.
+    def records(self) -> Iterator[list[dict[str, Any]]]:
+        """Yield pages of all records of the collection.
 
-        :raises TransferFailed: if the server refuses or fails.
+        :raises TransferFailed: if the server fails.
+        :raises CommandFailed: if the user may not read the collection, or if it does not exist.
         """
         # Sorted by id, a record that is written during the listing keeps its place.
-        query = "" if self._is_missing else f"_limit={PAGE}&_sort=id"
+        query = "" if self.is_missing else f"_limit={PAGE}&_sort=id"
         while query:
             url = f"{self.url}/records?{query}"
             response = self.persist(lambda url=url: self.request("GET", url))
-            page = json_of(check_response(response)).get("data")
-            yield from (record for record in page or [] if isinstance(record, dict))
+            page = self._check_list(response).get("data")
+            yield [record for record in page or [] if isinstance(record, dict)]
             # Only the query is used: behind a proxy, the server may not know its public host.
             query = urlsplit(response.headers.get("Next-Page", "")).query
 
-    def only_look(self) -> None:
-        """Make sure that further requests create nothing on the server.
+    def connect(self, only_look: bool = False) -> ServerInfo:
+        """Find the server, and return what it says about itself.
 
         Kinto creates the default bucket, and collections in it, at the first request that names
-        them. It creates nothing if the bucket is addressed by its real id, so that is used from
-        here on.
+        them. It creates nothing if the bucket is addressed by its real id.
 
-        :raises TransferFailed: if the server refuses or fails.
+        :param only_look: make sure that further requests create nothing on the server.
+        :raises CommandFailed: if the server does not answer, is not a Kinto server with this
+            plugin, or does not know the user.
         """
-        if self._ref.bucket != DEFAULT_BUCKET:
-            return
-        response = self.persist(lambda: self.request("GET", f"{self._server_url}/"))
-        bucket = (json_of(check_response(response)).get("user") or {}).get("bucket")
-        if not bucket:
-            return  # an anonymous user has no default bucket
-        self._set_bucket(bucket)
-        response = self.persist(lambda: self.request("GET", self.url))
-        # Users may read their own bucket, so a 403 also means that it does not exist yet.
-        self._is_missing = response.status_code in (403, 404)
+        info = find_server(self._get_at_once, self._server_url)
+        if self._authorization and not info.has_user:
+            raise CommandFailed("The server does not know this user and password: check --auth")
+        self._server_url = info.url
+        self._set_bucket(self._ref.bucket)
+        if only_look and self._ref.bucket == DEFAULT_BUCKET and info.own_bucket:
+            self._set_bucket(info.own_bucket)
+            response = self.persist(lambda: self.request("GET", self.url))
+            # Users may read their own bucket, so a 403 also means that it does not exist yet.
+            self.is_missing = response.status_code in (403, 404)
+        return info
+
+    def _get_at_once(self, url: str) -> requests.Response:
+        """Send the first request. If nothing answers it, a second attempt would not help."""
+
+        def get() -> requests.Response:
+            try:
+                return self.request("GET", url)
+            except TryAgain as error:
+                if error.__cause__:
+                    raise TransferFailed(error.kind, error.detail, error.remedy) from error
+                raise
+
+        try:
+            return self.persist(get)
+        except TransferFailed as error:
+            if not isinstance(error, TryAgain):
+                why = f"There is no answer from {url} ({error.detail}): check --server, and that"
+                raise CommandFailed(f"{why} the server is running") from error
+            why = f"{url} does not work at present ({error.detail})"
+            raise CommandFailed(f"{why}: ask its operator, or try again later") from error
+
+    def check_list(self) -> None:
+        """Check that the user may do anything with the records of the collection.
+
+        :raises CommandFailed: if not, or if the collection does not exist.
+        """
+        if not self.is_missing:
+            url = f"{self.url}/records?_limit=1&_fields=id"
+            self._check_list(self.persist(lambda: self.request("GET", url)))
+
+    def count(self) -> int | None:
+        """Return how many records have a file; None if the server does not say."""
+        if self.is_missing:
+            return 0
+        url = f"{self.url}/records?has_attachment=true"
+        response = self.persist(lambda: self.request("HEAD", url))
+        total = response.headers.get("Total-Objects", "")
+        return int(total) if response.ok and total.isdigit() else None
+
+    def _check_list(self, response: requests.Response) -> dict[str, Any]:
+        if response.status_code == 403:
+            who = "This user" if self._authorization else "A client without --auth"
+            raise CommandFailed(
+                f"{who} may neither read {self.collection_uri} nor create records in it, or it "
+                "does not exist: ask its owner for the permission, or check --bucket and "
+                "--collection"
+            )
+        if response.status_code == 404:
+            raise CommandFailed(
+                f"There is no {self.collection_uri} on this server: check --bucket and "
+                f"--collection ({reason(response)})"
+            )
+        return json_of(check_response(response))
 
     def open(self, url: str, headers: dict[str, str]) -> requests.Response:
         """Send a ``GET`` for an attachment, follow redirects, and return the response. Its body
@@ -277,11 +347,10 @@ class Client:
     def _set_bucket(self, bucket: str) -> None:
         uri = RecordRef(bucket, self._ref.collection, "").collection_uri
         self.url = self._server_url + quote(uri)
-        self._is_missing = False
+        self.is_missing = False
 
     def start(self) -> None:
         """Reset the client for a new upload or download."""
-        self._set_bucket(self._ref.bucket)
         self._stopped.clear()
         self._failures = 0
 
@@ -312,7 +381,7 @@ def _authorization(auth: str | None) -> str | None:
     if auth.lower().startswith("bearer "):
         return auth
     if ":" not in auth:
-        raise ValueError("The authorization must be user:password or Bearer TOKEN.")
+        raise ValueError("The authorization (--auth) must be USER:PASSWORD or Bearer TOKEN.")
     return f"Basic {b64encode(auth.encode()).decode()}"
 
 

@@ -1,18 +1,19 @@
 """Downloading the files of all records of a collection to a local folder."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..errors import CommandFailed
 from ..files.blob import CHUNK, Attachment, Digest
 from ..files.ref import RecordRef
-from ..finding import Finding
+from ..finding import NO_PROGRESS, Finding, Progress
 from .client import Client
 from .paths import PART, PathAllocator, link_on_the_way
-from .pool import Job, OnBytes, attempt, failing, one_at_a_time, work
+from .pool import FileProgress, Job, attempt, to_the_end, work
 from .responses import LATER, TransferFailed, TryAgain, check_response
 from .upload import hash_of
 
@@ -21,7 +22,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-LOST = "run kinto-attachment fsck on the server"
+LOST = "ask the operator of the server to run kinto-attachment fsck"
 
 
 def download(
@@ -29,9 +30,9 @@ def download(
     folder: str | os.PathLike,
     parallel: int = 4,
     dry_run: bool = False,
-    on_bytes: OnBytes | None = None,
+    progress: Progress = NO_PROGRESS,
     overwrite: bool = False,
-) -> Iterator[Finding]:
+) -> Generator[Finding, None, None]:
     """Download the files of all records. The attribute ``path`` of a record says where its file
     goes below the folder; without a usable ``path``, the filename does. No file is written outside
     the folder. An incomplete file is named ``NAME.part``, and the next run completes it.
@@ -39,13 +40,14 @@ def download(
     :param folder: the folder; it is created if necessary.
     :param parallel: files to download at the same time.
     :param dry_run: only report what would be downloaded.
-    :param on_bytes: is told how many bytes were received. Bytes that are received again count
-        again.
+    :param progress: is told of the files, and of the bytes that are received.
     :param overwrite: replace other files that have these names. Otherwise each is a ``conflict``.
     :returns: one finding for each file, with the path below the folder as the ``key``, as soon as
         it is known: ``downloaded``, ``unchanged``; with a remedy ``conflict``, ``missing``,
         ``refused``, ``damaged``, ``unavailable``, ``failed``. Closing the iterator stops all
         transfers.
+    :raises CommandFailed: by the iterator, if no file can be downloaded: the server does not answer
+        or refuses the user, there is no such collection, or the folder cannot be written.
     """
     root = Path(folder).absolute()
     make_transfer = partial(
@@ -53,31 +55,62 @@ def download(
         client=client,
         root=root,
         dry_run=dry_run,
-        on_bytes=one_at_a_time(on_bytes),
+        progress=progress,
         overwrite=overwrite,
     )
-    jobs = failing(lambda: _jobs(client, make_transfer, dry_run), client.collection_uri)
-    return work(client, jobs, parallel)
+    jobs = _jobs(client, root, make_transfer, dry_run, progress)
+    return work(client, to_the_end(jobs), parallel)
 
 
-def _jobs(client: Client, make_transfer: Any, dry_run: bool) -> Iterator[Job]:
-    if dry_run:
-        client.only_look()
+def _jobs(
+    client: Client, root: Path, make_transfer: Any, dry_run: bool, progress: Progress
+) -> Iterator[Job]:
+    client.connect(only_look=dry_run)
+    if progress.is_shown and (count := client.count()) is not None:
+        progress.expect(count)
     with closing(PathAllocator()) as allocator:
-        for record in client.records():
-            value = record.get("attachment")
-            if value is None:
-                continue
-            ref = client.ref(str(record.get("id")))
-            try:
-                attachment = Attachment.from_json(value)
-                path = allocator.give(ref.record, record.get("path"), attachment.filename)
-            except ValueError as error:
-                finding = Finding("refused", "", ref.uri, str(error), LOST)
-                yield partial(lambda finding: finding, finding)
-                continue
-            transfer = make_transfer(ref=ref, attachment=attachment, path=path)
-            yield partial(attempt, transfer.run, path, ref.uri)
+        for page in client.records():
+            jobs = _jobs_of_page(client, page, allocator, make_transfer, progress)
+            if jobs and not dry_run:
+                _check_folder(root)
+            yield from jobs
+
+
+def _jobs_of_page(
+    client: Client, page: list, allocator: PathAllocator, make_transfer: Any, progress: Progress
+) -> list[Job]:
+    jobs: list[Job] = []
+    for record in page:
+        value = record.get("attachment")
+        if value is None:
+            continue
+        ref = client.ref(str(record.get("id")))
+        try:
+            attachment = Attachment.from_json(value)
+            path = allocator.give(ref.record, record.get("path"), attachment.filename)
+        except ValueError as error:
+            finding = Finding("refused", "", ref.uri, str(error), LOST)
+            jobs.append(partial(lambda finding: finding, finding))
+            continue
+        progress.expect_bytes(1, attachment.size)
+        transfer = make_transfer(ref=ref, attachment=attachment, path=path)
+        jobs.append(partial(attempt, transfer.run, path, ref.uri))
+    return jobs
+
+
+def _check_folder(root: Path) -> None:
+    """Create the folder if necessary.
+
+    :raises CommandFailed: if nothing can be written there.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise CommandFailed(f"{root} is not a folder: give another DIR") from error
+    except OSError as error:
+        raise CommandFailed(f"{root} cannot be created: {error.strerror}") from error
+    if not os.access(root, os.W_OK | os.X_OK):
+        raise CommandFailed(f"{root} cannot be written: get the permission, or give another DIR")
 
 
 class _Download:
@@ -92,14 +125,15 @@ class _Download:
         client: Client,
         root: Path,
         dry_run: bool,
-        on_bytes: OnBytes,
+        progress: Progress,
         overwrite: bool,
         ref: RecordRef,
         attachment: Attachment,
         path: str,
     ):
         self._client, self._root, self._ref, self._path = client, root, ref, path
-        self._dry_run, self._on_bytes, self._overwrite = dry_run, on_bytes, overwrite
+        self._dry_run, self._overwrite = dry_run, overwrite
+        self._progress = FileProgress(progress)
         self._attachment = attachment
         self._target = root / path
         self._part = self._target.with_name(self._target.name + PART)
@@ -111,6 +145,10 @@ class _Download:
 
         :raises TransferFailed: if it cannot be downloaded.
         """
+        with self._progress.of(self._attachment.size):
+            return self._run()
+
+    def _run(self) -> Finding:
         for path in (self._path, self._path + PART):
             if link := link_on_the_way(self._root, path):
                 raise TransferFailed("conflict", f"{link} is a symbolic link", "move it away")
@@ -206,7 +244,7 @@ class _Download:
             for chunk in self._client.chunks(response):
                 self._file.write(chunk)
                 self._digest.update(chunk)
-                self._on_bytes(len(chunk))
+                self._progress.add_bytes(len(chunk))
                 if self._digest.size > self._attachment.size:
                     break
 

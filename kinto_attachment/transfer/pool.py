@@ -1,18 +1,19 @@
 """Several transfers at once, all of which end when the caller stops."""
 
-import threading
+import errno
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, contextmanager
 
-from ..finding import Finding
+from ..errors import CommandFailed
+from ..finding import Finding, Progress
 from .client import Client
 from .responses import LATER, TransferFailed
 
 Job = Callable[[], Finding]
 """The transfer of one file."""
-OnBytes = Callable[[int], None]
-"""A callback that is told how many bytes were transferred since the last call."""
+FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+"""Errors of the file system that every other file would meet too."""
 
 
 def work(
@@ -49,32 +50,60 @@ def work(
 
 
 def attempt(call: Job, path: str, record: str) -> Finding:
-    """Return what ``call`` returns, or a finding that says why it failed."""
+    """Return what ``call`` returns, or a finding that says why it failed.
+
+    :raises CommandFailed: if every other file would fail for the same reason.
+    """
     try:
         return call()
     except TransferFailed as error:
         return Finding(error.kind, path, record, error.detail, error.remedy)
     except OSError as error:
         # Connection errors have become TryAgain, so this is about a file or the disk.
-        return Finding("failed", path, record, str(error), LATER)
+        if error.errno in FATAL:
+            raise CommandFailed(f"{path}: {error.strerror}") from error
+        return Finding("failed", path, record, error.strerror or str(error), remedy_for(error))
 
 
-def one_at_a_time(on_bytes: OnBytes | None) -> OnBytes:
-    """Return a callback that many threads may call, and that calls ``on_bytes`` under a lock."""
-    lock = threading.Lock()
-
-    def count(size: int) -> None:
-        if on_bytes:
-            with lock:
-                on_bytes(size)
-
-    return count
+def remedy_for(error: OSError) -> str:
+    """Return what the user can do about an error of the file system."""
+    if isinstance(error, FileNotFoundError):
+        return "check that it exists and is spelt correctly"
+    if isinstance(error, PermissionError):
+        return "get the permission to read and write it, then run it again"
+    return LATER
 
 
-def failing(call: Callable[[], Iterator[Job]], record: str) -> Iterator[Job]:
-    """Yield the jobs that ``call`` returns. If it fails, yield a last job that reports why."""
+class FileProgress:
+    """The progress of one file."""
+
+    def __init__(self, progress: Progress):
+        self._progress = progress
+        self._moved = 0
+
+    def add_bytes(self, count: int) -> None:
+        """Report bytes of the file that were transferred. Bytes that are sent again count again."""
+        self._moved += count
+        self._progress.add_bytes(count)
+
+    @contextmanager
+    def of(self, size: int) -> Iterator[None]:
+        """Report in the end that the file is done.
+
+        :param size: the bytes that were expected of it.
+        """
+        try:
+            yield
+        finally:
+            self._progress.add_files(1, size, self._moved)
+
+
+def to_the_end(jobs: Iterator[Job]) -> Generator[Job, None, None]:
+    """Yield the jobs.
+
+    :raises CommandFailed: if the server fails before all jobs are known.
+    """
     try:
-        yield from call()
+        yield from jobs
     except TransferFailed as error:
-        finding = Finding(error.kind, "", record, error.detail, error.remedy)
-        yield lambda: finding
+        raise CommandFailed(f"{error.detail}: {error.remedy}") from error

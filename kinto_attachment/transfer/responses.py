@@ -1,12 +1,18 @@
 """Responses of a server, and the errors that they become."""
 
 import json
+import socket
+import ssl
 import time
+from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import requests
+from urllib3.exceptions import IncompleteRead
+from urllib3.exceptions import TimeoutError as TimeoutErrorOfPool
 
+from ..errors import CommandFailed
 from ..files.blob import CHUNK
 
 TRY_AGAIN = {408, 409, 429, 502, 503, 504}
@@ -15,14 +21,19 @@ REDIRECTED = {301, 302, 303, 307, 308}
 ENDED = {400, 401, 403, 404, 410}
 """Statuses of a storage for a signed URL that has expired, or an object that was just replaced."""
 
+TIMEOUTS = (TimeoutError, requests.Timeout, TimeoutErrorOfPool)
+
 LATER = "run it again: finished files are skipped"
 REMEDIES = {
-    401: "log in: --auth user:password, or --auth 'Bearer TOKEN'",
+    400: "change the file, or ask the operator of the server to accept such files",
     403: "ask the owner of the collection for the permission",
-    404: "check that the server, the bucket and the collection exist and are spelt correctly",
-    500: "see the log of the server, and run kinto-attachment fsck there",
+    404: "run it again, if it was deleted in the meantime",
+    500: "ask the operator of the server to look into its log",
 }
 """Remedies by status, or by the first status of a class."""
+
+
+LOGIN = "give --auth USER:PASSWORD or --auth 'Bearer TOKEN', or set KINTO_AUTH"
 
 
 class TransferFailed(Exception):
@@ -36,6 +47,10 @@ class TransferFailed(Exception):
     def __init__(self, kind: str, detail: str, remedy: str):
         super().__init__(detail)
         self.kind, self.detail, self.remedy = kind, detail, remedy
+
+
+class Forbidden(TransferFailed):
+    """The user may not do this."""
 
 
 class TryAgain(TransferFailed):
@@ -56,22 +71,20 @@ class Stopped(Exception):
 def check_response(response: requests.Response) -> requests.Response:
     """Return the response if its status is a success.
 
-    :raises TransferFailed: if it is a redirect or an error.
+    :raises TransferFailed: if it is an error.
+    :raises CommandFailed: if it is one that every other file would get too: a redirect, or a 401.
     """
     status = response.status_code
     if status in REDIRECTED:
         location = response.headers.get("Location", "another URL")
-        raise TransferFailed(
-            "refused",
-            f"{status}, redirected to {location}",
-            "give the URL of the server with its version: .../v1",
-        )
+        raise CommandFailed(f"The server redirects to {location}: give that server as --server")
+    if status == 401:
+        raise CommandFailed(f"The server wants to know who you are: {LOGIN}")
     if status >= 400:
         kind = "failed" if status >= 500 else "refused"
-        remedy = REMEDIES.get(status) or REMEDIES.get(status // 100 * 100)
-        raise TransferFailed(
-            kind, reason(response), remedy or "correct what the server complains about"
-        )
+        remedy = REMEDIES.get(status) or REMEDIES[status // 100 * 100]
+        failure = Forbidden if status == 403 else TransferFailed
+        raise failure(kind, reason(response), remedy)
     return response
 
 
@@ -79,9 +92,13 @@ def reason(response: requests.Response) -> str:
     """Return the status and the error message of a response, in one line of at most 500
     characters."""
     try:
-        text = next(response.iter_content(CHUNK), b"")
-        message = json.loads(text)["message"]
-    except (requests.RequestException, ValueError, LookupError, TypeError):
+        answer = json.loads(next(response.iter_content(CHUNK), b""))
+        message = str(answer["message"])
+        details = answer.get("details")
+        if isinstance(details, list) and details:
+            description = str(details[0].get("description") or "")
+            message = message if description in message else f"{message} {description}"
+    except (requests.RequestException, ValueError, LookupError, TypeError, AttributeError):
         message = response.reason
     return " ".join(f"{response.status_code} {message}".split())[:500]
 
@@ -113,9 +130,35 @@ def retry_after(response: requests.Response) -> float | None:
         return None
 
 
-def in_short(error: Exception) -> str:
-    """Return the message of the innermost error, without the layers that urllib3 adds, in one line
-    of at most 300 characters."""
-    while error.args and isinstance(error.args[-1], Exception):
-        error = error.args[-1]
-    return " ".join((str(getattr(error, "reason", "")) or str(error) or repr(error)).split())[:300]
+def in_short(error: BaseException) -> str:
+    """Return why a connection failed, in one line of at most 300 characters, without the names of
+    the classes of requests and urllib3."""
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not valid ({cause.verify_message})"
+        if isinstance(cause, ssl.SSLError):
+            return f"no secure connection: {cause.reason or cause}".lower().replace("_", " ")
+        if isinstance(cause, socket.gaierror):
+            return "there is no host of that name"
+        if isinstance(cause, IncompleteRead):
+            return "the connection was closed too early"
+    told = [each.strerror for each in causes if isinstance(each, OSError) and each.strerror]
+    if not told and any(isinstance(each, TIMEOUTS) for each in causes):
+        return "it does not respond in time"
+    text = told[0] if told else str(causes[-1]) or "the connection was closed"
+    return " ".join(text.split())[:300]
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what has caused it, which requests and urllib3 keep in several places."""
+    seen: list[BaseException] = []
+    left = [error]
+    while left:
+        error = left.pop(0)
+        if error in seen:
+            continue
+        seen.append(error)
+        yield error
+        inner = (*error.args, getattr(error, "reason", None), error.__cause__, error.__context__)
+        left += [each for each in inner if isinstance(each, BaseException)]

@@ -2,36 +2,22 @@
 
 import json
 import os
-import stat
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from urllib3.filepost import encode_multipart_formdata
 
+from ..errors import CommandFailed
 from ..files.blob import CHUNK, Digest
-from ..finding import Finding
+from ..finding import NO_PROGRESS, Finding, Progress
 from .client import Client, Found
-from .pool import Job, OnBytes, attempt, failing, one_at_a_time, work
-from .responses import LATER, TransferFailed, check_response, json_of
-
-RENAME = "rename it, or give the file itself if only one of its folders has such a name"
-
-
-@dataclass(frozen=True)
-class LocalFile:
-    """A file to upload.
-
-    :param path: where the file is.
-    :param name: its path below the folder that was given, with slashes. For a file that was given
-        itself, its filename.
-    """
-
-    path: str
-    name: str
+from .local_files import LocalFile, found_files
+from .pool import FileProgress, Job, attempt, remedy_for, to_the_end, work
+from .responses import LATER, Forbidden, TransferFailed, check_response, json_of
+from .trial import Trial
 
 
 def record_id(name: str) -> str:
@@ -48,108 +34,58 @@ def upload(
     paths: Iterable[str | os.PathLike],
     parallel: int = 4,
     dry_run: bool = False,
-    on_bytes: OnBytes | None = None,
-) -> Iterator[Finding]:
+    progress: Progress = NO_PROGRESS,
+) -> Generator[Finding, None, None]:
     """Upload files, and all files in folders, each to a record of its own. The name of the file
     (:attr:`LocalFile.name`) determines the id of the record, and is stored in its attribute
     ``path``.
 
     :param paths: files and folders.
     :param parallel: files to upload at the same time.
-    :param dry_run: only report what would be uploaded.
-    :param on_bytes: is told how many bytes were sent. Bytes that are sent again count again.
+    :param dry_run: only report what would be uploaded. The server is asked whether it accepts the
+        extension of each file, and stores nothing.
+    :param progress: is told of the files, and of the bytes that are sent.
     :returns: one finding for each file, with its name as the ``key``, as soon as it is known:
         ``uploaded``, ``unchanged``, ``skipped`` (not a regular file); with a remedy ``conflict``,
         ``refused``, ``changed``, ``damaged``, ``unavailable``, ``failed``. Closing the iterator
         stops all transfers.
+    :raises CommandFailed: by the iterator, if no file can be uploaded: the server does not answer,
+        does not know the user, or has no such collection; or it is the media library.
     """
-    count = one_at_a_time(on_bytes)
-    jobs = failing(lambda: _jobs(client, paths, dry_run, count), client.collection_uri)
-    return work(client, jobs, parallel)
+    paths = list(paths)
+    return work(client, to_the_end(_jobs(client, paths, dry_run, progress)), parallel)
 
 
-def _jobs(client: Client, paths: Iterable, dry_run: bool, on_bytes: OnBytes) -> Iterator[Job]:
-    if dry_run:
-        client.only_look()
-    for found in find_files(paths):
-        if isinstance(found, Finding):
-            yield partial(_same, found)
+def _jobs(client: Client, paths: list, dry_run: bool, progress: Progress) -> Iterator[Job]:
+    info = client.connect(only_look=dry_run)
+    if info.library and client.is_collection(*info.library):
+        raise CommandFailed(
+            f"{client.collection_uri} is the media library, whose files are described: use upload "
+            "--library instead of --bucket and --collection"
+        )
+    client.check_list()
+    trial = Trial(client, info) if dry_run else None
+    for job in found_files(paths, progress):
+        if isinstance(job, Finding):
+            yield partial(_same, job)
             continue
-        transfer = _Upload(client, found, dry_run, on_bytes)
-        yield partial(attempt, transfer.run, found.name, transfer.ref.uri)
+        transfer = _Upload(client, job, trial, progress)
+        yield partial(attempt, transfer.run, job.name, transfer.ref.uri)
 
 
 def _same(finding: Finding) -> Finding:
     return finding
 
 
-def find_files(paths: Iterable[str | os.PathLike]) -> Iterator[LocalFile | Finding]:
-    """Yield the files to upload, and a finding for everything that cannot be uploaded.
-
-    :param paths: files and folders. A symbolic link is followed if it is given here, and skipped
-        if it is in a folder.
-    """
-    folders: list[str] = []
-    names: set[str] = set()
-    for given in map(os.fspath, paths):
-        if os.path.isdir(given):
-            found = _walk(given, "")
-        else:
-            found = iter([_regular(given, Path(given).name)])
-        for file in found:
-            if isinstance(file, LocalFile) and _is_taken(file.name, folders, names):
-                detail = f"{file.path}: another file has the same name"
-                yield Finding("conflict", file.name, "", detail, "upload it to another collection")
-            else:
-                yield file
-        if os.path.isdir(given):
-            folders.append(given)
-        else:
-            names.add(Path(given).name)
-
-
-def _walk(folder: str, prefix: str) -> Iterator[LocalFile | Finding]:
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                name = f"{prefix}{entry.name}"
-                if entry.is_dir(follow_symlinks=False):
-                    yield from _walk(entry.path, f"{name}/")
-                elif entry.is_symlink():
-                    yield Finding("skipped", _printable(name), "", "a symbolic link")
-                else:
-                    yield _regular(entry.path, name)
-    except OSError as error:
-        yield Finding("failed", _printable(prefix), "", str(error), LATER)
-
-
-def _regular(path: str, name: str) -> LocalFile | Finding:
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            return Finding("skipped", _printable(name), "", "not a regular file")
-    except OSError as error:
-        return Finding("failed", _printable(name), "", str(error), LATER)
-    if _printable(name) != name:
-        return Finding("refused", _printable(name), "", "its name is not valid text", RENAME)
-    return LocalFile(path, name)
-
-
-def _printable(name: str) -> str:
-    """Return the name with escapes for bytes that are not valid text. The names on a disk are
-    bytes; such a name can be neither sent nor printed."""
-    return name.encode("utf-8", "backslashreplace").decode()
-
-
-def _is_taken(name: str, folders: list[str], names: set[str]) -> bool:
-    return name in names or any(os.path.isfile(os.path.join(folder, name)) for folder in folders)
-
-
 class _Upload:
-    """The upload of one file."""
+    """The upload of one file.
 
-    def __init__(self, client: Client, file: LocalFile, dry_run: bool, on_bytes: OnBytes):
-        self._client, self._file = client, file
-        self._dry_run, self._on_bytes = dry_run, on_bytes
+    :param trial: asks whether the server would accept the file; None to send it.
+    """
+
+    def __init__(self, client: Client, file: LocalFile, trial: Trial | None, progress: Progress):
+        self._client, self._file, self._trial = client, file, trial
+        self._progress = FileProgress(progress)
         self.ref = client.ref(record_id(file.name))
         self._before: Found | None = None
         self._attempts = 0
@@ -159,12 +95,23 @@ class _Upload:
 
         :raises TransferFailed: if it cannot be uploaded.
         """
+        with self._progress.of(self._file.size):
+            return self._run()
+
+    def _run(self) -> Finding:
         self._before = self._client.persist(lambda: self._client.find(self.ref))
         if self._has_file(self._before):
             return self._finding("unchanged")
-        if self._dry_run:
-            return self._finding("uploaded")
-        return self._client.persist(self._post)
+        try:
+            if self._trial:
+                url = self._client.attachment_url(self.ref)
+                self._trial.check(url, self._file.path, self._file.name)
+                return self._finding("uploaded")
+            return self._client.persist(self._post)
+        except Forbidden as error:
+            if self._before:
+                raise
+            raise may_not_create(self._client.collection_uri) from error
 
     def _finding(self, kind: str) -> Finding:
         return Finding(kind, self._file.name, self.ref.uri)
@@ -174,11 +121,11 @@ class _Upload:
         if self._attempts > 1 and self._has_arrived():
             return self._finding("uploaded")
         with open(self._file.path, "rb") as file:
-            form = Form(file, self._file.name)
+            form = Form(file, self._file.name, {"data": json.dumps({"path": self._file.name})})
             headers = {"Content-Type": form.content_type, **self._precondition()}
             url = self._client.attachment_url(self.ref)
             response = self._client.request(
-                "POST", url, headers=headers, data=_ProgressForm(form, self._client, self._on_bytes)
+                "POST", url, headers=headers, data=ProgressForm(form, self._client, self._progress)
             )
         if response.status_code == 412:
             if self._has_arrived():
@@ -186,9 +133,7 @@ class _Upload:
             raise self._conflict()
         answer = json_of(check_response(response))
         if (answer.get("hash"), answer.get("size")) != (form.digest.hexdigest(), form.size):
-            detail = f"sent {form.digest.hexdigest()}, stored {answer.get('hash')}"
-            remedy = f"{LATER}; check the proxies between this computer and the server"
-            raise TransferFailed("damaged", detail, remedy)
+            raise damaged(form.digest.hexdigest(), answer.get("hash"))
         return self._finding("uploaded")
 
     def _precondition(self) -> dict[str, str]:
@@ -221,6 +166,20 @@ class _Upload:
         return attachment.get("hash") == hash_of(self._file.path, self._client).hexdigest()
 
 
+def may_not_create(collection_uri: str) -> CommandFailed:
+    """Return the error for a user who may not create records at all."""
+    return CommandFailed(
+        f"This user may not create records in {collection_uri}: ask its owner for the permission "
+        "record:create"
+    )
+
+
+def damaged(sent: str, stored: Any) -> TransferFailed:
+    """Return the error for a file that has arrived with other bytes."""
+    remedy = f"{LATER}; check the proxies between this computer and the server"
+    return TransferFailed("damaged", f"sent {sent}, stored {stored}", remedy)
+
+
 def hash_of(path: str | os.PathLike, client: Client) -> Digest:
     """Return the digest of a local file.
 
@@ -243,7 +202,9 @@ class Form:
     sent, that encoder still closes the form, and the server stores part of a file.
 
     :param file: the file, at its start.
-    :param name: the name of the file, with slashes; see :class:`LocalFile`.
+    :param name: the name of the file; what is before its last slash is not sent.
+    :param fields: the text fields, which come before the file.
+    :param file_field: the name of the field with the file.
     :ivar size: bytes of the file.
     :ivar digest: of the bytes that were read so far.
     :ivar content_type: the ``Content-Type`` of the request.
@@ -251,17 +212,20 @@ class Form:
         is missing then, so the server refuses the form.
     """
 
-    def __init__(self, file: BinaryIO, name: str):
+    def __init__(
+        self,
+        file: BinaryIO,
+        name: str,
+        fields: Mapping[str, str],
+        file_field: str = "attachment",
+    ):
         self._file = file
         self._version = _version(file)
         self.size = os.fstat(file.fileno()).st_size
         self.digest = Digest()
         boundary = uuid4().hex
-        fields: list[Any] = [
-            ("data", json.dumps({"path": name})),
-            ("attachment", (PurePosixPath(name).name, b"")),
-        ]
-        empty, self.content_type = encode_multipart_formdata(fields, boundary)
+        parts: list[Any] = [*fields.items(), (file_field, (PurePosixPath(name).name, b""))]
+        empty, self.content_type = encode_multipart_formdata(parts, boundary)
         self._end = f"\r\n--{boundary}--\r\n".encode()
         self._start = empty.removesuffix(self._end)
 
@@ -281,14 +245,16 @@ class Form:
         try:
             return self._file.read(size)
         except OSError as error:  # requests would take it for a connection error
-            raise TransferFailed("failed", str(error), LATER) from error
+            raise TransferFailed(
+                "failed", error.strerror or str(error), remedy_for(error)
+            ) from error
 
 
-class _ProgressForm:
+class ProgressForm:
     """A form that reports how many bytes were sent, and ends when the transfer is stopped."""
 
-    def __init__(self, form: Form, client: Client, on_bytes: OnBytes):
-        self._form, self._client, self._on_bytes = form, client, on_bytes
+    def __init__(self, form: Form, client: Client, progress: FileProgress):
+        self._form, self._client, self._progress = form, client, progress
 
     def __len__(self) -> int:
         return len(self._form)
@@ -298,7 +264,7 @@ class _ProgressForm:
         for chunk in self._form:
             self._client.go_on()
             yield chunk
-            self._on_bytes(self._form.digest.size - sent)
+            self._progress.add_bytes(self._form.digest.size - sent)
             sent = self._form.digest.size
 
 

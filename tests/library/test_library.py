@@ -98,8 +98,12 @@ class TestExpiry:
         assert list(fsck(library.server)) == []
         expire()
         assert field_of(library.describe(facts, status=400)) == "id"
-        dry = [str(each) for each in collect(library.server, timedelta(0), dry_run=True)]
-        assert dry == [f"expired: /uploads/{facts['id']} a.txt"]
+        (dry,) = collect(library.server, timedelta(0), dry_run=True)
+        assert (dry.kind, dry.record, dry.detail) == (
+            "expired",
+            f"/uploads/{facts['id']}",
+            "a.txt",
+        )
         assert [each.kind for each in collect(library.server, timedelta(0))] == [
             "expired",
             "deleted",

@@ -249,7 +249,7 @@ class TestInterrupted:
             command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:
             for _ in range(5):
-                assert process.stdout.readline().startswith("copied: ")
+                assert process.stdout.readline().startswith("copied  ")
             process.send_signal(how)
             process.communicate(timeout=60)
         assert process.returncode == (2 if how == signal.SIGINT else -how)
@@ -259,7 +259,7 @@ class TestInterrupted:
 
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0
-        copied = {line.split()[2] for line in done.stdout.splitlines()}
+        copied = {line.split()[1] for line in done.stdout.splitlines()}
         assert copied == set(contents) - set(before)
         after = {stat.key: stat for stat in new.storage.list()}
         assert {key: after[key] for key in before} == before  # with their dates

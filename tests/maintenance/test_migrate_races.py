@@ -390,6 +390,8 @@ class TestExitStatus:
         assert status == 2 and "nothing_of_that_name" in said
 
     def test_an_unexpected_error(self, settings, tmp_path, monkeypatch, capsys):
-        monkeypatch.setattr("kinto_attachment.cli.fsck", lambda *args, **options: 1 / 0)
+        monkeypatch.setattr(
+            "kinto_attachment.cli.server_commands.fsck", lambda *args, **options: 1 / 0
+        )
         assert main(["fsck", "--ini", str(write_ini(tmp_path / "kinto.ini", settings))]) == 2
         assert "ZeroDivisionError" in capsys.readouterr().err

@@ -43,3 +43,22 @@ def test_private_record_without_link(make_server):
     assert check(site) == []
     record.http.patch_json(record.uri, {"data": {"title": "edited"}}, headers=ALICE)
     assert record.http.get(record.attachment_uri, headers=ALICE).body == b"content"
+
+
+def test_wrong_location(make_server):
+    """No old ``base_url`` explains it, so ``rebase`` does not mend it."""
+    site = make_server("local")
+    record = site.collection().record()
+    record.upload(b"content")
+    attachment = {**record.data["attachment"], "location": "https://cdn.example/files/other.txt"}
+    uri, storage = record.collection.uri, site.registry.storage
+    change = {"attachment": attachment}
+    site.in_transaction(lambda: storage.update("record", uri, record.id, change))
+    (finding,) = fsck(site.server)
+    assert (finding.kind, finding.remedy) == (
+        "wrong location",
+        f"upload the file again: POST {record.attachment_uri}",
+    )
+    record.upload(b"content")
+    assert check(site) == []
+    record.check(b"content")

@@ -6,11 +6,40 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
+from kinto_attachment.finding import Progress
 from kinto_attachment.transfer.client import Client
 from tests.support.http_record import ALICE
 
 CONTENT = secrets.token_bytes(3_000_003)
 AUTH = ":".join(ALICE)
+
+
+class Told(Progress):
+    """A progress that keeps what it was told.
+
+    :param look: is called with the number of bytes, too.
+    """
+
+    is_shown = True
+
+    def __init__(self, look=lambda count: None):
+        self._look = look
+        self.bytes, self.files, self.expected, self.expected_bytes = [], 0, 0, 0
+
+    def expect(self, files, size=None):
+        self.expected += files
+        self.expected_bytes += size or 0
+
+    def expect_bytes(self, files, size):
+        self.expected_bytes += size
+
+    def add_bytes(self, count):
+        self._look(count)
+        self.bytes.append(count)
+
+    def add_files(self, files=1, size=0, moved=0):
+        self.files += files
+        self.expected_bytes += moved - size
 
 
 @contextmanager

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import requests
 
+from kinto_attachment.errors import CommandFailed
 from kinto_attachment.transfer import client as client_module
 from kinto_attachment.transfer.download import download
 from kinto_attachment.transfer.paths import PART
 from kinto_attachment.transfer.upload import upload
 from tests.support.http_record import ALICE
 from tests.support.servers.proxy import Proxy, is_file
-from tests.support.transfers import CONTENT, files_in, kinds, one
+from tests.support.transfers import CONTENT, Told, files_in, kinds, one
 
 
 class TestDownload:
@@ -122,9 +123,9 @@ class TestHostileDownload:
                     handler.reset()
                 return True
 
-        told = []
+        told = Told()
         with hostile(misbehave) as (proxy, client):
-            assert one(download(client, tmp_path, on_bytes=told.append)).kind == "downloaded"
+            assert one(download(client, tmp_path, progress=told)).kind == "downloaded"
             assert files_in(tmp_path) == {"a.bin": CONTENT}
             first, *others = proxy.asked()
             assert "Range" not in first
@@ -132,7 +133,7 @@ class TestHostileDownload:
             assert len(starts) == 3 and starts == sorted(starts) and starts[0] > 0
             etag = f'"{sha256(CONTENT).hexdigest()}"'
             assert {asked["If-Range"] for asked in others} == {etag}
-            assert sum(told) == len(CONTENT)
+            assert sum(told.bytes) == len(CONTENT)
 
     @pytest.mark.parametrize("whole", [True, False])
     def test_a_chunked_response(self, hostile, record, tmp_path, whole):
@@ -206,11 +207,11 @@ class TestHostileDownload:
     def test_any_partial_file_is_completed(self, client, record, tmp_path, part):
         record.upload(CONTENT, "a.bin")
         (tmp_path / ("a.bin" + PART)).write_bytes(part)
-        told = []
-        assert one(download(client, tmp_path, on_bytes=told.append)).kind == "downloaded"
+        told = Told()
+        assert one(download(client, tmp_path, progress=told)).kind == "downloaded"
         assert files_in(tmp_path) == {"a.bin": CONTENT}
         if CONTENT.startswith(part):
-            assert sum(told) == len(CONTENT) - len(part)
+            assert sum(told.bytes) == len(CONTENT) - len(part)
 
     def test_a_file_that_is_replaced_meanwhile(self, hostile, record, tmp_path):
         record.upload(CONTENT, "a.bin")
@@ -331,5 +332,6 @@ class TestHostileDownload:
 
         with hostile(misbehave) as (_, client):
             (tmp_path / "a").write_bytes(b"a")
-            assert one(download(client, tmp_path / "to")).kind == "failed"
-            assert one(upload(client, [tmp_path / "a"])).kind == "failed"
+            for job in (download(client, tmp_path / "to"), upload(client, [tmp_path / "a"])):
+                with pytest.raises(CommandFailed, match="is not a Kinto server: give another"):
+                    list(job)

@@ -19,7 +19,7 @@ from kinto_attachment.transfer.download import download
 from kinto_attachment.transfer.paths import PART
 from kinto_attachment.transfer.upload import upload
 from tests.support.servers.proxy import is_file
-from tests.support.transfers import AUTH, CONTENT, files_in, kinds
+from tests.support.transfers import AUTH, CONTENT, Told, files_in, kinds
 
 
 class TestStopping:
@@ -55,12 +55,12 @@ class TestStopping:
             proxy.misbehave = lambda handler, answer: False
             names = sorted(os.listdir(tmp_path))
             assert names == ["r1"] + [name + PART for name in ("r2", "r3", "r4")]
-            told = []
-            assert kinds(download(client, tmp_path, on_bytes=told.append)) == {
+            told = Told()
+            assert kinds(download(client, tmp_path, progress=told)) == {
                 "unchanged": 1,
                 "downloaded": 3,
             }
-            assert sum(told) <= 3 * (len(CONTENT) - 1_000_000)
+            assert sum(told.bytes) <= 3 * (len(CONTENT) - 1_000_000)
             assert {name: files_in(tmp_path)[name] for name in ("r2", "r3", "r4")} == dict.fromkeys(
                 ("r2", "r3", "r4"), CONTENT
             )

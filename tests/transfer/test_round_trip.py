@@ -14,20 +14,20 @@ from kinto_attachment.transfer.paths import PART
 from kinto_attachment.transfer.upload import record_id, upload
 from tests.support.http_record import ALICE, HTTPRecord
 from tests.support.servers.wsgi import Gunicorn
-from tests.support.transfers import AUTH, client_of, files_in, kinds, make_files, one
+from tests.support.transfers import AUTH, Told, client_of, files_in, kinds, make_files, one
 
 
 class TestRoundTrip:
     def test_many_files(self, client, record, tmp_path):
         files = make_files(tmp_path / "from", 300)
-        told = []
-        assert kinds(upload(client, [tmp_path / "from"], on_bytes=told.append)) == {"uploaded": 300}
-        assert sum(told) == sum(map(len, files.values()))
+        told = Told()
+        assert kinds(upload(client, [tmp_path / "from"], progress=told)) == {"uploaded": 300}
+        assert sum(told.bytes) == sum(map(len, files.values()))
         assert kinds(upload(client, [tmp_path / "from"])) == {"unchanged": 300}
-        told.clear()
+        told = Told()
         to = tmp_path / "to"
-        assert kinds(download(client, to, on_bytes=told.append)) == {"downloaded": 300}
-        assert sum(told) == sum(map(len, files.values()))
+        assert kinds(download(client, to, progress=told)) == {"downloaded": 300}
+        assert sum(told.bytes) == sum(map(len, files.values()))
         assert files_in(to) == files
         assert kinds(download(client, to)) == {"unchanged": 300}
         stored = requests.get(f"{record.collection}/records?_limit=999", auth=ALICE, timeout=60)
@@ -85,11 +85,11 @@ class TestRoundTrip:
             part = tmp_path / "to" / (name + PART)
             part.parent.mkdir(parents=True)
             part.write_bytes(files[name][:1000])
-            told = []
-            found = download(client, tmp_path / "to", on_bytes=told.append)
+            told = Told()
+            found = download(client, tmp_path / "to", progress=told)
             assert kinds(found) == {"downloaded": 20}
             assert files_in(tmp_path / "to") == files
-            assert sum(told) == sum(map(len, files.values())) - 1000
+            assert sum(told.bytes) == sum(map(len, files.values())) - 1000
 
     @pytest.mark.slow
     def test_memory_is_constant(self, client, tmp_path):
@@ -106,8 +106,8 @@ class TestRoundTrip:
 
         before = process.memory_info().rss
         for way in (
-            lambda: upload(client, [big], on_bytes=look),
-            lambda: download(client, tmp_path / "to", on_bytes=look),
+            lambda: upload(client, [big], progress=Told(look)),
+            lambda: download(client, tmp_path / "to", progress=Told(look)),
         ):
             start = time.monotonic()
             most.clear()

@@ -10,13 +10,14 @@ from hashlib import sha256
 import pytest
 import requests
 
+from kinto_attachment.errors import CommandFailed
 from kinto_attachment.transfer import client as client_module
 from kinto_attachment.transfer.client import Client
 from kinto_attachment.transfer.download import download
 from kinto_attachment.transfer.upload import record_id, upload
 from tests.support.http_record import ALICE
 from tests.support.servers.proxy import is_file
-from tests.support.transfers import AUTH, CONTENT, client_of, kinds, make_files, one
+from tests.support.transfers import AUTH, CONTENT, Told, client_of, kinds, make_files, one
 
 
 class TestUpload:
@@ -37,25 +38,38 @@ class TestUpload:
             for uri in (f"/buckets/{bucket}", f"/buckets/{bucket}/collections/c"):
                 requests.put(server.url + uri, auth=ALICE, timeout=60).raise_for_status()
             with Client(server.url, bucket, "c", AUTH) as client:
-                told = []
-                finding = one(upload(client, [path], on_bytes=told.append))
+                told = Told()
+                finding = one(upload(client, [path], progress=told))
             assert finding.kind == "refused" and reason in finding.detail, finding
-            assert sum(told) < 50 * 1024 * 1024
+            assert sum(told.bytes) < 50 * 1024 * 1024
 
-    @pytest.mark.parametrize("auth, status", [(None, 401), ("bob:secret", 403)])
-    def test_not_allowed(self, record, tmp_path, auth, status):
-        (tmp_path / "a").write_bytes(b"a")
+    @pytest.mark.parametrize(
+        "auth, why", [(None, "give --auth USER:PASSWORD"), ("bob:secret", "may neither read")]
+    )
+    def test_not_allowed(self, record, tmp_path, auth, why):
+        """It is said once, and not for each of several files."""
+        make_files(tmp_path, 20)
         with client_of(record, auth) as client:
-            for found in (upload(client, [tmp_path]), download(client, tmp_path / "to")):
-                finding = one(found)
-                assert finding.kind == "refused"
-                assert finding.detail.startswith(str(status)) and finding.remedy
+            for job in (upload(client, [tmp_path]), download(client, tmp_path / "to")):
+                with pytest.raises(CommandFailed, match=why):
+                    list(job)
+
+    def test_may_only_read(self, record, tmp_path):
+        make_files(tmp_path, 20)
+        body = {"permissions": {"read": ["system.Everyone"]}}
+        requests.patch(record.collection, json=body, auth=ALICE, timeout=60).raise_for_status()
+        with client_of(record, "bob:secret") as client:
+            for dry_run in (True, False):
+                with pytest.raises(CommandFailed, match="may not create records"):
+                    list(upload(client, [tmp_path], dry_run=dry_run))
 
     def test_no_collection(self, server, record, tmp_path):
         (tmp_path / "a").write_bytes(b"a")
         record.record = record.record.replace("/c/", "/other/")
         with client_of(record) as client:
-            assert one(upload(client, [tmp_path])).detail.startswith("404")
+            for job in (upload(client, [tmp_path]), download(client, tmp_path / "to")):
+                with pytest.raises(CommandFailed, match="There is no /buckets/.*/other "):
+                    list(job)
 
     def test_a_record_that_changed_meanwhile_is_not_overwritten(
         self, client, record, tmp_path, monkeypatch
@@ -99,7 +113,7 @@ class TestUpload:
                         file.seek(0, 2 if change == "append" else 0)
                         file.write(b"x")
 
-        assert one(upload(client, [path], on_bytes=on_bytes)).kind == "changed"
+        assert one(upload(client, [path], progress=Told(on_bytes))).kind == "changed"
         records = requests.get(f"{record.collection}/records", auth=ALICE, timeout=60)
         assert records.json()["data"] == []
         assert one(upload(client, [path])).kind == "uploaded"
@@ -187,14 +201,30 @@ class TestHostileUpload:
             found = one(upload(client, [tmp_path / "a.bin"]))
             assert found.kind == "damaged" and sha256(CONTENT).hexdigest() in found.detail
 
-    def test_a_server_that_is_down(self, record, tmp_path, monkeypatch):
-        """Only the first of many files are tried again."""
-        monkeypatch.setattr(client_module, "FIRST_WAIT", 0.05)
-        files = make_files(tmp_path, 100)
+    def test_a_server_that_is_down(self, record, tmp_path):
+        """It is said once, and nothing is tried again."""
+        make_files(tmp_path, 100)
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             url = f"http://127.0.0.1:{sock.getsockname()[1]}/v1"
             with client_of(record, url=url) as client:
-                start = time.monotonic()
-                assert kinds(upload(client, [tmp_path])) == {"unavailable": len(files)}
-                assert time.monotonic() - start < 10
+                for job in (upload(client, [tmp_path]), download(client, tmp_path / "to")):
+                    start = time.monotonic()
+                    with pytest.raises(CommandFailed, match=r"\(Connection refused\): check"):
+                        list(job)
+                    assert time.monotonic() - start < 0.5
+
+    def test_a_server_that_goes_down(self, hostile, tmp_path, monkeypatch):
+        """Only the first of many files are tried again."""
+        monkeypatch.setattr(client_module, "FIRST_WAIT", 0.05)
+        files = make_files(tmp_path, 100)
+
+        def misbehave(handler, answer):
+            if answer is None and "/records/" in handler.path:
+                handler.reset()
+                return True
+
+        with hostile(misbehave) as (_, client):
+            start = time.monotonic()
+            assert kinds(upload(client, [tmp_path])) == {"unavailable": len(files)}
+            assert time.monotonic() - start < 20

@@ -64,6 +64,8 @@ class S3FileStorage(RemoteStorage):
         self.bucket_name = bucket_name
         self.base_url = base_url
         self.bucket = Bucket(bucket_name, options or {}, config or {})
+        endpoint = (options or {}).get("endpoint_url") or "s3:/"
+        self.place = f"{endpoint}/{bucket_name}"
         self._acl = acl
         self.spool_dir = spool_dir
 

@@ -1,0 +1,247 @@
+"""Uploading local files to the media library, and describing them.
+
+A file becomes an object of the library in two steps: it is uploaded, and then described. If the
+second step does not happen, the upload expires, and the next run sends the file again. So no run
+leaves an object without its description.
+
+The objects have ids that the server chooses. A file counts as being in the library already if the
+user can read an object with the same bytes and the same name. Its description stays as it is, as an
+editor may have changed it.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import quote
+
+from ..errors import CommandFailed, FilenameRefused
+from ..files.filename import accept_filename
+from ..finding import NO_PROGRESS, Finding, Progress
+from .client import Client
+from .local_files import LocalFile, find_files, found_files
+from .pool import FileProgress, Job, attempt, to_the_end, work
+from .responses import Forbidden, check_response, json_of
+from .server_info import ServerInfo
+from .trial import Trial
+from .upload import Form, ProgressForm, damaged, hash_of, may_not_create
+
+COLUMNS = ("file", "title", "alt", "tags")
+"""The columns that a table of descriptions may have."""
+
+FILE_FIELD = "file"
+"""The field of the form with the file."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What an editor says about a file. What is empty is left out.
+
+    >>> Description("Sunrise").over(Description(alt="The sun", tags=("sky",)))
+    Description(title='Sunrise', alt='The sun', tags=('sky',))
+    """
+
+    title: str = ""
+    alt: str = ""
+    tags: tuple[str, ...] = ()
+
+    def over(self, general: "Description") -> "Description":
+        """Return this description, completed by that of all files."""
+        return Description(
+            self.title or general.title, self.alt or general.alt, self.tags or general.tags
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the attributes of the object."""
+        found = {"title": self.title, "alt": self.alt, "tags": list(self.tags)}
+        return {name: value for name, value in found.items() if value}
+
+
+def read_descriptions(path: str | os.PathLike) -> dict[str, Description]:
+    """Return the descriptions in a CSV file, by the names of their files.
+
+    :param path: a file in UTF-8, with commas between the columns. Its first line names them:
+        ``file`` and any of ``title``, ``alt`` and ``tags``, which are separated by semicolons.
+    :raises CommandFailed: if it cannot be read, or has an unknown column, or describes a file
+        twice.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as opened:
+            table = csv.DictReader(opened, strict=True)
+            _check_columns(path, table.fieldnames or [])
+            found: dict[str, Description] = {}
+            for row in table:
+                name = row["file"]
+                if not name or None in row or name in found:
+                    why = f"{name} is described twice" if name in found else "it names no file"
+                    why = "it has more cells than columns" if None in row else why
+                    raise CommandFailed(f"{path}, line {table.line_num}: {why}")
+                tags = filter(None, map(str.strip, (row.get("tags") or "").split(";")))
+                found[name] = Description(row.get("title") or "", row.get("alt") or "", tuple(tags))
+            return found
+    except OSError as error:
+        raise CommandFailed(f"--metadata: {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise CommandFailed(f"--metadata: {path} is not text in UTF-8") from error
+    except csv.Error as error:
+        raise CommandFailed(f"--metadata: {path} is not a CSV file: {error}") from error
+
+
+def _check_columns(path: str | os.PathLike, names: Iterable[str]) -> None:
+    unknown = [name for name in names if name not in COLUMNS]
+    if unknown or "file" not in names:
+        why = f"has the unknown column {unknown[0]!r}" if unknown else "has no column 'file'"
+        raise CommandFailed(f"--metadata: {path} {why}: use {', '.join(COLUMNS)}")
+
+
+def upload_media(
+    client: Client,
+    paths: Iterable[str | os.PathLike],
+    general: Description,
+    single: Mapping[str, Description],
+    parallel: int = 4,
+    dry_run: bool = False,
+    progress: Progress = NO_PROGRESS,
+) -> Generator[Finding, None, None]:
+    """Upload files, and all files in folders, each as an object of the media library.
+
+    :param paths: files and folders.
+    :param general: the description of all files.
+    :param single: descriptions of single files, by their names (:attr:`LocalFile.name`), which
+        come before the general one.
+    :param parallel: files to upload at the same time.
+    :param dry_run: only report what would be uploaded.
+    :param progress: is told of the files, and of the bytes that are sent.
+    :returns: findings as those of :func:`~kinto_attachment.transfer.upload.upload`.
+    :raises CommandFailed: by the iterator, before anything is sent, if ``single`` describes a file
+        that is not there; or if no file can be uploaded.
+    """
+    jobs = _jobs(client, list(paths), general, single, dry_run, progress)
+    return work(client, to_the_end(jobs), parallel)
+
+
+def _jobs(
+    client: Client,
+    paths: list,
+    general: Description,
+    single: Mapping[str, Description],
+    dry_run: bool,
+    progress: Progress,
+) -> Iterator[Job]:
+    _check_all_are_there(paths, single)
+    info = client.connect()
+    if info.library is None:
+        raise CommandFailed(
+            f"The server at {info.url} has no media library: its operator has to set "
+            "kinto.attachment.library.bucket and run kinto-attachment library init"
+        )
+    client.use_collection(*info.library)
+    client.check_list()
+    trial = Trial(client, info, FILE_FIELD) if dry_run else None
+    for found in found_files(paths, progress):
+        if isinstance(found, Finding):
+            yield partial(lambda found: found, found)
+            continue
+        description = single.get(found.name, Description()).over(general)
+        transfer = _MediaUpload(client, info, found, description, trial, progress)
+        yield partial(attempt, transfer.run, found.name, "")
+
+
+def _check_all_are_there(paths: list, single: Mapping[str, Description]) -> None:
+    missing = dict(single)
+    for found in find_files(paths) if single else ():
+        missing.pop(found.name if isinstance(found, LocalFile) else found.key, None)
+    if missing:
+        names = ", ".join(sorted(missing)[:5])
+        count = "a file that is" if len(missing) == 1 else f"{len(missing)} files that are"
+        raise CommandFailed(f"--metadata describes {count} not among those to upload: {names}")
+
+
+class _MediaUpload:
+    """The upload of one file, and its description."""
+
+    def __init__(
+        self,
+        client: Client,
+        info: ServerInfo,
+        file: LocalFile,
+        description: Description,
+        trial: Trial | None,
+        progress: Progress,
+    ):
+        self._client, self._info, self._file, self._trial = client, info, file, trial
+        self._description = description
+        self._progress = FileProgress(progress)
+        self._attempts = 0
+
+    def run(self) -> Finding:
+        """Upload and describe the file, unless the library has it already.
+
+        :raises TransferFailed: if it cannot be uploaded.
+        """
+        with self._progress.of(self._file.size):
+            try:
+                return self._run()
+            except Forbidden as error:
+                raise may_not_create(self._client.collection_uri) from error
+
+    def _run(self) -> Finding:
+        client, name = self._client, self._file.name
+        digest = hash_of(self._file.path, client).hexdigest()
+        found = client.persist(lambda: self._find(digest))
+        if found:
+            return Finding("unchanged", name, self._uri(found))
+        url = f"{self._info.url}/media"
+        if self._trial:
+            self._trial.check(url, self._file.path, name)
+            return Finding("uploaded", name)
+        facts = client.persist(lambda: self._send(url))
+        client.persist(lambda: self._describe(facts, digest))
+        return Finding("uploaded", name, self._uri(facts))
+
+    def _uri(self, facts: Mapping[str, Any]) -> str:
+        return f"{self._client.collection_uri}/records/{facts.get('id')}"
+
+    def _find(self, digest: str) -> dict[str, Any] | None:
+        """Return the object that has the file already; None if there is none."""
+        try:
+            name = accept_filename(PurePosixPath(self._file.name).name)
+        except FilenameRefused:
+            return None  # the server says why
+        # In quotes, because Kinto would take a hash that looks like a number for one.
+        query = f"size={self._file.size}&attachment.hash={quote(json.dumps(digest))}"
+        response = self._client.request("GET", f"{self._client.url}/records?{query}")
+        rows = json_of(check_response(response)).get("data") or []
+        return next((row for row in rows if row.get("fileName") == name), None)
+
+    def _send(self, url: str) -> dict[str, Any]:
+        """Upload the file; return what the server says about it."""
+        with open(self._file.path, "rb") as file:
+            form = Form(file, self._file.name, {}, FILE_FIELD)
+            headers = {"Content-Type": form.content_type}
+            body = ProgressForm(form, self._client, self._progress)
+            response = self._client.request("POST", url, headers=headers, data=body)
+        facts = json_of(check_response(response))
+        if facts.get("size") != form.size:
+            raise damaged(f"{form.size} bytes", f"{facts.get('size')} bytes")
+        return facts
+
+    def _describe(self, facts: dict[str, Any], digest: str) -> None:
+        """Make the upload an object, with its description."""
+        self._attempts += 1
+        if self._attempts > 1 and self._is_described(facts):
+            return  # the response to an earlier attempt was lost
+        data = {**facts, **self._description.to_json()}
+        url = f"{self._info.url}/content/_media"
+        response = self._client.request("POST", url, json={"data": data})
+        stored = json_of(check_response(response)).get("data", {}).get("attachment", {})
+        if stored.get("hash") != digest:
+            raise damaged(digest, stored.get("hash"))
+
+    def _is_described(self, facts: dict[str, Any]) -> bool:
+        url = f"{self._client.url}/records/{quote(str(facts.get('id')), safe='')}"
+        return self._client.request("GET", url).status_code == 200

@@ -1,0 +1,107 @@
+"""Finding the files to upload, in the folders of this computer."""
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..finding import Finding, Progress
+from .pool import remedy_for
+
+RENAME = "rename it, or give the file itself if only one of its folders has such a name"
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file to upload.
+
+    :param path: where the file is.
+    :param name: its path below the folder that was given, with slashes. For a file that was given
+        itself, its filename.
+    """
+
+    path: str
+    name: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file now; 0 if it is gone."""
+        try:
+            return os.path.getsize(self.path)
+        except OSError:
+            return 0
+
+
+def found_files(paths: list, progress: Progress) -> Iterator[LocalFile | Finding]:
+    """Yield what :func:`find_files` does, and report how much that is if the progress is shown."""
+    if progress.is_shown:  # the folders are read twice, the files are not
+        for found in find_files(paths):
+            if isinstance(found, LocalFile):
+                progress.expect(1, found.size)
+    yield from find_files(paths)
+
+
+def find_files(paths: Iterable[str | os.PathLike]) -> Iterator[LocalFile | Finding]:
+    """Yield the files to upload, and a finding for everything that cannot be uploaded.
+
+    :param paths: files and folders. A symbolic link is followed if it is given here, and skipped
+        if it is in a folder.
+    """
+    folders: list[str] = []
+    names: set[str] = set()
+    for given in map(os.fspath, paths):
+        if os.path.isdir(given):
+            found = _walk(given, "")
+        else:
+            found = iter([_regular(given, Path(given).name)])
+        for file in found:
+            if isinstance(file, LocalFile) and _is_taken(file.name, folders, names):
+                detail = f"{file.path}: another file has the same name"
+                yield Finding("conflict", file.name, "", detail, "upload it to another collection")
+            else:
+                yield file
+        if os.path.isdir(given):
+            folders.append(given)
+        else:
+            names.add(Path(given).name)
+
+
+def _walk(folder: str, prefix: str) -> Iterator[LocalFile | Finding]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = f"{prefix}{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _walk(entry.path, f"{name}/")
+                elif entry.is_symlink():
+                    yield Finding("skipped", _printable(name), "", "a symbolic link")
+                else:
+                    yield _regular(entry.path, name)
+    except OSError as error:
+        yield _unreadable(prefix or folder, error)
+
+
+def _regular(path: str, name: str) -> LocalFile | Finding:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return Finding("skipped", _printable(name), "", "not a regular file")
+    except OSError as error:
+        return _unreadable(name, error)
+    if _printable(name) != name:
+        return Finding("refused", _printable(name), "", "its name is not valid text", RENAME)
+    return LocalFile(path, name)
+
+
+def _unreadable(name: str, error: OSError) -> Finding:
+    return Finding("failed", _printable(name), "", error.strerror or str(error), remedy_for(error))
+
+
+def _printable(name: str) -> str:
+    """Return the name with escapes for bytes that are not valid text. The names on a disk are
+    bytes; such a name can be neither sent nor printed."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _is_taken(name: str, folders: list[str], names: set[str]) -> bool:
+    return name in names or any(os.path.isfile(os.path.join(folder, name)) for folder in folders)
