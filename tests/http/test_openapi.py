@@ -163,8 +163,8 @@ def test_documents_are_for_everyone(make_site):
 
 
 class TestResponses:
-    """Real responses have a listed status, a listed type and the right schema. A site checks that
-    of every response, in all tests (:class:`tests.support.openapi.CheckedApp`). Here are many kinds.
+    """Real responses have a listed status, a listed type and the right schema. A site checks
+    that of every response, in all tests (:class:`tests.support.openapi.CheckedApp`).
     """
 
     @pytest.fixture
