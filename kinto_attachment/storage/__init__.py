@@ -137,7 +137,8 @@ def open_storage(settings: Settings) -> IStorage:
 def place_of(storage: IStorage) -> str:
     """Return where a storage keeps its blobs, for people: a folder or a URL. That of another
     package may have an attribute ``place``."""
-    return getattr(storage, "place", None) or type(storage).__name__
+    backend = getattr(storage, "backend", storage)
+    return getattr(storage, "place", None) or type(backend).__name__
 
 
 def _open_backend(settings: Settings) -> IStorage:
