@@ -240,3 +240,13 @@ def test_create_form_of_kinto_admin_without_a_file(library):
     body = {"data": {"title": "Lake"}}
     answer = library.http.post_json(f"{library.uri}/records", body, headers=ALICE, status=400)
     assert "upload" in json.dumps(answer.json)
+
+
+def test_kinto_admin_is_served_from_a_folder(make_site, tmp_path):
+    """As the documentation says, because the package of Kinto does not contain it."""
+    (tmp_path / "index.html").write_text("<html>Kinto Admin</html>")
+    (tmp_path / "VERSION").write_text("6.6.0")
+    includes = "kinto_attachment kinto.plugins.admin"
+    site = make_site(**{"kinto.includes": includes, "kinto.admin_assets_path": str(tmp_path)})
+    assert "Kinto Admin" in site.http.get("/admin/").text
+    assert "permissions_endpoint" in site.http.get("/").json["capabilities"]
