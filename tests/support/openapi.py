@@ -1,12 +1,34 @@
-"""Comparing responses with the OpenAPI document of a server."""
+"""Comparing responses with the OpenAPI document of a server.
+
+Every response that a test gets from a :class:`~tests.support.site.Site` is compared.
+"""
 
 import json
 import re
 from typing import Any
 
+import webtest
 from jsonschema import Draft202012Validator
 
 PREFIX = "/v1"
+
+
+class CheckedApp(webtest.TestApp):
+    """WebTest, which also checks that what the server answers is described.
+
+    :param description: ``registry.attachment_api``.
+    """
+
+    def __init__(self, wsgi: Any, description: Any):
+        super().__init__(wsgi)
+        self._conformance = Conformance(description.to_openapi(PREFIX))
+
+    def do_request(self, request: Any, *args: Any, **options: Any) -> Any:
+        response = super().do_request(request, *args, **options)
+        if self._conformance.operation(request.method, request.path):
+            status, mimetype = response.status_int, response.content_type
+            self._conformance.check(request.method, request.path, status, mimetype, response.body)
+        return response
 
 
 class Conformance:

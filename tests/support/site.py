@@ -12,6 +12,7 @@ from kinto import main
 from kinto.core import testing
 
 from kinto_attachment.files.blob import Source
+from tests.support.openapi import CheckedApp
 
 ALICE = {"Authorization": "Basic YWxpY2U6c2VjcmV0"}  # alice:secret
 BOB = {"Authorization": "Basic Ym9iOnNlY3JldA=="}  # bob:secret
@@ -52,7 +53,7 @@ class Site:
         self.registry.storage.initialize_schema()
         self.registry.permission.initialize_schema()
         self.registry.cache.initialize_schema()
-        self.http = webtest.TestApp(self.wsgi)
+        self.http = CheckedApp(self.wsgi, self.registry.attachment_api)
         self.http.RequestClass = testing.get_request_class(prefix="v1")
         self.plugin = self.registry.attachment_plugin
         self.storage, self.rows = self.plugin.storage, self.plugin.rows
