@@ -55,7 +55,7 @@ SCHEMAS: dict[str, Object] = {
                 ],
             },
         },
-        "required": ["code", "errno", "error"],
+        "required": ["code", "errno", "error", "message"],
     },
 }
 
