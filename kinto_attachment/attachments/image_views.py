@@ -12,6 +12,7 @@ from pyramid.response import Response
 
 from ..errors import BlobDamaged, BlobNotFound, FieldRefused, ImageRefused, NotInBatch
 from ..files.blob import Attachment, Blob
+from ..files.filename import MAX_FILENAME
 from ..http.downloads import Download, serve
 from ..http.openapi.components import EXPOSED_HEADERS
 from ..http.requests import preferred_formats
@@ -128,7 +129,10 @@ def _serve(
         cache_control = wanted.cut.cache_control
         return _send(request, Download(blob, filename, modified // 1000, cache_control))
     if header is None or not header.resizable:
-        raise ImageRefused(f"A file of type {blob.mimetype} cannot be resized: request 0x0.")
+        raise ImageRefused(
+            f"This file of type {blob.mimetype} cannot be resized: request 0x0 for the file itself."
+            " Intact images in JPEG, PNG, WebP, GIF and AVIF can be resized."
+        )
     plan = images.plan(header, wanted.size, wanted.cut.trim)
     output = images.output(wanted.format or _negotiated(request, images, header))
     return _serve_variant(request, filename, blob, header, plan, output, wanted)
@@ -178,7 +182,8 @@ def _send(request: Request, download: Download) -> Response:
 
 def _download(filename: str, variant: Variant, output: Output, wanted: _Wanted) -> Download:
     extension = _EXTENSIONS.get(output.format, output.format)
-    name = f"{PurePath(filename).stem}-{variant.width}x{variant.height}.{extension}"
+    end = f"-{variant.width}x{variant.height}.{extension}"
+    name = PurePath(filename).stem[: MAX_FILENAME - len(end)] + end
     seconds = max(variant.modified // 1000, wanted.since)
     # Several variants may have been here within that second.
     return Download(variant.blob, name, seconds, wanted.cut.cache_control, dated=False)

@@ -98,7 +98,11 @@ def content_disposition(filename: str, inline: bool) -> str:
     >>> content_disposition("写真.png", inline=True)
     'inline; filename="file.png"; filename*=UTF-8\\'\\'%E5%86%99%E7%9C%9F.png'
     """
-    filename = _without_controls(filename)[:MAX_FILENAME].strip()
+    filename = _without_controls(filename)
+    if len(filename) > MAX_FILENAME:
+        extension = extension_of(filename)
+        end = f".{extension}" if extension else ""
+        filename = filename[: MAX_FILENAME - len(end)].strip() + end
     if filename in _NO_NAMES:
         filename = "file"
     value = f'{"inline" if inline else "attachment"}; filename="{safe_filename(filename)}"'

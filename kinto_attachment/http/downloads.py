@@ -45,6 +45,16 @@ SAFE = {
 """Headers of all files. Any client may have uploaded them, so browsers may show them but must not
 run any code in them."""
 
+SAFE_PDF = {
+    **SAFE,
+    # Browsers show PDFs with a viewer of their own. That of Safari is an embedded object which
+    # fetches ranges of the file, and does not work in a sandbox. No script can come from a PDF: it
+    # is no page, whatever it contains.
+    "Content-Security-Policy": "default-src 'none'; object-src 'self'; connect-src 'self'; "
+    "style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
+}
+"""Headers of PDFs."""
+
 
 MAX_URL_NAME = 200
 """Bytes of a filename in the URL of a storage."""
@@ -102,7 +112,7 @@ class Download:
             "ETag": self.etag,
             "Last-Modified": serialize_date(self.modified),
             "Cache-Control": self.cache_control,
-            **SAFE,
+            **(SAFE_PDF if self.mimetype == "application/pdf" else SAFE),
         }
 
     @property

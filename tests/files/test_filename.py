@@ -81,6 +81,15 @@ def test_dispositions_of_any_name(filename):
     assert content_disposition(filename, inline=True).isprintable()
 
 
+@pytest.mark.parametrize("length", [255, 256, 300])
+@pytest.mark.parametrize("letter", ["a", "é", "写"])
+def test_dispositions_of_long_names_keep_the_extension(letter, length):
+    value = content_disposition(letter * length + ".jpg", inline=True)
+    name = unquote(value.partition("filename*=UTF-8''")[2])
+    assert '.jpg"' in value
+    assert name == letter * 251 + ".jpg"
+
+
 CONTROLS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 

@@ -41,6 +41,37 @@ def attached(record):
     return record
 
 
+class TestPdf:
+    """In a sandbox, the viewer of Safari shows an empty window."""
+
+    @pytest.fixture
+    def record(self, make_site):
+        site = make_site(**{"kinto.attachment.extensions": "any"})
+        return site.collection().record()
+
+    def test_can_be_shown_and_runs_nothing(self, record):
+        record.upload(b"%PDF-1.4", "file.pdf")
+        for response in (
+            get(record),
+            get(record, 206, Range="bytes=0-1"),
+            get(record, 200, "HEAD"),
+        ):
+            assert response.headers["Content-Disposition"].startswith("inline")
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+            parts = response.headers["Content-Security-Policy"].split("; ")
+            policy = dict(part.split(" ", 1) for part in parts)  # "sandbox" has no value
+            assert "script-src" not in policy
+            assert policy["default-src"] == policy["base-uri"] == policy["form-action"] == "'none'"
+            assert policy["object-src"] == policy["connect-src"] == "'self'"
+
+    def test_must_be_one(self, record):
+        record.upload(b"<html><script>alert(1)</script>", "file.pdf")
+        response = get(record)
+        assert response.content_type != "application/pdf"
+        assert response.headers["Content-Disposition"].startswith("attachment")
+        assert "sandbox" in response.headers["Content-Security-Policy"].split("; ")
+
+
 class TestReplacedMeanwhile:
     """The file is replaced after the record was read, before the file is opened."""
 

@@ -223,7 +223,8 @@ def many_scans(times: int) -> bytes:
     return jpeg[:-2] + jpeg[last:-2] * times + b"\xff\xd9"
 
 
-def _box(kind: bytes, *parts: bytes) -> bytes:
+def box(kind: bytes, *parts: bytes) -> bytes:
+    """Return a box of an AVIF."""
     data = b"".join(parts)
     return struct.pack(">I", len(data) + 8) + kind + data
 
@@ -239,43 +240,43 @@ def avif_grid(width: int, height: int, claimed: tuple[int, int], rows: int, colu
     config = tile[tile.index(b"av1C") - 4 :][:12]
     grid = struct.pack(">BBBBHH", 0, 0, rows - 1, columns - 1, *claimed)
     full = bytes(4)
-    properties = _box(
+    properties = box(
         b"ipco",
-        _box(b"ispe", full, struct.pack(">II", width, height)),
-        _box(b"ispe", full, struct.pack(">II", 64, 64)),
+        box(b"ispe", full, struct.pack(">II", width, height)),
+        box(b"ispe", full, struct.pack(">II", 64, 64)),
         config,
-        _box(b"pixi", full, b"\3\10\10\10"),
+        box(b"pixi", full, b"\3\10\10\10"),
     )
-    links = _box(b"ipma", full, struct.pack(">IHBBBHBBBB", 2, 1, 2, 1, 4, 2, 3, 2, 0x83, 4))
+    links = box(b"ipma", full, struct.pack(">IHBBBHBBBB", 2, 1, 2, 1, 4, 2, 3, 2, 0x83, 4))
     used = struct.pack(f">HH{rows * columns}H", 1, rows * columns, *[2] * (rows * columns))
 
     def meta(offset: int) -> bytes:
-        return _box(
+        return box(
             b"meta",
             full,
-            _box(b"hdlr", full, bytes(4), b"pict", bytes(13)),
-            _box(b"pitm", full, b"\0\1"),
-            _box(
+            box(b"hdlr", full, bytes(4), b"pict", bytes(13)),
+            box(b"pitm", full, b"\0\1"),
+            box(
                 b"iloc",
                 b"\1\0\0\0\x44\0\0\2",
                 struct.pack(">HHHHII", 1, 1, 0, 1, 0, len(grid)),
                 struct.pack(">HHHHII", 2, 0, 0, 1, offset, len(coded)),
             ),
-            _box(
+            box(
                 b"iinf",
                 full,
                 b"\0\2",
-                _box(b"infe", b"\2\0\0\0", b"\0\1\0\0grid\0"),
-                _box(b"infe", b"\2\0\0\0", b"\0\2\0\0av01\0"),
+                box(b"infe", b"\2\0\0\0", b"\0\1\0\0grid\0"),
+                box(b"infe", b"\2\0\0\0", b"\0\2\0\0av01\0"),
             ),
-            _box(b"iref", full, _box(b"dimg", used)),
-            _box(b"iprp", properties, links),
-            _box(b"idat", grid),
+            box(b"iref", full, box(b"dimg", used)),
+            box(b"iprp", properties, links),
+            box(b"idat", grid),
         )
 
-    start = _box(b"ftyp", b"avif", bytes(4), b"avifmif1miaf")
+    start = box(b"ftyp", b"avif", bytes(4), b"avifmif1miaf")
     offset = len(start) + len(meta(0)) + 8
-    return start + meta(offset) + _box(b"mdat", coded)
+    return start + meta(offset) + box(b"mdat", coded)
 
 
 def noise(magic: bytes, size: int = 5000) -> bytes:
@@ -366,7 +367,6 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "gif-large-frame": (lambda: gif(10, 10, 2, (16_000, 16_000)), "megapixels"),
     "gif-side": (lambda: gif(65535, 65535, 1), "a side may have"),
     "gif-cut": (lambda: _cut(_of_photo("GIF")), "cut off"),
-    "gif-no-end": (lambda: gif(300, 200, 3)[:-1], "cut off"),
     "gif-no-frame": (lambda: gif(300, 200, 0), "no frame"),
     "gif-blocks": (
         lambda: gif(300, 200, 1)[:-1] + b"!\xfe" + b"\1a" * 2_000_000 + b"\0;",
@@ -420,7 +420,6 @@ NO_IMAGE: dict[str, Callable[[], bytes]] = {
     "text": lambda: b"a,b\n1,2\n",
     "html": lambda: b"<!doctype html><html><svg xmlns='http://www.w3.org/2000/svg'></svg></html>",
     "html-svg": lambda: b"<svg><script>alert(1)</script></svg>",
-    "svg-without-size": lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>",
     "svg-entities": lambda: (
         b"<!DOCTYPE svg [<!ENTITY a0 'xxxxxxxxxx'>"
         + b"".join(b"<!ENTITY a%d '%s'>" % (at, b"&a%d;" % (at - 1) * 10) for at in range(1, 12))

@@ -4,6 +4,8 @@ for AVIF; ISO/IEC 14496-12 for the boxes)."""
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
+from math import floor
 from typing import BinaryIO
 
 from .reader import read_at, size_of
@@ -28,8 +30,8 @@ class Item:
     :param stored: whether the item has data.
     :param offset: where the data begins: an offset in the file, or in the box ``idat``.
     :param in_idat: whether the data is in ``idat``.
-    :param size: width and height in pixels, before the image is turned.
-    :param angle: degrees, anticlockwise, by which the decoder turns the image.
+    :param size: width and height in pixels, as the image is coded.
+    :param visible: width and height of what is shown: the decoder crops and turns the image.
     """
 
     kind: bytes = b""
@@ -37,7 +39,7 @@ class Item:
     offset: int = -1
     in_idat: bool = False
     size: tuple[int, int] = (0, 0)
-    angle: int = 0
+    visible: tuple[int, int] = (0, 0)
 
 
 @dataclass
@@ -96,9 +98,10 @@ def read_items(file: BinaryIO) -> Items:
     except (struct.error, IndexError) as error:
         raise Malformed("a box in it is cut off") from error
     for number, indexes in associations.items():
-        for index in indexes:
-            if 1 <= index <= len(properties):
-                _apply(found.item(number), *properties[index - 1])
+        applied = [properties[index - 1] for index in indexes if 1 <= index <= len(properties)]
+        # The size comes before all that changes it, whose order counts.
+        for kind, inside in sorted(applied, key=lambda each: each[0] != b"ispe"):
+            _apply(found.item(number), kind, inside)
     return found
 
 
@@ -205,10 +208,32 @@ def _read_properties(
 
 
 def _apply(item: Item, kind: bytes, payload: bytes) -> None:
-    """Apply a property to an item: ``ispe`` states its size, ``irot`` its rotation. Others are
-    ignored."""
+    """Apply a property to an item: ``ispe`` states its size, ``clap`` crops it, and ``irot`` turns
+    it. Others are ignored."""
+    width, height = item.visible
     if kind == b"ispe" and len(payload) >= 12:
-        width, height = struct.unpack_from(">II", payload, 4)
-        item.size = (width, height)
-    elif kind == b"irot" and payload:
-        item.angle = (payload[0] & 3) * 90
+        item.size = item.visible = struct.unpack_from(">II", payload, 4)
+    elif kind == b"clap" and len(payload) >= 32:
+        item.visible = _cropped(item.visible, struct.unpack_from(">IIIIiIiI", payload))
+    elif kind == b"irot" and payload and payload[0] & 1:
+        item.visible = (height, width)
+
+
+def _cropped(size: tuple[int, int], aperture: tuple[int, ...]) -> tuple[int, int]:
+    """Return the size of the clean aperture (ISO/IEC 14496-12, section 12.1.4), or the given size
+    if the aperture is not inside the image.
+
+    :param aperture: numerators and denominators of its width, its height, and the distances of its
+        centre from the centre of the image.
+    """
+    cropped = []
+    for side, (length, divisor, shift, shift_divisor) in zip(
+        size, (aperture[:2] + aperture[4:6], aperture[2:4] + aperture[6:]), strict=True
+    ):
+        if not divisor or not shift_divisor:
+            return size
+        length, centre = Fraction(length, divisor), Fraction(shift, shift_divisor)
+        if length < 1 or abs(centre) > (side - length) / 2:
+            return size
+        cropped.append(floor(length + Fraction(1, 2)))
+    return cropped[0], cropped[1]

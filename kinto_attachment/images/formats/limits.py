@@ -95,18 +95,23 @@ class Checked:
     """What the decoder gets of an image that passed the checks.
 
     :param frames: how many frames are used; 1 unless the image is animated.
-    :param parts: the ``(start, end)`` offsets of the parts of the file that are used, in order. An
-        empty tuple means the whole file.
+    :param parts: what the decoder gets, in order: the ``(start, end)`` offsets of parts of the
+        file, and bytes that the file lacks. An empty tuple means the whole file.
+    :param skipped: how many frames to skip before the first one that is used.
     """
 
     frames: int = 1
-    parts: tuple[tuple[int, int], ...] = ()
+    parts: tuple[tuple[int, int] | bytes, ...] = ()
+    skipped: int = 0
 
     def read(self, file: BinaryIO) -> bytes:
         """Return the bytes that the decoder gets: the parts, one after the other."""
         if not self.parts:
             return read_at(file, 0, -1)
-        pieces = [read_at(file, start, end - start) for start, end in self.parts]
+        pieces = [
+            part if isinstance(part, bytes) else read_at(file, part[0], part[1] - part[0])
+            for part in self.parts
+        ]
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
@@ -117,6 +122,17 @@ def truncated(name: str) -> ImageRefused:
     """
     return ImageRefused(
         f"The {name} is cut off: the file ends before the image does. Upload the complete file."
+    )
+
+
+def damaged(name: str) -> ImageRefused:
+    """Return the error for a file that lacks some of the pixels.
+
+    :param name: the format, as it is written in sentences.
+    """
+    return ImageRefused(
+        f"The {name} is cut off or damaged: a part of the picture is missing. Upload the complete"
+        " file."
     )
 
 

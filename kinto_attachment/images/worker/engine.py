@@ -9,6 +9,8 @@ import pyvips
 
 from ...errors import ImageRefused
 from ..formats.header import UPRIGHT, ImageHeader, is_sideways
+from ..formats.limits import damaged
+from ..formats.png import repair
 from ..plan import Output, Plan
 
 # The descriptions of the usual profiles that are sRGB. Converting from them would change nothing.
@@ -80,6 +82,7 @@ _LOADERS = {
 _LENIENT = "truncated"
 _STRICT = {"jpeg": "warning"}
 _CUT_OFF = "premature end"
+_NO_MEMORY = "out of memory"
 _WHITE = [255, 255, 255]
 
 
@@ -93,7 +96,12 @@ def prepare() -> None:
 
 
 def resize(
-    source: bytes, header: ImageHeader, plan: Plan, output: Output, frames: int = 1
+    source: bytes,
+    header: ImageHeader,
+    plan: Plan,
+    output: Output,
+    frames: int = 1,
+    skipped: int = 0,
 ) -> bytes:
     """Return the resized image, encoded.
 
@@ -102,30 +110,46 @@ def resize(
     :param header: the header of the image.
     :param plan: the part of the image to use, and the size of the result.
     :param output: the format of the result.
-    :param frames: how many frames of the image to use, from the first.
+    :param frames: how many frames of the image to use.
+    :param skipped: how many frames come before those.
     :raises ImageRefused: if the image is broken, or needs too much memory.
     """
+    used = range(skipped, skipped + frames)
+    _take_messages()  # those of an earlier image
     try:
-        return _make(source, header, plan, output, frames, _STRICT.get(header.format, _LENIENT))
+        return _make(source, header, plan, output, used, _STRICT.get(header.format, _LENIENT))
     except pyvips.Error as error:
-        if header.format not in _STRICT or _CUT_OFF in error.detail:
+        if header.format == "jpeg" and _CUT_OFF in error.detail:
+            raise damaged("JPEG") from error
+        if header.format not in ("jpeg", "png") or _NO_MEMORY in error.detail:
             raise ImageRefused(_reason(header, error)) from error
+    # libvips refuses a PNG whose pixels have a wrong checksum. Browsers show it.
+    source = repair(source, header) if header.format == "png" else source
     try:
-        return _make(source, header, plan, output, frames, _LENIENT)
+        return _make(source, header, plan, output, used, _LENIENT)
     except pyvips.Error as error:
         raise ImageRefused(_reason(header, error)) from error
 
 
 def _make(
-    source: bytes, header: ImageHeader, plan: Plan, output: Output, frames: int, fail_on: str
+    source: bytes, header: ImageHeader, plan: Plan, output: Output, used: range, fail_on: str
 ) -> bytes:
     plan = _as_stored(header, plan)
     shrink = _shrink(plan) if header.format == "jpeg" else 1
-    animated = frames > 1 and output.animates
-    image = _load(source, header, shrink, frames if animated else 1, fail_on)
+    animated = len(used) > 1 and output.animates
+    image = _load(source, header, shrink, used if animated else used[:1], fail_on)
     pages = image.pagesplit() if animated else [image]
     pages = [_resize(page, header.orientation, plan, shrink) for page in pages]
-    return _save(_join(pages, image) if animated else pages[0], output)
+    made = _save(_join(pages, image, used) if animated else pages[0], output)
+    if header.format == "jpeg" and _CUT_OFF in _take_messages():
+        raise damaged("JPEG")
+    return made
+
+
+def _take_messages() -> str:
+    """Return what libvips has reported so far, and forget it. That a JPEG ends within its last
+    lines is reported without failing."""
+    return pyvips.Error("").detail
 
 
 def _as_stored(header: ImageHeader, plan: Plan) -> Plan:
@@ -164,18 +188,19 @@ def _distance(offset: int, shrink: int) -> int:
 
 
 def _load(
-    source: bytes, header: ImageHeader, shrink: int, frames: int, fail_on: str
+    source: bytes, header: ImageHeader, shrink: int, used: range, fail_on: str
 ) -> pyvips.Image:
     """Open the image; its pixels are decoded when they are needed.
 
     :param shrink: the factor by which the decoder makes a JPEG smaller.
+    :param used: which frames to decode.
     :raises ImageRefused: if the image has another size than its header.
     """
     options = {"fail_on": fail_on, "access": "sequential"}
     if header.format == "jpeg":
         options["shrink"] = shrink
     if header.format in ("gif", "webp"):
-        options["n"] = frames
+        options |= {"page": used.start, "n": len(used)}
     image = pyvips.Operation.call(_LOADERS[header.format], source, **options)
     width, height = (side // shrink for side in header.stored)
     if (image.width, image.get_page_height()) != (width, height):
@@ -250,13 +275,18 @@ def _turn(image: pyvips.Image, orientation: int) -> pyvips.Image:
     return image.rot(turns[orientation]) if orientation in turns else image
 
 
-def _join(frames: list[pyvips.Image], animation: pyvips.Image) -> pyvips.Image:
-    """Return an animation of these frames, with the delays and the loop count of the original."""
+def _join(frames: list[pyvips.Image], animation: pyvips.Image, used: range) -> pyvips.Image:
+    """Return an animation of these frames, with the delays and the loop count of the original.
+
+    :param used: the numbers of these frames in the original.
+    """
     joined = pyvips.Image.arrayjoin(frames, across=1).copy()
     joined.set_type(pyvips.GValue.gint_type, "page-height", frames[0].height)
     for name in ("delay", "loop"):
         if animation.get_typeof(name):
-            joined.set_type(animation.get_typeof(name), name, animation.get(name))
+            value = animation.get(name)
+            value = value[used.start : used.stop] if name == "delay" else value
+            joined.set_type(animation.get_typeof(name), name, value)
     return joined
 
 
@@ -291,7 +321,7 @@ def _save(image: pyvips.Image, output: Output) -> bytes:
 def _reason(header: ImageHeader, error: pyvips.Error) -> str:
     """Return a sentence about the image, with the first line of libvips's message. There are no
     file names in it, because libvips decodes from memory."""
-    if "out of memory" in error.detail:
+    if _NO_MEMORY in error.detail:
         return "Resizing the image needs too much memory. Upload a smaller image."
     lines = [line.strip() for line in error.detail.splitlines() if line.strip()]
     return (

@@ -168,7 +168,8 @@ def _resize(resize: Any, job: dict[str, Any], source: int) -> bytes:
     file = SharedFile(source)
     checked = check_image(file, header, limits)
     data = checked.read(file)
-    return resize(data, header, Plan(**job["plan"]), Output(**job["output"]), checked.frames)
+    plan, output = Plan(**job["plan"]), Output(**job["output"])
+    return resize(data, header, plan, output, checked.frames, checked.skipped)
 
 
 def _answer(channel: socket.socket, answer: dict[str, Any]) -> None:
