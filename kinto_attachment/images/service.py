@@ -28,7 +28,7 @@ from .worker.pool import BorrowedWorker, WorkerPool
 
 logger = logging.getLogger(__name__)
 
-PIPELINE = 1
+PIPELINE = 2
 """Increase this when the same request gives other pixels: older variants are not found then."""
 
 OVERSAMPLING = 2

@@ -30,6 +30,7 @@ class Item:
     :param in_idat: whether the data is in ``idat``.
     :param size: width and height in pixels, before the image is turned.
     :param angle: degrees, anticlockwise, by which the decoder turns the image.
+    :param colour: the payload of a box ``colr`` that states a colour space in numbers, if any.
     """
 
     kind: bytes = b""
@@ -38,6 +39,7 @@ class Item:
     in_idat: bool = False
     size: tuple[int, int] = (0, 0)
     angle: int = 0
+    colour: bytes = b""
 
 
 @dataclass
@@ -47,11 +49,14 @@ class Items:
     :param primary: the id of the item that is shown.
     :param idat: the payload of the box ``idat``, which holds small items.
     :param items: the items by their ids.
+    :param is_premultiplied: whether the colours of the item that is shown were multiplied by its
+        alpha channel.
     """
 
     primary: int = 0
     idat: bytes = b""
     items: dict[int, Item] = field(default_factory=dict)
+    is_premultiplied: bool = False
 
     @property
     def shown(self) -> Item:
@@ -81,6 +86,7 @@ def read_items(file: BinaryIO) -> Items:
     found = Items()
     properties: list[tuple[bytes, bytes]] = []
     associations: dict[int, list[int]] = {}
+    premultiplied: set[int] = set()
     try:
         for kind, payload in _boxes(meta[4:]):
             if kind == b"pitm":
@@ -91,6 +97,8 @@ def read_items(file: BinaryIO) -> Items:
                 _read_locations(payload, found)
             elif kind == b"idat":
                 found.idat = payload
+            elif kind == b"iref":
+                premultiplied = _premultiplied(payload)
             elif kind == b"iprp":
                 _read_properties(payload, properties, associations)
     except (struct.error, IndexError) as error:
@@ -99,6 +107,7 @@ def read_items(file: BinaryIO) -> Items:
         for index in indexes:
             if 1 <= index <= len(properties):
                 _apply(found.item(number), *properties[index - 1])
+    found.is_premultiplied = found.primary in premultiplied
     return found
 
 
@@ -179,6 +188,13 @@ def _read_locations(payload: bytes, found: Items) -> None:
         item.stored, item.in_idat = extents > 0, method == 1
 
 
+def _premultiplied(payload: bytes) -> set[int]:
+    """Return the items that the box ``iref`` calls premultiplied (ISO/IEC 23008-12, 6.10.1.2)."""
+    wide = 2 if payload[0] == 0 else 4
+    references = _boxes(payload[4:])
+    return {int.from_bytes(each[:wide], "big") for kind, each in references if kind == b"prem"}
+
+
 def _read_properties(
     payload: bytes, properties: list[tuple[bytes, bytes]], associations: dict[int, list[int]]
 ) -> None:
@@ -205,10 +221,12 @@ def _read_properties(
 
 
 def _apply(item: Item, kind: bytes, payload: bytes) -> None:
-    """Apply a property to an item: ``ispe`` states its size, ``irot`` its rotation. Others are
-    ignored."""
+    """Apply a property to an item: ``ispe`` states its size, ``irot`` its rotation, ``colr`` its
+    colour space. Others are ignored."""
     if kind == b"ispe" and len(payload) >= 12:
         width, height = struct.unpack_from(">II", payload, 4)
         item.size = (width, height)
     elif kind == b"irot" and payload:
         item.angle = (payload[0] & 3) * 90
+    elif kind == b"colr" and payload[:4] == b"nclx":
+        item.colour = payload

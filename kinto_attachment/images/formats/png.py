@@ -16,7 +16,7 @@ MAX_CHUNKS = 65536
 # animations, do not reach the decoder.
 _KEPT = {
     *(b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"),
-    *(b"cHRM", b"gAMA", b"iCCP", b"sRGB", b"sBIT"),
+    *(b"cHRM", b"cICP", b"gAMA", b"iCCP", b"sRGB", b"sBIT"),
 }
 # Channels of each colour type.
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
