@@ -194,6 +194,29 @@ class TestFormat:
         )
         assert explicit.content_type == "image/png"
 
+    @pytest.mark.parametrize("source", ["GIF", "WEBP"])
+    @pytest.mark.parametrize(
+        ("accept", "mimetype"),
+        [("image/avif,image/webp,*/*", "image/webp"), ("image/avif,*/*", None), ("*/*", None)],
+    )
+    def test_keeps_the_motion(self, make_site, source, accept, mimetype):
+        options = {"kinto.attachment.images.negotiate": "true", **ANY}
+        library = MediaLibrary(make_site(**settings("site", **options)))
+        content, extension = images.animation(source, 90, 60, 5), source.lower()
+        data = library.add(content, f"a.{extension}")
+        response = library.get(f"image/45x0/{data['id']}.{extension}", headers={"Accept": accept})
+        assert response.content_type == (mimetype or f"image/{extension}")
+        result = images.decode(response.body)
+        assert (result.n_frames, result.size) == (5, (45, 30))
+
+    def test_keeps_the_motion_of_an_animated_png_in_the_original(self, make_site):
+        library = MediaLibrary(make_site(**settings("site", **ANY)))
+        content = images.animation("PNG", 90, 60, 5)
+        data = library.add(content, "a.png")
+        assert library.get(f"image/0x0/{data['id']}.png").body == content
+        small = images.decode(library.get(f"image/45x0/{data['id']}.png").body)
+        assert (getattr(small, "n_frames", 1), small.size) == (1, (45, 30))
+
 
 class TestCaching:
     def test_public_images_are_immutable(self, local_library):
