@@ -44,6 +44,20 @@ class TestSize:
             assert response.content_type == "image/jpeg"
             assert images.size_of(response.body) == expected
 
+    @pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "WEBP"])
+    def test_has_no_more_bytes_than_the_original(self, make_site, format):
+        library = MediaLibrary(make_site(**settings("site", **ANY)))
+        picture = images.corners(300, 200)
+        picture = picture.quantize(8) if format in ("PNG", "GIF") else picture
+        content = images.encode(picture, format, quality=10)
+        extension = {"JPEG": "jpg"}.get(format, format.lower())
+        data = library.add(content, f"a.{extension}")
+        response = library.get(f"image/5000x0/{data['id']}.{extension}")
+        assert len(response.body) <= len(content)
+        assert images.psnr(images.decode(response.body), images.decode(content)) > 40
+        smaller = library.get(f"image/150x0/{data['id']}.{extension}")
+        assert images.decode(smaller.body).mode == images.decode(content).mode
+
     def test_works_on_every_storage(self, library):
         data = library.add(jpeg(400, 300))
         small = library.get(f"image/40x0/{data['id']}.jpg")

@@ -88,7 +88,7 @@ def read_items(file: BinaryIO) -> Items:
     associations: dict[int, list[int]] = {}
     premultiplied: set[int] = set()
     try:
-        for kind, payload in _boxes(meta[4:]):
+        for kind, payload in boxes(meta[4:]):
             if kind == b"pitm":
                 found.primary = int.from_bytes(payload[4 : 6 if payload[0] == 0 else 8], "big")
             elif kind == b"iinf":
@@ -134,7 +134,7 @@ def _find_meta(file: BinaryIO) -> tuple[int, int]:
     raise Malformed("it has no metadata")
 
 
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield kind and payload of each of the boxes that these bytes consist of."""
     offset = 0
     for _ in range(MAX_ENTRIES):
@@ -152,7 +152,7 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def _read_kinds(payload: bytes, found: Items) -> None:
     """Read the box ``iinf``, which states the kind of each item."""
-    for kind, entry in _boxes(payload[6 if payload[0] == 0 else 8 :]):
+    for kind, entry in boxes(payload[6 if payload[0] == 0 else 8 :]):
         if kind == b"infe" and entry[0] in (2, 3):
             wide = 2 if entry[0] == 2 else 4
             number = int.from_bytes(entry[4 : 4 + wide], "big")
@@ -191,7 +191,7 @@ def _read_locations(payload: bytes, found: Items) -> None:
 def _premultiplied(payload: bytes) -> set[int]:
     """Return the items that the box ``iref`` calls premultiplied (ISO/IEC 23008-12, 6.10.1.2)."""
     wide = 2 if payload[0] == 0 else 4
-    references = _boxes(payload[4:])
+    references = boxes(payload[4:])
     return {int.from_bytes(each[:wide], "big") for kind, each in references if kind == b"prem"}
 
 
@@ -199,9 +199,9 @@ def _read_properties(
     payload: bytes, properties: list[tuple[bytes, bytes]], associations: dict[int, list[int]]
 ) -> None:
     """Read the box ``iprp``: the properties, and the numbers of the properties of each item."""
-    for kind, inside in _boxes(payload):
+    for kind, inside in boxes(payload):
         if kind == b"ipco":
-            properties.extend(_boxes(inside))
+            properties.extend(boxes(inside))
         elif kind == b"ipma":
             wide = 2 if inside[0] == 0 else 4
             width = 2 if inside[3] & 1 else 1

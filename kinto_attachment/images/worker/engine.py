@@ -8,6 +8,7 @@ import pyvips
 from ...errors import ImageRefused
 from ..formats.colour import is_premultiplied, stated_colour_space
 from ..formats.header import UPRIGHT, ImageHeader, is_sideways
+from ..formats.metadata import without_metadata
 from ..plan import Output, Plan
 from . import icc
 
@@ -33,6 +34,10 @@ _STRICT = {"jpeg": "warning"}
 _CUT_OFF = "premature end"
 _WHITE = [255]
 _ICC = "icc-profile-data"
+# How hard to look for a palette of an image of up to so many pixels. It takes long.
+_EFFORTS = ((1_000_000, 5), (4_000_000, 2))
+# An image in a palette that differs less than this from one without looks the same (36 dB).
+_ALIKE = 4
 # What a profile calls the colours of an image. Those of all other images are RGB.
 _SPACES = {"b-w": b"GRAY", "grey16": b"GRAY", "cmyk": b"CMYK"}
 
@@ -73,16 +78,29 @@ def resize(
 def _make(
     source: bytes, header: ImageHeader, plan: Plan, output: Output, frames: int, fail_on: str
 ) -> bytes:
-    plan = _as_stored(header, plan)
-    shrink = _shrink(plan) if header.format == "jpeg" else 1
+    stored = _as_stored(header, plan)
+    shrink = _shrink(stored) if header.format == "jpeg" else 1
     animated = frames > 1 and output.animates
     image = _load(source, header, shrink, frames if animated else 1, fail_on)
     profile = _profile(image, header, source)
     if image.hasalpha() and is_premultiplied(header.format, source):
         image = _unpremultiplied(image, image.format)
     pages = image.pagesplit() if animated else [image]
-    pages = [_resize(page, header.orientation, plan, shrink, profile) for page in pages]
-    return _save(_join(pages, image) if animated else pages[0], output)
+    pages = [_resize(page, header.orientation, stored, shrink, profile) for page in pages]
+    result = _join(pages, image) if animated else pages[0]
+    made = _save(result, output, had_palette=bool(image.get_typeof("palette")))
+    is_srgb = image.format == "uchar" and image.interpretation != "cmyk" and not profile
+    if is_srgb and len(source) < len(made) and _is_whole(header, plan, output):
+        return without_metadata(header.format, source) or made
+    return made
+
+
+def _is_whole(header: ImageHeader, plan: Plan, output: Output) -> bool:
+    """Return whether an image is already of the format and the size that is wanted, and upright."""
+    width, height = header.width, header.height
+    is_upright = header.orientation == UPRIGHT
+    whole = Plan(0, 0, width, height, width, height)
+    return output.format == header.format and plan == whole and is_upright
 
 
 def _as_stored(header: ImageHeader, plan: Plan) -> Plan:
@@ -272,19 +290,43 @@ def _without_inks(image: pyvips.Image) -> pyvips.Image:
     return (light[:3] * light[3] / 255).rint().cast("uchar").copy(interpretation="srgb")
 
 
-def _save(image: pyvips.Image, output: Output) -> bytes:
-    """Encode the image without its metadata. JPEG has no transparency: its background is white."""
+def _save(image: pyvips.Image, output: Output, had_palette: bool) -> bytes:
+    """Encode the image without its metadata. JPEG has no transparency: its background is white.
+
+    :param had_palette: whether the colours of the original were in a palette.
+    """
     if output.format == "jpeg":
         if image.hasalpha():
             image = image.flatten(background=_WHITE)
         return image.jpegsave_buffer(Q=output.q, keep="none")
     if output.format == "png":
+        pixels = image.width * image.height
+        effort = next((effort for most, effort in _EFFORTS if pixels <= most), 0)
+        if had_palette and effort and image.bands > 2:
+            return _save_palette(image.copy_memory(), effort)
         return image.pngsave_buffer(keep="none")
     if output.format == "webp":
         return image.webpsave_buffer(Q=output.q, effort=2, keep="none")
     if output.format == "avif":
         return image.heifsave_buffer(Q=output.q, effort=0, compression="av1", keep="none")
     return image.gifsave_buffer(effort=1, dither=0, keep="none")
+
+
+def _save_palette(image: pyvips.Image, effort: int) -> bytes:
+    """Encode the image as a PNG, with a palette if that takes fewer bytes and looks the same."""
+    indexed = image.pngsave_buffer(keep="none", palette=True, dither=0, effort=effort)
+    plain = image.pngsave_buffer(keep="none")
+    return indexed if len(indexed) < len(plain) and _error(indexed, image) <= _ALIKE else plain
+
+
+def _error(png: bytes, image: pyvips.Image) -> float:
+    """Return by how much a PNG differs from an image, as the root of the mean square."""
+    found = pyvips.Image.pngload_buffer(png)
+    if found.bands < image.bands:
+        found = found.addalpha()
+    if image.hasalpha():
+        found, image = found.premultiply(), image.premultiply()
+    return ((found - image) ** 2).avg() ** 0.5
 
 
 def _reason(header: ImageHeader, error: pyvips.Error) -> str:
