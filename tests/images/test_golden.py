@@ -17,6 +17,9 @@ from tests.support import golden, images, profiles
 pytestmark = pytest.mark.skipif(not find_spec("pyvips"), reason="pyvips is not installed")
 
 COLOURS, OPACITY = 3, 2
+WEBP, ANIMATED_WEBP = 5, 12
+"""By how much colours differ in a lossy WebP of the highest quality: it has 220 shades of each, not
+256, and leaves small differences between frames out."""
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +55,13 @@ def in_srgb(data: bytes, profile: bytes | None) -> Image.Image:
     return profiles.in_srgb(image, profile)
 
 
-def check(found: Image.Image, wanted: Image.Image, only_flat: bool) -> None:
+def check(found: Image.Image, wanted: Image.Image, only_flat: bool, colours: int = COLOURS) -> None:
     """Compare an image with the one that is wanted, as they are shown on black and on white.
 
     :param wanted: in its full size.
     :param only_flat: whether to compare only the parts that have one colour. What is around edges
         depends on the filter.
+    :param colours: by how much colours may differ.
     """
     mask = _flat(wanted) if only_flat else Image.new("L", wanted.size, 255)
     mask, wanted = (each.resize(found.size, Image.Resampling.NEAREST) for each in (mask, wanted))
@@ -67,7 +71,7 @@ def check(found: Image.Image, wanted: Image.Image, only_flat: bool) -> None:
     for background in ("black", "white"):
         on = Image.new("RGBA", found.size, background)
         shown = (Image.alpha_composite(on, each).convert("RGB") for each in (found, wanted))
-        pairs.append((*shown, COLOURS))
+        pairs.append((*shown, colours))
     for one, other, allowed in pairs:
         for band in ImageChops.difference(one, other).split():
             assert ImageChops.multiply(band, mask).getextrema()[1] <= allowed
@@ -95,3 +99,42 @@ def test_an_image_is_as_pillow_and_lcms_show_it(resize, name):
     check(full, wanted, only_flat="avif" in name)
     check(resize(data, f"{wanted.width // 2}x0"), wanted, only_flat=True)
     assert "icc_profile" not in full.info and "gamma" not in full.info
+
+
+@pytest.mark.parametrize("format", ["jpeg", "png", "webp", "avif", "gif"])
+@pytest.mark.parametrize("name", ["profile-png-p3", "profile-png-alpha", "profile-png-grey"])
+def test_every_format_shows_the_same_colours(resize, name, format):
+    data, profile = golden.SAMPLES[name].make(), golden.SAMPLES[name].profile
+    wanted = in_srgb(data, profile)
+    if format in ("jpeg", "gif"):  # a GIF is opaque or not, and a JPEG is always
+        data = images.encode(images.on_white(wanted), "PNG")
+        wanted = in_srgb(data, None)
+    allowed = WEBP if format == "webp" else COLOURS
+    for size in ("0x0", "96x0"):
+        found = resize(data, size, format, None if format == "gif" else 100)
+        check(found, wanted, only_flat=True, colours=allowed)
+
+
+@pytest.mark.parametrize("format", ["gif", "webp"])
+@pytest.mark.parametrize("name", golden.ANIMATIONS)
+def test_an_animation_is_as_pillow_shows_it(resize, name, format):
+    if "alpha" in name and format == "gif":
+        pytest.skip("A GIF is opaque or not.")
+    data, profile = golden.ANIMATIONS[name].make(), golden.ANIMATIONS[name].profile
+    original = images.decode(data)
+    for size in ("0x0", "96x0"):
+        found = resize(data, size, format, 100 if format == "webp" else None)
+        assert found.n_frames == original.n_frames == len(golden.DELAYS)
+        # GIF counts how often an animation is repeated, WebP how often it is shown.
+        shown = [
+            each.info["loop"] + (each.format == "GIF" and each.info["loop"] > 0)
+            for each in (found, original)
+        ]
+        assert shown[0] == shown[1]
+        for frame, delay in enumerate(golden.DELAYS):
+            for each in (found, original):
+                each.seek(frame)
+                each.load()
+            assert found.info["duration"] == original.info["duration"] == delay
+            wanted = profiles.in_srgb(original.convert("RGBA"), profile)
+            check(found, wanted, True, ANIMATED_WEBP if format == "webp" else COLOURS)

@@ -271,3 +271,38 @@ SAMPLES = {
     for group, samples in (("kind", KINDS), ("profile", PROFILES), ("numbers", NUMBERS))
     for name, each in samples.items()
 }
+
+
+DELAYS = (20, 100, 70, 1000, 30)
+"""Milliseconds for which the frames of an animation are shown."""
+
+
+def _animation(format: str, mode: str = "RGB", **options) -> bytes:
+    """Return an animation in which a part of the image moves.
+
+    :param options: for Pillow.
+    """
+    frames = []
+    for at in range(len(DELAYS)):
+        frame = patches(mode)
+        part = Image.new(mode, (50, 40), (20, 20 + 50 * at, 200, 255)[: len(mode)])
+        frame.paste(part, (10 + 25 * at, 30 + 10 * at))
+        if "A" in mode:
+            frame.paste((0, 0, 0, 0), (20 * at, 100, 20 * at + 40, 140))
+        frames.append(frame.quantize(128) if format == "GIF" and mode == "RGB" else frame)
+    options = {"duration": list(DELAYS), "loop": 2, **options}
+    return encode(frames[0], format, save_all=True, append_images=frames[1:], **options)
+
+
+ANIMATIONS: dict[str, Sample] = {
+    **{
+        f"gif-disposal-{disposal}": sample(_animation, "GIF", disposal=disposal)
+        for disposal in (0, 1, 2)
+    },
+    "gif-transparent": sample(_animation, "GIF", "RGBA", disposal=2),
+    "gif-for-ever": sample(_animation, "GIF", loop=0),
+    "webp-lossless": sample(_animation, "WEBP", lossless=True),
+    "webp-lossless-alpha": sample(_animation, "WEBP", "RGBA", lossless=True),
+    "webp-lossy-alpha": sample(_animation, "WEBP", "RGBA", quality=90),
+    "webp-p3": sample(_animation, "WEBP", lossless=True, icc_profile=P3, space=P3),
+}

@@ -90,6 +90,12 @@ def on_grey(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, "grey"), image).convert("RGB")
 
 
+def on_white(image: Image.Image) -> Image.Image:
+    """Return the image with white behind its transparent parts."""
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
 def psnr(one: Image.Image, other: Image.Image) -> float:
     """Return the peak signal-to-noise ratio of two images in decibels. Above 30, the difference
     can hardly be seen."""

@@ -33,6 +33,7 @@ def check_png(file: BinaryIO, image: ImageHeader, limits: Limits) -> Checked:
     """
     end, offset, parts, data, text = size_of(file), 8, [(0, 8)], 0, 0
     kind = b""
+    seen: set[bytes] = set()
     for _ in range(MAX_CHUNKS):
         header = read_at(file, offset, 8)
         if len(header) < 8:
@@ -55,8 +56,10 @@ def check_png(file: BinaryIO, image: ImageHeader, limits: Limits) -> Checked:
                 f"The PNG has over {limits.text} bytes of compressed text, which is too many. Save"
                 " it without metadata."
             )
-        if kind in _KEPT:
+        if kind in _KEPT and kind not in seen:
             _keep(parts, offset, after)
+        if kind != b"IDAT":
+            seen.add(kind)  # another one of that kind would not count
         offset = after
         if kind == b"IEND":
             break

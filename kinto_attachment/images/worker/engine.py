@@ -38,6 +38,9 @@ _ICC = "icc-profile-data"
 _EFFORTS = ((1_000_000, 5), (4_000_000, 2))
 # An image in a palette that differs less than this from one without looks the same (36 dB).
 _ALIKE = 4
+# A frame of a GIF whose colours differ more than this from those of the palette before, on average,
+# gets its own. With the default of 3, small parts in a new colour would have a wrong one.
+_NEW_PALETTE = 0.5
 # What a profile calls the colours of an image. Those of all other images are RGB.
 _SPACES = {"b-w": b"GRAY", "grey16": b"GRAY", "cmyk": b"CMYK"}
 
@@ -309,7 +312,7 @@ def _save(image: pyvips.Image, output: Output, had_palette: bool) -> bytes:
         return image.webpsave_buffer(Q=output.q, effort=2, keep="none")
     if output.format == "avif":
         return image.heifsave_buffer(Q=output.q, effort=0, compression="av1", keep="none")
-    return image.gifsave_buffer(effort=1, dither=0, keep="none")
+    return image.gifsave_buffer(effort=1, dither=0, interpalette_maxerror=_NEW_PALETTE, keep="none")
 
 
 def _save_palette(image: pyvips.Image, effort: int) -> bytes:
