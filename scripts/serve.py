@@ -241,7 +241,9 @@ def main() -> None:
     postgresql = start_postgresql(VAR / "postgresql")
     database = f"{postgresql.get_uri()}&options=-ctimezone%3DUTC"
     write_ini(database, port)
-    os.environ["KINTO_INI"] = str(INI)  # where Kinto looks for the settings that it shows at its root
+    os.environ["KINTO_INI"] = str(
+        INI
+    )  # where Kinto looks for the settings that it shows at its root
     welcome = WELCOME.format(
         url=url, var=VAR, command=Path(sys.executable).parent / "kinto-attachment"
     )

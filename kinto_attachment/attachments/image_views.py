@@ -17,7 +17,7 @@ from ..http.downloads import Download, serve
 from ..http.openapi.components import EXPOSED_HEADERS
 from ..http.requests import preferred_formats
 from ..images.formats.header import ImageHeader
-from ..images.plan import Output, Plan, Size, Trim
+from ..images.plan import ANIMATED, Output, Plan, Size, Trim
 from ..images.service import ImageService
 from ..plugin import plugin_of
 from ..remote.origin import is_public
@@ -218,8 +218,8 @@ def _negotiated(request: Request, images: ImageService, header: ImageHeader) -> 
     if not images.negotiates:
         return header.format
     accepted = preferred_formats(request)
-    # A GIF may be animated, and AVIF would keep one frame of it.
-    for format in ("webp",) if header.format == "gif" else ("avif", "webp"):
-        if format in accepted:
+    for format in ("avif", "webp"):
+        # An image that may be animated never loses its motion.
+        if format in accepted and (format in ANIMATED or header.format not in ANIMATED):
             return format
     return header.format

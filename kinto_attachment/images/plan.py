@@ -151,6 +151,9 @@ _QUALITY = {"jpeg": 80, "webp": 80, "avif": 60}
 FORMATS = ("jpeg", "png", "webp", "avif", "gif")
 """The formats that can be written."""
 
+ANIMATED = ("gif", "webp")
+"""Those of them in which an animation stays animated."""
+
 
 @dataclass(frozen=True)
 class Output:
@@ -187,4 +190,4 @@ class Output:
     @property
     def animates(self) -> bool:
         """Whether an animation stays animated in this format."""
-        return self.format in ("gif", "webp")
+        return self.format in ANIMATED

@@ -14,8 +14,8 @@ from kinto_attachment.errors import ImageRefused, SizeRefused
 from kinto_attachment.images.formats import check_image
 from kinto_attachment.images.formats.header import ImageHeader, read_header, read_orientation
 from kinto_attachment.images.plan import Output, Plan, Size, Trim, plan
-from kinto_attachment.images.worker.engine import is_srgb
-from tests.support import images
+from kinto_attachment.images.worker.icc import is_srgb
+from tests.support import images, profiles
 
 pytestmark = pytest.mark.skipif(not find_spec("pyvips"), reason="pyvips is not installed")
 
@@ -384,10 +384,26 @@ def _red_is_green(profile: bytes) -> bytes:
     )
 
 
-def test_srgb_is_recognised():
+def test_srgb_is_recognised_by_its_primaries_and_curves():
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     assert is_srgb(srgb)
+    assert is_srgb(profiles.profile(name="a display"))
     assert not is_srgb(_red_is_green(srgb))
+    assert not is_srgb(profiles.profile(profiles.P3, name="sRGB"))
+    for curve in (profiles.BT709_CURVE, (0, 2.2), (1, 2.4, 1, 0), (2, 2.4, 1, 0, 0.1)):
+        assert not is_srgb(profiles.profile(curve=curve, name="sRGB"))
+
+
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 700), st.integers(0, 255)), max_size=8),
+    cut=st.integers(0, 400),
+)
+@example([(131, 255)], 0)
+def test_a_damaged_profile_is_srgb_or_not(changes, cut):
+    data = bytearray(profiles.profile())
+    for at, value in changes:
+        data[at % len(data)] = value
+    assert is_srgb(bytes(data[: len(data) - cut])) in (True, False)
 
 
 @given(st.binary(max_size=300))

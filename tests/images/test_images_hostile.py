@@ -1,6 +1,7 @@
 """Hostile images are refused quickly, in little memory, and with a reason."""
 
 import io
+import struct
 import time
 from importlib.util import find_spec
 
@@ -12,7 +13,7 @@ from kinto_attachment.images.formats import check_image
 from kinto_attachment.images.formats.header import read_header
 from kinto_attachment.images.formats.limits import Limits
 from kinto_attachment.images.plan import Output, Size, plan
-from tests.support import images
+from tests.support import images, profiles
 from tests.support.tolerated import TWINS
 
 HOSTILE = {**images.HOSTILE, **TWINS}
@@ -149,3 +150,58 @@ def test_a_large_profile_passes(workers):
     data = images.usual()["jpeg"]
     piece = b"ICC_PROFILE\0\1\1" + bytes(65_000)
     assert resize(workers, images.with_segments(data, 0xE2, piece, 30))
+
+
+PNG, AVIF = images.usual()["png"], images.usual()["avif-alpha"]
+TABLE = struct.pack(">4s4xI", b"curv", 300_000) + bytes(600_000)
+CURVES = dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), TABLE)
+# What states a colour space in a way that would fail or take long, by name.
+COLOURS = {
+    "gamma-0": lambda: images.with_chunk(PNG, b"gAMA", bytes(4)),
+    "gamma-huge": lambda: images.with_chunk(PNG, b"gAMA", b"\xff" * 4),
+    "gamma-short": lambda: images.with_chunk(PNG, b"gAMA", b"\1"),
+    "gamma-often": lambda: images.with_chunk(PNG, b"gAMA", b"\0\1\x86\xa0", 60_000),
+    "one-primary": lambda: profiles.with_gamma(
+        images.with_chunk(PNG, b"cHRM", struct.pack(">8I", *[30_000] * 8)), 1
+    ),
+    "near-primaries": lambda: profiles.with_gamma(
+        images.with_chunk(
+            PNG, b"cHRM", struct.pack(">8I", 31_270, 32_900, 1, 1, 1, 2, 30_000, 30_001)
+        ),
+        1,
+    ),
+    "primaries-outside": lambda: profiles.with_gamma(
+        images.with_chunk(PNG, b"cHRM", struct.pack(">8I", *[0xFFFFFFFF, 0] * 4)), 1
+    ),
+    "code-255": lambda: profiles.with_cicp(PNG, 255, 255, 255, 255),
+    "code-short": lambda: images.with_chunk(PNG, b"cICP", b"\1"),
+    "long-curves": lambda: _with_profile(profiles.profile(more=CURVES)),
+    "no-primaries": lambda: _with_profile(
+        profiles.profile(more={b"rXYZ": b"XYZ " + bytes(16), b"gXYZ": b"XYZ " + bytes(16)})
+    ),
+    "many-tags": lambda: _with_profile(
+        profiles.profile(more={struct.pack(">I", at): bytes(4) for at in range(10_000)})
+    ),
+    "large-table": lambda: _with_profile(
+        profiles.profile(more={b"A2B0": b"mft2\0\0\0\0\x0f\x0f\xff\0" + bytes(500_000)})
+    ),
+    "nclx-65535": lambda: profiles.with_nclx(AVIF, 65535, 65535),
+    "prem-of-nothing": lambda: images.encode(
+        images.photo(300, 200).convert("RGBA"), "AVIF", speed=10, alpha_premultiplied=True
+    ).replace(b"prem\0\1", b"prem\xff\xff"),
+}
+
+
+def _with_profile(profile: bytes) -> bytes:
+    return images.encode(images.photo(300, 200), "PNG", icc_profile=profile)
+
+
+@pytest.mark.parametrize("name", COLOURS)
+def test_strange_colour_spaces_are_resized_quickly(workers, name):
+    data = COLOURS[name]()
+    resize(workers, images.gif(30, 20, 1))  # This starts the worker.
+    pid = workers.pid
+    started = time.monotonic()
+    result = images.decode(resize(workers, data))
+    assert time.monotonic() - started < 2
+    assert result.size == (100, 67) and workers.pid == pid

@@ -44,6 +44,20 @@ class TestSize:
             assert response.content_type == "image/jpeg"
             assert images.size_of(response.body) == expected
 
+    @pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "WEBP"])
+    def test_has_no_more_bytes_than_the_original(self, make_site, format):
+        library = MediaLibrary(make_site(**settings("site", **ANY)))
+        picture = images.corners(300, 200)
+        picture = picture.quantize(8) if format in ("PNG", "GIF") else picture
+        content = images.encode(picture, format, quality=10)
+        extension = {"JPEG": "jpg"}.get(format, format.lower())
+        data = library.add(content, f"a.{extension}")
+        response = library.get(f"image/5000x0/{data['id']}.{extension}")
+        assert len(response.body) <= len(content)
+        assert images.psnr(images.decode(response.body), images.decode(content)) > 40
+        smaller = library.get(f"image/150x0/{data['id']}.{extension}")
+        assert images.decode(smaller.body).mode == images.decode(content).mode
+
     def test_works_on_every_storage(self, library):
         data = library.add(jpeg(400, 300))
         small = library.get(f"image/40x0/{data['id']}.jpg")
@@ -193,6 +207,29 @@ class TestFormat:
             f"image/60x0/{data['id']}.jpg?format=png", headers={"Accept": accept}
         )
         assert explicit.content_type == "image/png"
+
+    @pytest.mark.parametrize("source", ["GIF", "WEBP"])
+    @pytest.mark.parametrize(
+        ("accept", "mimetype"),
+        [("image/avif,image/webp,*/*", "image/webp"), ("image/avif,*/*", None), ("*/*", None)],
+    )
+    def test_keeps_the_motion(self, make_site, source, accept, mimetype):
+        options = {"kinto.attachment.images.negotiate": "true", **ANY}
+        library = MediaLibrary(make_site(**settings("site", **options)))
+        content, extension = images.animation(source, 90, 60, 5), source.lower()
+        data = library.add(content, f"a.{extension}")
+        response = library.get(f"image/45x0/{data['id']}.{extension}", headers={"Accept": accept})
+        assert response.content_type == (mimetype or f"image/{extension}")
+        result = images.decode(response.body)
+        assert (result.n_frames, result.size) == (5, (45, 30))
+
+    def test_keeps_the_motion_of_an_animated_png_in_the_original(self, make_site):
+        library = MediaLibrary(make_site(**settings("site", **ANY)))
+        content = images.animation("PNG", 90, 60, 5)
+        data = library.add(content, "a.png")
+        assert library.get(f"image/0x0/{data['id']}.png").body == content
+        small = images.decode(library.get(f"image/45x0/{data['id']}.png").body)
+        assert (getattr(small, "n_frames", 1), small.size) == (1, (45, 30))
 
 
 class TestCaching:

@@ -90,6 +90,12 @@ def on_grey(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, "grey"), image).convert("RGB")
 
 
+def on_white(image: Image.Image) -> Image.Image:
+    """Return the image with white behind its transparent parts."""
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
 def psnr(one: Image.Image, other: Image.Image) -> float:
     """Return the peak signal-to-noise ratio of two images in decibels. Above 30, the difference
     can hardly be seen."""
@@ -166,6 +172,40 @@ def png(width: int, height: int, data: bytes, depth: int = 8, colour: int = 2) -
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     chunks = chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+# The first pixel and the distances of the pixels in each of the passes of an interlaced PNG.
+_ADAM7 = [
+    *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)),
+    (0, 1, 1, 2),
+]
+
+
+def png_of(image: Image.Image, depth: int = 8, interlaced: bool = False) -> bytes:
+    """Encode an image of mode L, LA, RGB or RGBA with any number of bits per channel."""
+    bits = "".join if depth < 8 else None
+    channels, pixels = len(image.getbands()), image.tobytes()
+    data = b""
+    for left, top, x, y in _ADAM7 if interlaced else [(0, 0, 1, 1)]:
+        for line in range(top, image.height, y):
+            row = [
+                pixels[channels * (line * image.width + column) + channel]
+                for column in range(left, image.width, x)
+                for channel in range(channels)
+            ]
+            if not row:
+                continue
+            if bits:
+                packed = bits(f"{value >> (8 - depth):0{depth}b}" for value in row)
+                packed += "0" * (-len(packed) % 8)
+                row = int(packed, 2).to_bytes(len(packed) // 8, "big")
+            data += b"\0" + (bytes(row) if depth <= 8 else b"".join(bytes([v, v]) for v in row))
+    header = struct.pack(
+        ">IIBBBBB",
+        *(*image.size, depth, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, interlaced),
+    )
+    chunks = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(data)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def segment(marker: int, data: bytes) -> bytes:

@@ -32,6 +32,7 @@ class Item:
     :param in_idat: whether the data is in ``idat``.
     :param size: width and height in pixels, as the image is coded.
     :param visible: width and height of what is shown: the decoder crops and turns the image.
+    :param colour: the payload of a box ``colr`` that states a colour space in numbers, if any.
     """
 
     kind: bytes = b""
@@ -40,6 +41,7 @@ class Item:
     in_idat: bool = False
     size: tuple[int, int] = (0, 0)
     visible: tuple[int, int] = (0, 0)
+    colour: bytes = b""
 
 
 @dataclass
@@ -49,11 +51,14 @@ class Items:
     :param primary: the id of the item that is shown.
     :param idat: the payload of the box ``idat``, which holds small items.
     :param items: the items by their ids.
+    :param is_premultiplied: whether the colours of the item that is shown were multiplied by its
+        alpha channel.
     """
 
     primary: int = 0
     idat: bytes = b""
     items: dict[int, Item] = field(default_factory=dict)
+    is_premultiplied: bool = False
 
     @property
     def shown(self) -> Item:
@@ -83,8 +88,9 @@ def read_items(file: BinaryIO) -> Items:
     found = Items()
     properties: list[tuple[bytes, bytes]] = []
     associations: dict[int, list[int]] = {}
+    premultiplied: set[int] = set()
     try:
-        for kind, payload in _boxes(meta[4:]):
+        for kind, payload in boxes(meta[4:]):
             if kind == b"pitm":
                 found.primary = int.from_bytes(payload[4 : 6 if payload[0] == 0 else 8], "big")
             elif kind == b"iinf":
@@ -93,6 +99,8 @@ def read_items(file: BinaryIO) -> Items:
                 _read_locations(payload, found)
             elif kind == b"idat":
                 found.idat = payload
+            elif kind == b"iref":
+                premultiplied = _premultiplied(payload)
             elif kind == b"iprp":
                 _read_properties(payload, properties, associations)
     except (struct.error, IndexError) as error:
@@ -102,6 +110,7 @@ def read_items(file: BinaryIO) -> Items:
         # The size comes before all that changes it, whose order counts.
         for kind, inside in sorted(applied, key=lambda each: each[0] != b"ispe"):
             _apply(found.item(number), kind, inside)
+    found.is_premultiplied = found.primary in premultiplied
     return found
 
 
@@ -128,7 +137,7 @@ def _find_meta(file: BinaryIO) -> tuple[int, int]:
     raise Malformed("it has no metadata")
 
 
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield kind and payload of each of the boxes that these bytes consist of."""
     offset = 0
     for _ in range(MAX_ENTRIES):
@@ -146,7 +155,7 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def _read_kinds(payload: bytes, found: Items) -> None:
     """Read the box ``iinf``, which states the kind of each item."""
-    for kind, entry in _boxes(payload[6 if payload[0] == 0 else 8 :]):
+    for kind, entry in boxes(payload[6 if payload[0] == 0 else 8 :]):
         if kind == b"infe" and entry[0] in (2, 3):
             wide = 2 if entry[0] == 2 else 4
             number = int.from_bytes(entry[4 : 4 + wide], "big")
@@ -182,13 +191,20 @@ def _read_locations(payload: bytes, found: Items) -> None:
         item.stored, item.in_idat = extents > 0, method == 1
 
 
+def _premultiplied(payload: bytes) -> set[int]:
+    """Return the items that the box ``iref`` calls premultiplied (ISO/IEC 23008-12, 6.10.1.2)."""
+    wide = 2 if payload[0] == 0 else 4
+    references = boxes(payload[4:])
+    return {int.from_bytes(each[:wide], "big") for kind, each in references if kind == b"prem"}
+
+
 def _read_properties(
     payload: bytes, properties: list[tuple[bytes, bytes]], associations: dict[int, list[int]]
 ) -> None:
     """Read the box ``iprp``: the properties, and the numbers of the properties of each item."""
-    for kind, inside in _boxes(payload):
+    for kind, inside in boxes(payload):
         if kind == b"ipco":
-            properties.extend(_boxes(inside))
+            properties.extend(boxes(inside))
         elif kind == b"ipma":
             wide = 2 if inside[0] == 0 else 4
             width = 2 if inside[3] & 1 else 1
@@ -208,8 +224,8 @@ def _read_properties(
 
 
 def _apply(item: Item, kind: bytes, payload: bytes) -> None:
-    """Apply a property to an item: ``ispe`` states its size, ``clap`` crops it, and ``irot`` turns
-    it. Others are ignored."""
+    """Apply a property to an item: ``ispe`` states its size, ``clap`` crops it, ``irot`` turns it,
+    and ``colr`` states its colour space. Others are ignored."""
     width, height = item.visible
     if kind == b"ispe" and len(payload) >= 12:
         item.size = item.visible = struct.unpack_from(">II", payload, 4)
@@ -217,6 +233,8 @@ def _apply(item: Item, kind: bytes, payload: bytes) -> None:
         item.visible = _cropped(item.visible, struct.unpack_from(">IIIIiIiI", payload))
     elif kind == b"irot" and payload and payload[0] & 1:
         item.visible = (height, width)
+    elif kind == b"colr" and payload[:4] == b"nclx":
+        item.colour = payload
 
 
 def _cropped(size: tuple[int, int], aperture: tuple[int, ...]) -> tuple[int, int]:

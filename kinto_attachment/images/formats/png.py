@@ -16,7 +16,7 @@ MAX_CHUNKS = 65536
 # animations, do not reach the decoder.
 _KEPT = {
     *(b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"),
-    *(b"cHRM", b"gAMA", b"iCCP", b"sRGB", b"sBIT"),
+    *(b"cHRM", b"cICP", b"gAMA", b"iCCP", b"sRGB", b"sBIT"),
 }
 # Channels of each colour type.
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -37,6 +37,7 @@ def check_png(file: BinaryIO, image: ImageHeader, limits: Limits) -> Checked:
     """
     end, offset, parts, data, text = size_of(file), 8, [(0, 8)], 0, 0
     kind = b""
+    seen: set[bytes] = set()
     for _ in range(MAX_CHUNKS):
         header = read_at(file, offset, 8)
         if len(header) < 8 and data:
@@ -66,8 +67,10 @@ def check_png(file: BinaryIO, image: ImageHeader, limits: Limits) -> Checked:
                 f"The PNG has over {limits.text} bytes of compressed text, which is too many. Save"
                 " it without metadata."
             )
-        if kind in _KEPT:
+        if kind in _KEPT and kind not in seen:
             _keep(parts, offset, after)
+        if kind != b"IDAT":
+            seen.add(kind)  # another one of that kind would not count
         offset = after
         if kind == b"IEND":
             break

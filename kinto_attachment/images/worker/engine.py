@@ -3,64 +3,16 @@
 Only the worker process imports this module, so that libvips is never loaded into a server.
 """
 
-import struct
-
 import pyvips
 
 from ...errors import ImageRefused
+from ..formats.colour import is_premultiplied, stated_colour_space
 from ..formats.header import UPRIGHT, ImageHeader, is_sideways
 from ..formats.limits import damaged
+from ..formats.metadata import without_metadata
 from ..formats.png import repair
 from ..plan import Output, Plan
-
-# The descriptions of the usual profiles that are sRGB. Converting from them would change nothing.
-_SRGB = {
-    "sRGB",
-    "sRGB built-in",
-    "sRGB IEC61966-2.1",
-    "sRGB IEC61966-2-1 black scaled",
-    "sRGB IEC61966-2-1 no black scaling",
-    "sRGB2014",
-    "c2",
-    "uRGB",
-}
-# Tags of a profile that are looked at.
-_MAX_TAGS = 100
-
-
-def is_srgb(profile: bytes) -> bool:
-    """Return whether the description of a colour profile is that of a known sRGB profile.
-
-    :param profile: an ICC profile (https://www.color.org/specification/ICC.1-2022-05.pdf).
-
-    >>> is_srgb(b"")
-    False
-    """
-    return _description(profile) in _SRGB
-
-
-def _description(profile: bytes) -> str:
-    """Return the description of a colour profile, or an empty string if it has none."""
-    if len(profile) < 132:
-        return ""
-    (count,) = struct.unpack_from(">I", profile, 128)
-    for at in range(132, min(132 + 12 * min(count, _MAX_TAGS), len(profile) - 11), 12):
-        name, offset, size = struct.unpack_from(">4sII", profile, at)
-        if name == b"desc":
-            return _text(profile[offset : offset + min(size, 1024)])
-    return ""
-
-
-def _text(tag: bytes) -> str:
-    """Return the text in a tag of type ``desc`` (version 2) or ``mluc`` (version 4)."""
-    if tag[:4] == b"desc" and len(tag) >= 12:
-        (length,) = struct.unpack_from(">I", tag, 8)
-        return tag[12 : 12 + length].split(b"\0")[0].decode("ascii", "replace").strip()
-    if tag[:4] == b"mluc" and len(tag) >= 28:
-        length, offset = struct.unpack_from(">II", tag, 20)
-        return tag[offset : offset + length].decode("utf-16-be", "replace").strip("\0 ")
-    return ""
-
+from . import icc
 
 # The JPEG decoder leaves at least this factor to the scaler, whose filter is better.
 _RESIDUAL = 1.3
@@ -83,7 +35,17 @@ _LENIENT = "truncated"
 _STRICT = {"jpeg": "warning"}
 _CUT_OFF = "premature end"
 _NO_MEMORY = "out of memory"
-_WHITE = [255, 255, 255]
+_WHITE = [255]
+_ICC = "icc-profile-data"
+# How hard to look for a palette of an image of up to so many pixels. It takes long.
+_EFFORTS = ((1_000_000, 5), (4_000_000, 2))
+# An image in a palette that differs less than this from one without looks the same (36 dB).
+_ALIKE = 4
+# A frame of a GIF whose colours differ more than this from those of the palette before, on average,
+# gets its own. With the default of 3, small parts in a new colour would have a wrong one.
+_NEW_PALETTE = 0.5
+# What a profile calls the colours of an image. Those of all other images are RGB.
+_SPACES = {"b-w": b"GRAY", "grey16": b"GRAY", "cmyk": b"CMYK"}
 
 
 def prepare() -> None:
@@ -134,15 +96,24 @@ def resize(
 def _make(
     source: bytes, header: ImageHeader, plan: Plan, output: Output, used: range, fail_on: str
 ) -> bytes:
-    plan = _as_stored(header, plan)
-    shrink = _shrink(plan) if header.format == "jpeg" else 1
+    stored = _as_stored(header, plan)
+    shrink = _shrink(stored) if header.format == "jpeg" else 1
     animated = len(used) > 1 and output.animates
     image = _load(source, header, shrink, used if animated else used[:1], fail_on)
+    profile = _profile(image, header, source)
+    if image.hasalpha() and is_premultiplied(header.format, source):
+        image = _unpremultiplied(image, image.format)
     pages = image.pagesplit() if animated else [image]
-    pages = [_resize(page, header.orientation, plan, shrink) for page in pages]
-    made = _save(_join(pages, image, used) if animated else pages[0], output)
+    pages = [_resize(page, header.orientation, stored, shrink, profile) for page in pages]
+    result = _join(pages, image, used) if animated else pages[0]
+    made = _save(result, output, had_palette=bool(image.get_typeof("palette")))
     if header.format == "jpeg" and _CUT_OFF in _take_messages():
         raise damaged("JPEG")
+    is_srgb = image.format == "uchar" and image.interpretation != "cmyk" and not profile
+    # Frames that are skipped are not in the original: they help the decoder.
+    is_original = not used.start and _is_whole(header, plan, output)
+    if is_srgb and is_original and len(source) < len(made):
+        return without_metadata(header.format, source) or made
     return made
 
 
@@ -150,6 +121,14 @@ def _take_messages() -> str:
     """Return what libvips has reported so far, and forget it. That a JPEG ends within its last
     lines is reported without failing."""
     return pyvips.Error("").detail
+
+
+def _is_whole(header: ImageHeader, plan: Plan, output: Output) -> bool:
+    """Return whether an image is already of the format and the size that is wanted, and upright."""
+    width, height = header.width, header.height
+    is_upright = header.orientation == UPRIGHT
+    whole = Plan(0, 0, width, height, width, height)
+    return output.format == header.format and plan == whole and is_upright
 
 
 def _as_stored(header: ImageHeader, plan: Plan) -> Plan:
@@ -210,12 +189,29 @@ def _load(
     return image
 
 
-def _resize(image: pyvips.Image, orientation: int, plan: Plan, shrink: int) -> pyvips.Image:
+def _profile(image: pyvips.Image, header: ImageHeader, source: bytes) -> bytes:
+    """Return the ICC profile of the colour space of an image; no bytes if that is sRGB."""
+    space = _SPACES.get(image.interpretation, b"RGB ")
+    profile = image.get(_ICC) if image.get_typeof(_ICC) else b""
+    if not icc.is_usable(profile, space):
+        profile = b""
+    stated = stated_colour_space(header.format, source, bool(profile))
+    if stated:
+        try:
+            profile = icc.profile(space, stated.chromaticities, stated.curve)
+        except ArithmeticError:
+            profile = b""  # no light has these colours
+    return b"" if icc.is_srgb(profile) else profile
+
+
+def _resize(
+    image: pyvips.Image, orientation: int, plan: Plan, shrink: int, profile: bytes
+) -> pyvips.Image:
     """Return one frame cropped, scaled, in sRGB and upright."""
     image = _crop(image, plan, shrink)
     if (plan.width, plan.height) != (image.width, image.height):
         image = _scale(image, plan, shrink)
-    image = _to_srgb(image)
+    image = _to_srgb(image, profile)
     if orientation != UPRIGHT:
         # The decoder delivers line after line, but turning needs all lines.
         image = _turn(image.copy_memory(), orientation)
@@ -261,10 +257,15 @@ def _scale(image: pyvips.Image, plan: Plan, shrink: int) -> pyvips.Image:
         kernel="lanczos3",
     )
     if has_alpha:
-        image = image.unpremultiply().cast(format)
+        image = _unpremultiplied(image, format)
     if (image.width, image.height) != (plan.width, plan.height):
         image = image.crop(0, 0, plan.width, plan.height)
     return image
+
+
+def _unpremultiplied(image: pyvips.Image, format: str) -> pyvips.Image:
+    """Divide the colours by the alpha channel."""
+    return image.unpremultiply().rint().cast(format)
 
 
 def _turn(image: pyvips.Image, orientation: int) -> pyvips.Image:
@@ -290,32 +291,76 @@ def _join(frames: list[pyvips.Image], animation: pyvips.Image, used: range) -> p
     return joined
 
 
-def _to_srgb(image: pyvips.Image) -> pyvips.Image:
-    """Convert the image to sRGB with 8 bits per channel. A profile that is invalid is ignored."""
-    if image.get_typeof("icc-profile-data") and not is_srgb(image.get("icc-profile-data")):
-        try:
-            image = image.icc_transform("srgb", embedded=True, intent="perceptual")
-        except pyvips.Error:
-            image = image.copy()
-            image.remove("icc-profile-data")
-    if image.interpretation != "srgb":
-        image = image.colourspace("srgb")
+def _to_srgb(image: pyvips.Image, profile: bytes) -> pyvips.Image:
+    """Convert the image to sRGB, or to grey with the curve of sRGB, with 8 bits per channel.
+
+    :param profile: the ICC profile of its colour space; no bytes for sRGB.
+    """
+    is_grey = image.interpretation in ("b-w", "grey16")
+    if profile:
+        image = _converted(image, profile)
+    if image.interpretation == "cmyk":
+        image = _without_inks(image)
+    elif is_grey and image.bands > 2:
+        image = image[2:].copy(interpretation="b-w")  # red, green and blue are equal
+    if image.interpretation not in ("srgb", "b-w"):
+        image = image.colourspace("b-w" if is_grey else "srgb")
     return image if image.format == "uchar" else image.cast("uchar")
 
 
-def _save(image: pyvips.Image, output: Output) -> bytes:
-    """Encode the image without its metadata. JPEG has no transparency: its background is white."""
+def _converted(image: pyvips.Image, profile: bytes) -> pyvips.Image:
+    """Convert the image to sRGB, or leave it as it is if the profile is invalid."""
+    image = image.copy()
+    image.set_type(pyvips.GValue.blob_type, _ICC, profile)
+    try:
+        return image.icc_transform("srgb", embedded=True, intent="perceptual", depth=8)
+    except pyvips.Error:
+        return image
+
+
+def _without_inks(image: pyvips.Image) -> pyvips.Image:
+    """Convert CMYK without a profile as browsers do: each ink filters its light."""
+    light = 255 - image
+    return (light[:3] * light[3] / 255).rint().cast("uchar").copy(interpretation="srgb")
+
+
+def _save(image: pyvips.Image, output: Output, had_palette: bool) -> bytes:
+    """Encode the image without its metadata. JPEG has no transparency: its background is white.
+
+    :param had_palette: whether the colours of the original were in a palette.
+    """
     if output.format == "jpeg":
         if image.hasalpha():
             image = image.flatten(background=_WHITE)
         return image.jpegsave_buffer(Q=output.q, keep="none")
     if output.format == "png":
+        pixels = image.width * image.height
+        effort = next((effort for most, effort in _EFFORTS if pixels <= most), 0)
+        if had_palette and effort and image.bands > 2:
+            return _save_palette(image.copy_memory(), effort)
         return image.pngsave_buffer(keep="none")
     if output.format == "webp":
         return image.webpsave_buffer(Q=output.q, effort=2, keep="none")
     if output.format == "avif":
         return image.heifsave_buffer(Q=output.q, effort=0, compression="av1", keep="none")
-    return image.gifsave_buffer(effort=1, dither=0, keep="none")
+    return image.gifsave_buffer(effort=1, dither=0, interpalette_maxerror=_NEW_PALETTE, keep="none")
+
+
+def _save_palette(image: pyvips.Image, effort: int) -> bytes:
+    """Encode the image as a PNG, with a palette if that takes fewer bytes and looks the same."""
+    indexed = image.pngsave_buffer(keep="none", palette=True, dither=0, effort=effort)
+    plain = image.pngsave_buffer(keep="none")
+    return indexed if len(indexed) < len(plain) and _error(indexed, image) <= _ALIKE else plain
+
+
+def _error(png: bytes, image: pyvips.Image) -> float:
+    """Return by how much a PNG differs from an image, as the root of the mean square."""
+    found = pyvips.Image.pngload_buffer(png)
+    if found.bands < image.bands:
+        found = found.addalpha()
+    if image.hasalpha():
+        found, image = found.premultiply(), image.premultiply()
+    return ((found - image) ** 2).avg() ** 0.5
 
 
 def _reason(header: ImageHeader, error: pyvips.Error) -> str:
