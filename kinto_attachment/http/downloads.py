@@ -55,7 +55,6 @@ SAFE_PDF = {
 }
 """Headers of PDFs."""
 
-
 MAX_URL_NAME = 200
 """Bytes of a filename in the URL of a storage."""
 
