@@ -6,13 +6,10 @@ module.
 """
 
 import logging
-import os
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from io import FileIO
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -22,14 +19,13 @@ from pyramid.request import Request
 from pyramid.response import Response
 from webob.datetime_utils import parse_date, serialize_date
 
-from ..errors import BlobDamaged, StorageUnavailable
-from ..files.blob import CHUNK, Blob
+from ..files.blob import Blob
 from ..files.filename import content_disposition, cut_filename
 from ..files.mimetype import is_shown, served_type
 from ..plugin import plugin_of
 from ..storage import IStorage
 from ..storage.staged import sign
-from .ranges import Range, is_plain, read_ranges
+from .ranges import Range, RangeStream, check_size, is_plain, read_ranges
 from .responses import NO_STORE
 from .transfers import note_file, storage_time, transfer_of
 
@@ -162,7 +158,7 @@ def _serve(request: Request, download: Download) -> Response:
     settings, storage = plugin.settings, plugin.storage
     blob = download.blob
     if request.method == "HEAD":
-        _check_size(blob, storage.stat(blob.key).size)
+        check_size(blob, storage.stat(blob.key).size)
         return FileResponse(200, {**download.headers, "Content-Length": blob.size})
     if settings["download"] == "redirect":
         expires = settings["redirect_expires"]
@@ -176,7 +172,7 @@ def _serve(request: Request, download: Download) -> Response:
             "The credentials of the storage cannot sign URLs. The file is streamed instead."
         )
     if settings["download"] == "accel" and _is_for_nginx(request, download):
-        _check_size(blob, storage.stat(blob.key).size)
+        check_size(blob, storage.stat(blob.key).size)
         headers = {**download.headers, "X-Accel-Redirect": settings["accel_path"] + quote(blob.key)}
         del headers["Accept-Ranges"]  # nginx adds it
         return FileResponse(200, headers)
@@ -268,7 +264,7 @@ def _stream(request: Request, download: Download, storage: IStorage) -> Response
     on_sent: Callable[[int], None] = transfer.sent if transfer else lambda size: None
     if ranges is None:
         whole = Range(0, blob.size, blob.size)
-        pieces = RangeStream(storage, blob, [(b"", whole)], on_close=partial(on_sent, blob.size))
+        pieces = RangeStream(storage, blob, [(b"", whole)], on_close=on_sent)
         headers = {**download.headers, "Content-Length": blob.size}
         return FileResponse(200, headers, pieces.as_file(request.environ) or pieces)
     if len(ranges) == 1:
@@ -287,114 +283,5 @@ def _stream(request: Request, download: Download, storage: IStorage) -> Response
         ]
         end = f"\r\n--{boundary}--\r\n".encode()
     length = sum(len(head) + piece.length for head, piece in parts) + len(end)
-    pieces = RangeStream(storage, blob, parts, end, partial(on_sent, length))
+    pieces = RangeStream(storage, blob, parts, end, on_sent)
     return FileResponse(206, {**headers, "Content-Length": length}, pieces)
-
-
-class RangeStream(Iterator[bytes]):
-    """The chunks of ranges of a blob, one range after the other, in constant memory.
-
-    All ranges are opened before a byte is sent. Most errors are found then, and replacing the blob
-    afterwards does not change what is sent.
-
-    Iteration raises ``StorageUnavailable`` if the storage fails, or if bytes are missing at the end
-    of a range. The client then receives fewer bytes than ``Content-Length`` announced.
-
-    :param parts: for each range, the bytes to send before it, and the range.
-    :param end: the bytes to send after the last range.
-    :param on_close: is called once when the server has sent the response, or has given up.
-    :raises BlobNotFound: if the storage does not have the blob.
-    :raises BlobDamaged: if the stored blob has another size.
-    :raises StorageUnavailable: if the storage cannot be reached.
-    """
-
-    def __init__(
-        self,
-        storage: IStorage,
-        blob: Blob,
-        parts: list[tuple[bytes, Range]],
-        end: bytes = b"",
-        on_close: Callable[[], None] = lambda: None,
-    ):
-        self._blob = blob
-        self._on_close: Callable[[], None] | None = None
-        self._opened: list[Any] = []
-        try:
-            for _, piece in parts:
-                # A range at the end is read to the end of the blob, to detect a blob that is too
-                # long.
-                end_of_read = None if piece.end == blob.size else piece.end
-                chunks = storage.open(blob.key, piece.start, end_of_read)
-                self._opened.append(chunks)
-                if chunks.length != piece.length:
-                    reason = f"{chunks.length} bytes instead of {piece.length}"
-                    raise BlobDamaged(blob.key, f"{reason} ({piece.content_range})")
-        except BaseException:
-            self.close()
-            raise
-        self._chunks = self._read(parts, end)
-        self._on_close = on_close
-
-    def _read(self, parts: list[tuple[bytes, Range]], end: bytes) -> Iterator[bytes]:
-        for (head, piece), chunks in zip(parts, self._opened, strict=True):
-            if head:
-                yield head
-            missing = piece.length
-            for chunk in chunks:
-                missing -= len(chunk)
-                yield chunk
-            if missing:
-                raise StorageUnavailable(self._blob.key, f"{missing} bytes are missing at the end")
-        if end:
-            yield end
-
-    def __next__(self) -> bytes:
-        try:
-            return next(self._chunks)
-        except StorageUnavailable:
-            # The headers were sent, so an error response is impossible. The server closes the
-            # connection, and the client sees that bytes are missing.
-            logger.exception("A download was broken off.")
-            raise
-
-    def as_file(self, environ: dict[str, Any]) -> Any:
-        """Return the blob wrapped in the server's ``wsgi.file_wrapper`` (PEP 3333), with which the
-        server sends a file by itself. Return None if the blob is not a file, or the server has no
-        such wrapper.
-
-        Call this for a whole blob only: uWSGI cannot send a part of a file.
-        """
-        file, wrapper = getattr(self._opened[0], "file", None), environ.get("wsgi.file_wrapper")
-        return wrapper(_SentFile(file, self), CHUNK) if file and wrapper else None
-
-    def close(self) -> None:
-        """Close all ranges. Idempotent."""
-        for chunks in self._opened:
-            chunks.close()
-        on_close, self._on_close = self._on_close, None
-        if on_close:
-            on_close()
-
-
-class _SentFile(FileIO):
-    """An open file that the server sends by itself, and closes when it has done so (PEP 3333).
-
-    :param pieces: are closed with the file.
-    """
-
-    def __init__(self, file: BinaryIO, pieces: RangeStream):
-        self._pieces = pieces
-        super().__init__(os.dup(file.fileno()))
-
-    def close(self) -> None:
-        super().close()
-        self._pieces.close()
-
-
-def _check_size(blob: Blob, size: int) -> None:
-    """Compare the size of a blob with the size that the storage states.
-
-    :raises BlobDamaged: if they differ.
-    """
-    if size != blob.size:
-        raise BlobDamaged(blob.key, f"it has {size} bytes instead of {blob.size}")

@@ -1,8 +1,19 @@
-"""The byte ranges that a request asks for (RFC 9110, section 14)."""
+"""The byte ranges that a request asks for (RFC 9110, section 14), and the stream of their bytes."""
 
+import logging
+import os
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from io import FileIO
+from typing import Any, BinaryIO
+
+from ..errors import BlobDamaged, StorageUnavailable
+from ..files.blob import CHUNK, Blob
+from ..storage import IStorage
+
+logger = logging.getLogger(__name__)
 
 MAX_RANGES = 16
 """Ranges in one response. Each of them is a read of its own from the storage."""
@@ -94,3 +105,122 @@ def is_plain(header: str) -> bool:
     (True, False)
     """
     return _PLAIN.fullmatch(header) is not None
+
+
+class RangeStream(Iterator[bytes]):
+    """The chunks of ranges of a blob, one range after the other, in constant memory.
+
+    All ranges are opened before a byte is sent. Most errors are found then, and replacing the blob
+    afterwards does not change what is sent.
+
+    Iteration raises ``StorageUnavailable`` if the storage fails, or if bytes are missing at the end
+    of a range. The client then receives fewer bytes than ``Content-Length`` announced.
+
+    :param parts: for each range, the bytes to send before it, and the range.
+    :param end: the bytes to send after the last range.
+    :param on_close: is called once when the server has sent the response, or has given up. It
+        takes the number of bytes that were sent.
+    :ivar sent: the number of bytes so far.
+    :raises BlobNotFound: if the storage does not have the blob.
+    :raises BlobDamaged: if the stored blob has another size.
+    :raises StorageUnavailable: if the storage cannot be reached.
+    """
+
+    def __init__(
+        self,
+        storage: IStorage,
+        blob: Blob,
+        parts: list[tuple[bytes, Range]],
+        end: bytes = b"",
+        on_close: Callable[[int], None] = lambda sent: None,
+    ):
+        self.sent = 0
+        self._blob = blob
+        self._on_close: Callable[[int], None] | None = None
+        self._opened: list[Any] = []
+        try:
+            for _, piece in parts:
+                # A range at the end is read to the end of the blob, to detect a blob that is too
+                # long.
+                end_of_read = None if piece.end == blob.size else piece.end
+                chunks = storage.open(blob.key, piece.start, end_of_read)
+                self._opened.append(chunks)
+                if chunks.length != piece.length:
+                    reason = f"{chunks.length} bytes instead of {piece.length}"
+                    raise BlobDamaged(blob.key, f"{reason} ({piece.content_range})")
+        except BaseException:
+            self.close()
+            raise
+        self._chunks = self._read(parts, end)
+        self._on_close = on_close
+
+    def _read(self, parts: list[tuple[bytes, Range]], end: bytes) -> Iterator[bytes]:
+        for (head, piece), chunks in zip(parts, self._opened, strict=True):
+            if head:
+                yield head
+            missing = piece.length
+            for chunk in chunks:
+                missing -= len(chunk)
+                yield chunk
+            if missing:
+                raise StorageUnavailable(self._blob.key, f"{missing} bytes are missing at the end")
+        if end:
+            yield end
+
+    def __next__(self) -> bytes:
+        try:
+            chunk = next(self._chunks)
+        except StorageUnavailable:
+            # The headers were sent, so an error response is impossible. The server closes the
+            # connection, and the client sees that bytes are missing.
+            logger.exception("A download was broken off.")
+            raise
+        self.sent += len(chunk)
+        return chunk
+
+    def as_file(self, environ: dict[str, Any]) -> Any:
+        """Return the blob wrapped in the server's ``wsgi.file_wrapper`` (PEP 3333), with which the
+        server sends a file by itself. Return None if the blob is not a file, or the server has no
+        such wrapper.
+
+        Call this for a whole blob only: uWSGI cannot send a part of a file.
+        """
+        file, wrapper = getattr(self._opened[0], "file", None), environ.get("wsgi.file_wrapper")
+        return wrapper(_SentFile(file, self, self._blob.size), CHUNK) if file and wrapper else None
+
+    def close(self) -> None:
+        """Close all ranges. Idempotent."""
+        for chunks in self._opened:
+            chunks.close()
+        on_close, self._on_close = self._on_close, None
+        if on_close:
+            on_close(self.sent)
+
+
+class _SentFile(FileIO):
+    """An open file that the server sends by itself, and closes when it has done so (PEP 3333).
+
+    :param pieces: are closed with the file.
+    :param size: bytes of the file.
+    """
+
+    def __init__(self, file: BinaryIO, pieces: RangeStream, size: int):
+        self._pieces = pieces
+        self._size = size
+        super().__init__(os.dup(file.fileno()))
+
+    def close(self) -> None:
+        if not self.closed:
+            # Servers that do not read the file leave its position at the start.
+            self._pieces.sent = self.tell() or self._size
+        super().close()
+        self._pieces.close()
+
+
+def check_size(blob: Blob, size: int) -> None:
+    """Compare the size of a blob with the size that the storage states.
+
+    :raises BlobDamaged: if they differ.
+    """
+    if size != blob.size:
+        raise BlobDamaged(blob.key, f"it has {size} bytes instead of {blob.size}")

@@ -139,9 +139,11 @@ def explained(error: HTTPException) -> HTTPException:
     """Return an error of Kinto. If it has no message, as a 404 has none, it gets one."""
     body = error.json if error.content_type == "application/json" else {"message": error.title}
     if not body.get("message"):
-        missing = body.get("details", {})
-        name, object_id = missing.get("resource_name", "resource"), missing.get("id", "")
-        error.json = {**body, "message": f"There is no {name} {object_id[:100]!r}."}
+        details = body.get("details")
+        missing = details if isinstance(details, dict) else {}
+        name, object_id = missing.get("resource_name", "resource"), str(missing.get("id", ""))
+        message = f"There is no {name} {object_id[:100]!r}." if missing else error.title
+        error.json = {**body, "message": message}
     return error
 
 

@@ -68,7 +68,7 @@ class Transfer:
     def sent(self, size: int) -> None:
         """Observe a download that this server has sent.
 
-        :param size: bytes of the response.
+        :param size: bytes that were sent.
         """
         self.metrics.observe("sent_bytes", size, door=self.door)
         self.metrics.time("download_seconds", self._seconds, door=self.door)
@@ -136,8 +136,9 @@ def _begin(event: BeforeTraversal) -> None:
     service = request.current_service
     watched = request.registry.attachment_transfers
     door, is_upload = watched.get((getattr(service, "name", None), request.method), (None, False))
-    # A batch has one response for all its operations, and files cannot be in it.
-    if door is None or is_in_batch(request):
+    # A batch has one response for all its operations, and files cannot be in it. A request that is
+    # repeated after a conflict comes here again.
+    if door is None or is_in_batch(request) or transfer_of(request):
         return
     transfer = begin(request, door if isinstance(door, str) else door(request), is_upload)
     # Kinto writes the summary of a request after these callbacks.

@@ -59,7 +59,7 @@ class ObjectContext(RecordContext):
     def check_permission(self, principals: list, bound_perms: list | None) -> bool:
         """Return whether the user may read the object, or has sent the upload."""
         allowed = super().check_permission(principals, bound_perms)
-        return allowed or own_upload(self._request, self.ref.record) is not None
+        return allowed or self._own_upload() is not None
 
     def find_record(self) -> dict[str, Any]:
         """Return the object, or what it will say about the upload.
@@ -70,11 +70,17 @@ class ObjectContext(RecordContext):
         try:
             return super().find_record()
         except httpexceptions.HTTPNotFound:
-            upload = own_upload(self._request, self.ref.record)
+            upload = self._own_upload()
             if upload is None:
                 raise
         self.holder = upload.ref
         return {**upload.facts, ATTRIBUTE: upload.attachment, "last_modified": upload.modified}
+
+    def _own_upload(self) -> Unclaimed | None:
+        """Return the upload that the user has sent. Those who are not authenticated cannot be told
+        apart, so they do not see any."""
+        request = self._request
+        return own_upload(request, self.ref.record) if request.prefixed_userid else None
 
 
 class DescriptionContext(RecordContext):

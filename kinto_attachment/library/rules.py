@@ -119,9 +119,10 @@ def _complete(new: dict[str, Any], old: dict[str, Any]) -> None:
     for name in (*FACTS, ATTRIBUTE):
         if name in old:
             new.setdefault(name, old[name])
-        if name == FILE_NAME and isinstance(new.get(name), str):
-            new[name] = _accept_name(new[name], old.get(name))
-        elif name is not ATTRIBUTE and not is_same(new.get(name), old.get(name)):
+        before = old.get(name)
+        if name == FILE_NAME and isinstance(before, str) and isinstance(new.get(name), str):
+            new[name] = _accept_name(new[name], before)
+        elif name is not ATTRIBUTE and not is_same(new.get(name), before):
             raise FieldRefused(f"{name} describes the file itself and cannot be changed", name)
     if new.get(ATTRIBUTE) is None and old.get(ATTRIBUTE) is not None:
         raise FieldRefused(f"{ATTRIBUTE} cannot be removed: delete the object", ATTRIBUTE)
@@ -130,12 +131,13 @@ def _complete(new: dict[str, Any], old: dict[str, Any]) -> None:
 def _accept_name(name: str, old: str) -> str:
     """Return the new name of a file.
 
-    :raises FieldRefused: if it is malformed, or has another extension than the old one.
+    :raises FilenameRefused: if it is malformed.
+    :raises FieldRefused: if it has another extension than the old one.
     """
     try:
         accepted = accept_filename(name)
     except FilenameRefused as error:
-        raise FieldRefused(error.reason, FILE_NAME) from error
+        raise FilenameRefused(error.reason, FILE_NAME) from error
     extension = extension_of(old)
     if extension_of(accepted) != extension:
         ending = f"end with .{extension}" if extension else "have no extension"

@@ -10,7 +10,7 @@ import requests
 import transaction
 from prometheus_client.parser import text_string_to_metric_families
 
-from kinto_attachment.errors import StorageUnavailable
+from kinto_attachment.errors import ReplacedMeanwhile, StorageUnavailable
 from kinto_attachment.images.admission import Applicant
 from kinto_attachment.maintenance import gc
 from kinto_attachment.maintenance.server import Server
@@ -123,6 +123,21 @@ class TestScraped:
         assert increase("sent_bytes_sum", **door) == 1100
         assert increase("download_seconds_count", **door) == 2
         assert increase("deletions_total", result="deleted") == 1  # the file that was replaced
+
+    def test_a_download_that_the_client_gives_up(self, call, increase, server):
+        path = f"{ASSETS}/large/attachment"
+        size = 20_000_000
+        call("POST", path, 201, files=form("attachment", bytes(size)))
+        for headers in ({}, {"Range": "bytes=1-"}):
+            with requests.get(
+                f"{server.url}{path}", auth=AUTH, headers=headers, stream=True, timeout=30
+            ) as response:
+                next(response.iter_content(1000))
+        deadline = time.monotonic() + 20
+        while increase("sent_bytes_count", door="attachments") < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert 0 < increase("sent_bytes_sum", door="attachments") < size
 
     def test_media_store(self, call, increase):
         digest = sha256(b"stored").hexdigest()
@@ -339,3 +354,25 @@ class TestSummary:
     def test_of_other_requests(self, make_site, summaries):
         make_site().http.get("/")
         assert not hasattr(summaries()[-1], "attachment_size")
+
+
+def test_a_repeated_request_is_counted_once(make_site, monkeypatch):
+    site = make_site("postgresql", **{"kinto.attachment.max_size": "1000001"})
+    counted = []
+    metrics = site.plugin.metrics
+    monkeypatch.setattr(metrics, "_call", lambda *call, **labels: counted.append((call[1], labels)))
+    link, failures = site.links.add, iter([ReplacedMeanwhile()] * 2)
+
+    def fail_twice(*args, **options):
+        error = next(failures, None)
+        if error:
+            raise error
+        return link(*args, **options)
+
+    monkeypatch.setattr(site.links, "add", fail_twice)
+    record = site.collection().record()
+    record.upload(b"content")
+    assert next(failures, None) is None
+    names = [name for name, _ in counted]
+    assert names.count("uploads") == names.count("upload_seconds") == 1
+    assert names.count("received_bytes") == 1
