@@ -19,7 +19,7 @@ help:
 	@echo "make attack     hold 120 silent connections on each route, for a minute"
 	@echo "make bench      measure everything, beside what else there is;  make bench-quick"
 	@echo "make lint       check the style;  make format  to mend it"
-	@echo "make clean      remove what the others made"
+	@echo "make clean      remove what the others made, but for the records and files in var/"
 
 install: $(INSTALLED)
 

@@ -241,11 +241,12 @@ class DigestMismatch(Refused):
     """The body has another SHA-256 than the client says, or the client says two different ones.
 
     :param wanted: the SHA-256 in the field, in hex.
-    :param found: the SHA-256 of the body, or that in another field, in hex.
+    :param found: another SHA-256, in hex.
+    :param where: what has that one: ``the body``, or the name of another field.
     """
 
-    def __init__(self, wanted: str, found: str, field: str, location: str):
-        reason = f"{field} says {wanted}, but the rest of the request says {found}."
+    def __init__(self, wanted: str, found: str, field: str, location: str, where: str = "the body"):
+        reason = f"{field} is {wanted}, but that of {where} is {found}."
         super().__init__(f"SHA-256 mismatch: {reason}", field, location)
 
 

@@ -53,15 +53,15 @@ WELCOME = """
 Kinto runs at {url}/v1/ and serves public files below {url}/files/
 
 Attach a file to a record:
-  curl -u alice:secret -F attachment=@docs/0x0.jpg \
+  curl -sS -u alice:secret -F attachment=@docs/0x0.jpg \
 {url}/v1/buckets/default/collections/docs/records/lake/attachment
 
 Store a file under its hash:
-  curl -u alice:secret --data-binary @docs/0x0.jpg {url}/v1/media
+  curl -sS -u alice:secret --data-binary @docs/0x0.jpg {url}/v1/media
 
 Add an image to the media library. {url}/v1/image/320x0/ID.jpg is the image at
 another size, where ID is the "id" in the response:
-  curl -u alice:secret -F file=@docs/0x0.jpg -F save=1 {url}/v1/media
+  curl -sS -u alice:secret -F file=@docs/0x0.jpg -F save=1 {url}/v1/media
 
 Check all files:
   {command} fsck --ini var/kinto.ini
@@ -213,17 +213,21 @@ def start_postgresql(folder: Path):
 
 
 def read_port() -> int:
-    """Return the port in the environment variable ``PORT``. Exit if it is invalid or in use."""
+    """Return the port in the environment variable ``PORT``. Exit if it is invalid."""
     value = os.environ.get("PORT", "8888")
-    if not (value.isdigit() and 0 < int(value) < 65536):
+    if not (value.isascii() and value.isdecimal() and 0 < int(value) < 65536):
         sys.exit(f"PORT must be a number from 1 to 65535, not {value!r}.")
+    return int(value)
+
+
+def check_port(port: int) -> None:
+    """Exit if the port is in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, int(value)))
+            probe.bind((HOST, port))
         except OSError as error:
-            sys.exit(f"{HOST}:{value}: {error.strerror}. Try another port: make serve PORT=8889")
-    return int(value)
+            sys.exit(f"{HOST}:{port}: {error.strerror}. Try another port: make serve PORT=8889")
 
 
 def main() -> None:
@@ -237,7 +241,8 @@ def main() -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        sys.exit(f"Another server uses {VAR}. Stop it first.")
+        sys.exit(f"make serve already runs with {VAR}. Stop it first.")
+    check_port(port)
     postgresql = start_postgresql(VAR / "postgresql")
     database = f"{postgresql.get_uri()}&options=-ctimezone%3DUTC"
     write_ini(database, port)

@@ -53,7 +53,7 @@ class TestPages:
             for line in re.sub(r"\\\n", "", each.code).splitlines():
                 prompt, program, *words = line.split()
                 assert prompt in ("#", "$")
-                assert program in ("useradd", "mkdir", "cp", "systemctl", "docker"), line
+                assert program in ("useradd", "mkdir", "cp", "systemctl", "docker", "sudo"), line
                 assert program != "cp" or (ROOT / words[0]).is_file(), line
 
     def test_readme_is_short_and_renders_anywhere(self):

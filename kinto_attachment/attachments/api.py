@@ -93,14 +93,6 @@ PATHS: dict[str, Object] = {
             "get_attachment",
             TAG,
             "Download the file of a record.",
-            parameters=[
-                parameter(
-                    "query",
-                    "download",
-                    "Have browsers save the file, even if they could show it: `yes` or `no`.",
-                    default="no",
-                )
-            ],
         ),
         post=operation(
             "upload_attachment",

@@ -147,7 +147,6 @@ def _serve(request: Request, context: RecordContext, record: dict[str, Any]) -> 
     dated = not by_date or plugin_of(request).rows.links.is_first(context.ref)
     control = cache_control(request, context.ref)
     release_connection(request)
-    flag = request.GET.get("download", "no").lower()
     return serve(
         request,
         Download(
@@ -155,7 +154,6 @@ def _serve(request: Request, context: RecordContext, record: dict[str, Any]) -> 
             attachment.filename,
             modified // 1000,
             control,
-            saved=flag not in ("no", "false", "0"),
             dated=dated,
         ),
     )

@@ -8,7 +8,7 @@ module.
 import logging
 from base64 import b64encode
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
@@ -138,7 +138,8 @@ def serve(request: Request, download: Download) -> Response:
     """Return the response to a ``GET`` or ``HEAD``: 200, 206 or 304; or 307 if the setting
     ``download`` is ``redirect``.
 
-    Release the database connection before this call, because the storage may be slow.
+    With ``?download``, browsers save the file even if they could show it. Release the database
+    connection before this call, because the storage may be slow.
 
     :raises HTTPPreconditionFailed: if ``If-Match`` or ``If-Unmodified-Since`` is not met.
     :raises HTTPRequestRangeNotSatisfiable: if the file ends before the requested ranges.
@@ -146,6 +147,8 @@ def serve(request: Request, download: Download) -> Response:
     :raises BlobDamaged: if the stored blob has another size.
     :raises StorageUnavailable: if the storage cannot be reached.
     """
+    if request.GET.get("download", "no").lower() not in ("no", "false", "0"):
+        download = replace(download, saved=True)
     note_file(request, download.blob.size, download.blob.digest)
     if _is_known(request, download):
         return FileResponse(304, download.validators)

@@ -102,7 +102,10 @@ def claimed_digest(request: Request) -> ClaimedDigest | None:
             claims.append(ClaimedDigest(digest, name, "header"))
     for other in claims[1:]:
         if other.digest != claims[0].digest:
-            raise DigestMismatch(other.digest, claims[0].digest, other.field, other.location)
+            first = claims[0]
+            raise DigestMismatch(
+                other.digest, first.digest, other.field, other.location, first.field
+            )
     return claims[0] if claims else None
 
 

@@ -366,3 +366,15 @@ class TestAttachment:
         site = make_site()
         assert site.registry.attachment_library is None
         site.http.get("/image/60x0/a.jpg", status=404)
+
+
+@pytest.mark.parametrize("path", ["original/{}.jpg", "image/0x0/{}.jpg", "image/60x0/{}.jpg"])
+def test_download_has_browsers_save_it(local_library, path):
+    path = path.format(local_library.add()["id"])
+    for query, disposition in (
+        ("", "inline"),
+        ("?download", "attachment"),
+        ("?download=no", "inline"),
+    ):
+        response = local_library.get(f"{path}{query}")
+        assert response.headers["Content-Disposition"].startswith(disposition)

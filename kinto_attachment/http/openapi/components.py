@@ -182,6 +182,12 @@ def _header(name: str, description: str, **schema: Any) -> Object:
 
 
 PARAMETERS: dict[str, Object] = {
+    "Download": {
+        "name": "download",
+        "in": "query",
+        "description": "Have browsers save the file, even if they could show it: `yes` or `no`.",
+        "schema": {"type": "string", "default": "no"},
+    },
     "Range": _header(
         "Range",
         "Up to 16 ranges of bytes, such as `bytes=0-499` (RFC 9110). Several ranges are sent as"
@@ -215,7 +221,8 @@ PARAMETERS: dict[str, Object] = {
     ),
 }
 
-FILE_CONDITIONS = (
+FILE_PARAMETERS = (
+    "Download",
     "Range",
     "If-Range",
     "FileIfMatch",

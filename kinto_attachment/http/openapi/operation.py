@@ -5,8 +5,8 @@ from typing import Any
 
 from .components import (
     BINARY,
-    FILE_CONDITIONS,
     FILE_HEADERS,
+    FILE_PARAMETERS,
     Object,
     ref,
     refusals,
@@ -76,7 +76,7 @@ def download(
     operation_id: str, tag: str, summary: str, responses: Object = DOWNLOAD, **options: Any
 ) -> Object:
     """Return the operation of a ``GET`` that serves a file."""
-    return operation(operation_id, tag, summary, responses, conditions=FILE_CONDITIONS, **options)
+    return operation(operation_id, tag, summary, responses, conditions=FILE_PARAMETERS, **options)
 
 
 def path_item(*parameters: Object, **operations: Object) -> Object:
