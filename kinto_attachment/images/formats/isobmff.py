@@ -30,7 +30,8 @@ class Item:
     :param in_idat: whether the data is in ``idat``.
     :param size: width and height in pixels, before the image is turned.
     :param angle: degrees, anticlockwise, by which the decoder turns the image.
-    :param colour: the payload of a box ``colr`` that states a colour space in numbers, if any.
+    :param colours: the numbers of its primaries and its transfer function, or None if none are
+        stated.
     """
 
     kind: bytes = b""
@@ -39,7 +40,7 @@ class Item:
     in_idat: bool = False
     size: tuple[int, int] = (0, 0)
     angle: int = 0
-    colour: bytes = b""
+    colours: tuple[int, int] | None = None
 
 
 @dataclass
@@ -228,5 +229,5 @@ def _apply(item: Item, kind: bytes, payload: bytes) -> None:
         item.size = (width, height)
     elif kind == b"irot" and payload:
         item.angle = (payload[0] & 3) * 90
-    elif kind == b"colr" and payload[:4] == b"nclx":
-        item.colour = payload
+    elif kind == b"colr" and payload[:4] == b"nclx" and len(payload) >= 8:
+        item.colours = struct.unpack_from(">HH", payload, 4)
