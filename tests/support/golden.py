@@ -264,6 +264,10 @@ NUMBERS: dict[str, Sample] = {
     "avif-nclx-p3": sample(_nclx, 12, 13, space=P3),
     "avif-nclx-linear": sample(_nclx, 1, 8, space=LINEAR),
     "avif-nclx-2020": sample(_nclx, 9, 14, space=WIDE),
+    "avif-nclx-after-profile": sample(_nclx, 1, 8, icc_profile=P3, space=P3),
+    "avif-nclx-after-broken-profile": sample(
+        _nclx, 1, 8, icc_profile=colour.profile(kind=b"abst"), space=LINEAR
+    ),
     "avif-coded-p3": sample(_coded, 12, 13, space=P3),
     "avif-coded-linear": sample(_coded, 1, 8, space=LINEAR),
     "avif-coded-unspecified": sample(_coded, 2, 2),
