@@ -15,6 +15,7 @@ import pytest
 import requests
 
 from tests.support import images
+from tests.support.servers import free_port
 from tests.support.servers.serving import ROOT, Serving
 
 ALICE = ("alice", "secret")
@@ -115,12 +116,31 @@ def test_version_and_metrics(server):
     assert metrics.ok and "request_duration" in metrics.text
 
 
-@pytest.mark.parametrize("port", ["x", "0", "65536", "-1", "used"])
+@pytest.mark.parametrize("port", ["x", "0", "65536", "-1", "²"])
 def test_wrong_port_is_refused(server, port):
-    port = str(urlsplit(server.url).port) if port == "used" else port
-    command = [sys.executable, "scripts/serve.py"]
+    done = serve_again(server, port)
+    assert port in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_second_server_is_refused(server):
+    """Whatever its port is."""
+    for port in (urlsplit(server.url).port, free_port()):
+        done = serve_again(server, str(port))
+        assert done.stderr.startswith("make serve already runs with ")
+
+
+def test_a_port_in_use_is_refused():
+    with socket.socket() as other, Serving() as server:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        server.process.stop()
+        done = serve_again(server, str(other.getsockname()[1]))
+        assert "Address already in use" in done.stderr and "PORT=" in done.stderr
+
+
+def serve_again(server: Serving, port: str) -> subprocess.CompletedProcess:
     done = subprocess.run(
-        command,
+        [sys.executable, "scripts/serve.py"],
         cwd=server.folder,
         env={**os.environ, "PORT": port},
         capture_output=True,
@@ -128,7 +148,7 @@ def test_wrong_port_is_refused(server, port):
         timeout=60,
     )
     assert done.returncode == 1
-    assert port in done.stderr and "Traceback" not in done.stderr
+    return done
 
 
 def ask(server, line: str) -> bytes:

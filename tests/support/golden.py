@@ -205,6 +205,10 @@ def _nclx(primaries: int, transfer: int, image: Image.Image | None = None, **opt
     return colour.with_nclx(_encode("AVIF", image, **options), primaries, transfer)
 
 
+def _coded(primaries: int, transfer: int) -> bytes:
+    return colour.with_coded_colours(_encode("AVIF"), primaries, transfer)
+
+
 _POWER = {exponent: colour.profile(curve=(0, exponent)) for exponent in (0.5, 1, 1.8, 2.2, 2.8)}
 _PNG_P3, _PNG_LINEAR = (encode(RGB, "PNG", icc_profile=each) for each in (P3, LINEAR))
 _RGB_16 = png_of(RGB, 16)
@@ -260,6 +264,13 @@ NUMBERS: dict[str, Sample] = {
     "avif-nclx-p3": sample(_nclx, 12, 13, space=P3),
     "avif-nclx-linear": sample(_nclx, 1, 8, space=LINEAR),
     "avif-nclx-2020": sample(_nclx, 9, 14, space=WIDE),
+    "avif-nclx-after-profile": sample(_nclx, 1, 8, icc_profile=P3, space=P3),
+    "avif-nclx-after-broken-profile": sample(
+        _nclx, 1, 8, icc_profile=colour.profile(kind=b"abst"), space=LINEAR
+    ),
+    "avif-coded-p3": sample(_coded, 12, 13, space=P3),
+    "avif-coded-linear": sample(_coded, 1, 8, space=LINEAR),
+    "avif-coded-unspecified": sample(_coded, 2, 2),
     "avif-nclx-unspecified": sample(_nclx, 2, 2),
     "avif-nclx-unknown": sample(_nclx, 99, 99),
     "avif-nclx-alpha": sample(_nclx, 12, 13, RGBA, space=P3),

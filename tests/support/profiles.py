@@ -126,3 +126,16 @@ def with_nclx(avif: bytes, primaries: int, transfer: int) -> bytes:
     )
     assert times
     return changed
+
+
+def with_coded_colours(avif: bytes, primaries: int, transfer: int) -> bytes:
+    """Change the numbers of the colour space in the AV1 data, and let only these state it."""
+    start = avif.index(b"mdat") + 4
+    bits = "".join(f"{byte:08b}" for byte in avif[start : start + 32])
+    usual, changed = (
+        "1" + "".join(f"{code:08b}" for code in codes)
+        for codes in ((1, 13, 6), (primaries, transfer, 6))
+    )
+    assert bits.count(usual) == 1
+    header = int(bits.replace(usual, changed), 2).to_bytes(32, "big")
+    return (avif[:start] + header + avif[start + 32 :]).replace(b"colrnclx", b"freenclx")

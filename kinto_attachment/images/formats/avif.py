@@ -89,12 +89,34 @@ def _check_grid(data: bytes, item: isobmff.Item, coded: list[isobmff.Item], limi
         )
 
 
+def stated_colours(file: BinaryIO) -> tuple[int, int]:
+    """Return the numbers (ITU-T H.273) of the primaries and of the transfer function that an AVIF
+    states: in its container, or else in its AV1 data. 2 stands for unspecified.
+
+    :raises Malformed: if the file is malformed.
+    """
+    items = isobmff.read_items(file)
+    if items.shown.colours:
+        return items.shown.colours
+    coded = [items.shown, *(item for item in items.items.values() if item.kind == b"av01")]
+    first = next(item for item in coded if item.kind == b"av01")
+    return _sequence_header(_first(file, items, first, 128)).colours()
+
+
 def coded_size(data: bytes) -> tuple[int, int]:
     """Return the largest width and height that AV1 data allow a frame, in pixels, from their
-    sequence header (AV1 specification, sections 5.3 to 5.5).
+    sequence header.
 
     :param data: the first bytes of a coded image.
     :raises Malformed: if there is no sequence header.
+    """
+    return _sequence_header(data).frame_size()
+
+
+def _sequence_header(data: bytes) -> "_Bits":
+    """Return the sequence header of AV1 data (AV1 specification, sections 5.3 to 5.5).
+
+    :raises Malformed: if there is none.
     """
     offset = 0
     while offset < len(data):
@@ -108,7 +130,7 @@ def coded_size(data: bytes) -> tuple[int, int]:
             size |= (byte & 127) << shift
             shift, offset, more = shift + 7, offset + 1, byte > 127
         if header >> 3 & 15 == _SEQUENCE_HEADER:
-            return _Bits(data[offset : offset + size]).frame_size()
+            return _Bits(data[offset : offset + size])
         offset += size
     raise isobmff.Malformed("an image in it has no AV1 sequence header")
 
@@ -132,13 +154,42 @@ class _Bits:
 
     def frame_size(self) -> tuple[int, int]:
         """Read the header up to the largest width and height of a frame, and return these."""
-        self.take(4)  # seq_profile, still_picture
-        if self.take(1):  # reduced_still_picture_header
+        self._profile = self.take(3)
+        self.take(1)  # still_picture
+        self._is_reduced = self.take(1)  # reduced_still_picture_header
+        if self._is_reduced:
             self.take(5)  # seq_level_idx
         else:
             self._skip_operation()
         wide, high = self.take(4) + 1, self.take(4) + 1
         return self.take(wide) + 1, self.take(high) + 1
+
+    def colours(self) -> tuple[int, int]:
+        """Read the header up to the numbers of the colour space, and return the first two."""
+        self.frame_size()
+        if not self._is_reduced and self.take(1):  # frame_id_numbers_present_flag
+            self.take(7)
+        self.take(3)  # use_128x128_superblock, enable_filter_intra, enable_intra_edge_filter
+        if not self._is_reduced:
+            self._skip_tools()
+        self.take(3)  # enable_superres, enable_cdef, enable_restoration
+        if self.take(1) and self._profile == 2:  # high_bitdepth
+            self.take(1)  # twelve_bit
+        if self._profile != 1:
+            self.take(1)  # mono_chrome
+        is_described = self.take(1)  # color_description_present_flag
+        return (self.take(8), self.take(8)) if is_described else (2, 2)
+
+    def _skip_tools(self) -> None:
+        """Skip the tools of the coder that a header has if it is not reduced."""
+        self.take(4)  # enable_interintra_compound to enable_dual_filter
+        has_order = self.take(1)  # enable_order_hint
+        if has_order:
+            self.take(2)  # enable_jnt_comp, enable_ref_frame_mvs
+        if self.take(1) or self.take(1):  # seq_choose_screen_content_tools, or forced
+            self.take(1) or self.take(1)  # seq_choose_integer_mv, seq_force_integer_mv
+        if has_order:
+            self.take(3)  # order_hint_bits_minus_1
 
     def _skip_operation(self) -> None:
         """Skip the timing, and the operating points, of a header that is not reduced."""

@@ -12,6 +12,7 @@ from functools import partial
 from io import BytesIO
 
 from . import isobmff
+from .avif import stated_colours
 
 Chromaticities = tuple[tuple[float, float], ...]
 """The x and y (CIE 1931) of red, green, blue and white."""
@@ -97,10 +98,10 @@ def _chromaticities(chunk: bytes) -> Chromaticities:
 
 
 def _of_avif(data: bytes) -> ColourSpace | None:
-    code = isobmff.read_items(BytesIO(data)).shown.colour
-    if len(code) < 7 or code[:4] != b"nclx":
+    try:
+        primaries, transfer = stated_colours(BytesIO(data))
+    except isobmff.Malformed:
         return None
-    primaries, transfer = struct.unpack_from(">HH", code, 4)
     # The decoder has turned Y'CbCr into full-range RGB.
     return _coded(primaries, transfer) if _is_known(primaries, transfer) else None
 

@@ -32,7 +32,8 @@ class Item:
     :param in_idat: whether the data is in ``idat``.
     :param size: width and height in pixels, as the image is coded.
     :param visible: width and height of what is shown: the decoder crops and turns the image.
-    :param colour: the payload of a box ``colr`` that states a colour space in numbers, if any.
+    :param colours: the numbers of its primaries and its transfer function, or None if none are
+        stated.
     """
 
     kind: bytes = b""
@@ -41,7 +42,7 @@ class Item:
     in_idat: bool = False
     size: tuple[int, int] = (0, 0)
     visible: tuple[int, int] = (0, 0)
-    colour: bytes = b""
+    colours: tuple[int, int] | None = None
 
 
 @dataclass
@@ -233,8 +234,8 @@ def _apply(item: Item, kind: bytes, payload: bytes) -> None:
         item.visible = _cropped(item.visible, struct.unpack_from(">IIIIiIiI", payload))
     elif kind == b"irot" and payload and payload[0] & 1:
         item.visible = (height, width)
-    elif kind == b"colr" and payload[:4] == b"nclx":
-        item.colour = payload
+    elif kind == b"colr" and payload[:4] == b"nclx" and len(payload) >= 8:
+        item.colours = struct.unpack_from(">HH", payload, 4)
 
 
 def _cropped(size: tuple[int, int], aperture: tuple[int, ...]) -> tuple[int, int]:
