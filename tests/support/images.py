@@ -4,11 +4,13 @@ import math
 import re
 import struct
 import tempfile
+import time
 import zlib
 from collections.abc import Callable
 from functools import cache
 from io import BytesIO
 
+import psutil
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageStat
 
 from kinto_attachment.images.formats.header import ImageHeader
@@ -479,3 +481,14 @@ NO_IMAGE: dict[str, Callable[[], bytes]] = {
     "avif-magic": lambda: noise(b"\0\0\0\x20ftypavif"),
     "bmp-magic": lambda: b"BM",
 }
+
+
+def cpu_seconds() -> float:
+    """Return the seconds of CPU that this process and its image workers have taken. Unlike the
+    clock, they do not depend on what else the machine does."""
+    workers = [
+        each.cpu_times()
+        for each in psutil.Process().children(recursive=True)
+        if "images.worker" in " ".join(each.cmdline())
+    ]
+    return time.process_time() + sum(each.user + each.system for each in workers)

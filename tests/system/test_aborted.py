@@ -46,11 +46,11 @@ def server(kinto_settings, tmp_path_factory):
 
 
 class Left:
-    """What a server holds: files, descriptors, connections to the database, memory."""
+    """What a server holds: files, memory, and descriptors, of which those of its connections to the
+    database do not count: it keeps up to ten of them."""
 
     def __init__(self, server: Gunicorn):
         (worker,) = psutil.Process(server.pid).children()
-        self.descriptors = worker.num_fds()
         self.mebibytes = worker.memory_info().rss >> 20
         self.files = sorted(
             path.name
@@ -60,10 +60,12 @@ class Left:
         with closing(psycopg2.connect(server.database)) as connection:
             cursor = connection.cursor()
             cursor.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-                "AND state LIKE 'idle in transaction%'"
+                "SELECT count(*), count(*) FILTER (WHERE state LIKE 'idle in transaction%') "
+                "FROM pg_stat_activity WHERE datname = current_database() "
+                "AND pid <> pg_backend_pid()"
             )
-            (self.idle_in_transaction,) = cursor.fetchone()
+            connections, self.idle_in_transaction = cursor.fetchone()
+        self.descriptors = worker.num_fds() - connections
 
 
 def abort(server: Gunicorn, number: int) -> None:

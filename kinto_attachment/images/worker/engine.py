@@ -112,9 +112,8 @@ def _make(
     is_srgb = image.format == "uchar" and image.interpretation != "cmyk" and not profile
     # Frames that are skipped are not in the original: they help the decoder.
     is_original = not used.start and _is_whole(header, plan, output)
-    if is_srgb and is_original and len(source) < len(made):
-        return without_metadata(header.format, source) or made
-    return made
+    kept = without_metadata(header.format, source) if is_srgb and is_original else None
+    return kept if kept and len(kept) < len(made) else made
 
 
 def _take_messages() -> str:
