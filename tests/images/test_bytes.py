@@ -1,6 +1,7 @@
 """How many bytes a size of an image takes, and that none of them are metadata."""
 
 import io
+from functools import cache
 from importlib.util import find_spec
 
 import pytest
@@ -57,8 +58,11 @@ def chart(width: int = 600, height: int = 400) -> Image.Image:
     return image
 
 
+photo = cache(images.photo)  # which is another one each time
+
+
 def tight(format: str, **options) -> bytes:
-    image = chart().quantize(16) if format in ("PNG", "GIF") else images.photo(300, 200)
+    image = chart().quantize(16) if format in ("PNG", "GIF") else photo(300, 200)
     return images.encode(image, format, **TIGHT[format], **options)
 
 
