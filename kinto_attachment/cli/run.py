@@ -61,9 +61,15 @@ def _run(options: argparse.Namespace) -> int:
     """Print each finding as soon as it is known, and their counts at the end. Return the exit
     status."""
     job, output = _job(options.command), Output(options)
-    with showing(output) as progress:
-        for finding in job(options, progress):
-            output.add(finding)
+    try:
+        with showing(output) as progress:
+            for finding in job(options, progress):
+                output.add(finding)
+    except BrokenPipeError:
+        raise
+    except Exception:
+        output.end_early()
+        raise
     output.end()
     return PROBLEMS if output.has_problems else CLEAN
 
