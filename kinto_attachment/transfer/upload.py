@@ -43,7 +43,8 @@ def upload(
     :param paths: files and folders.
     :param parallel: files to upload at the same time.
     :param dry_run: only report what would be uploaded. The server is asked whether it accepts the
-        extension of each file, and stores nothing.
+        extension of each file, and whether the user may write each record that exists. It stores
+        nothing.
     :param progress: is told of the files, and of the bytes that are sent.
     :returns: one finding for each file, with its name as the ``key``, as soon as it is known:
         ``uploaded``, ``unchanged``, ``skipped`` (not a regular file); with a remedy ``conflict``,
@@ -105,7 +106,8 @@ class _Upload:
         try:
             if self._trial:
                 url = self._client.attachment_url(self.ref)
-                self._trial.check(url, self._file.path, self._file.name)
+                exists = self._before is not None
+                self._trial.check(url, self._file.path, self._file.name, exists)
                 return self._finding("uploaded")
             return self._client.persist(self._post)
         except Forbidden as error:

@@ -1,12 +1,14 @@
 """``upload`` and its dry run where files, names or permissions are unusual."""
 
+import json
 import os
 
 import pytest
 import requests
 
+from kinto_attachment.transfer.upload import record_id
 from tests.support.command import shell
-from tests.support.http_record import ALICE, HTTPRecord
+from tests.support.http_record import ALICE, BOB, HTTPRecord
 from tests.support.servers.proxy import Proxy
 from tests.support.servers.wsgi import Gunicorn
 
@@ -32,6 +34,50 @@ def make(tmp_path, monkeypatch):
                 file.write(content)
 
     return make
+
+
+class TestDryRun:
+    """It says of each file what the upload then does."""
+
+    @pytest.fixture
+    def collection(self, server):
+        return HTTPRecord(server)
+
+    @pytest.fixture
+    def kinds(self, collection):
+        def kinds(*arguments, auth="alice:secret") -> dict[str, str]:
+            *_, bucket, _, name = collection.collection.split("/")
+            where = ["--server", collection.server.url, "--bucket", bucket, "--collection", name]
+            said = []
+            for dry_run in (["--dry-run"], []):
+                options = ["--auth", auth, "--parallel", "1", "--json", *dry_run]
+                _, lines, _ = shell("upload", *arguments, *where, *options)
+                found = map(json.loads, lines)
+                said.append({each["key"]: each["kind"].removeprefix("would ") for each in found})
+            would, does = said
+            words = {"upload": "uploaded", "be refused": "refused"}
+            assert {key: words[kind] for key, kind in would.items()} == does
+            return does
+
+        return kinds
+
+    def test_a_name_that_is_refused(self, kinds, make):
+        """It says nothing about the other files with its extension."""
+        make({"b\tb.zip": "b", "a.zip": "a", "c.zip": "c", ".profile": "p"})
+        expected = {"b\tb.zip": "refused", "a.zip": "uploaded", "c.zip": "uploaded"}
+        assert kinds("b\tb.zip", "a.zip", "c.zip") == expected
+        assert kinds(".profile") == {".profile": "refused"}
+
+    def test_a_record_of_somebody_else(self, kinds, make, collection):
+        """The user may create records, but not replace the file of this one."""
+        user = requests.get(f"{collection.server.url}/", auth=BOB, timeout=60).json()["user"]["id"]
+        for permission in ("record:create", "read"):
+            collection.share(user, uri=collection.collection, permission=permission)
+        collection.url = f"{collection.collection}/records/{record_id('b.txt')}/attachment"
+        collection.upload(b"hers", "b.txt")
+        make({"a.txt": "a", "b.txt": "b", "c.txt": "c"})
+        expected = {"a.txt": "uploaded", "b.txt": "refused", "c.txt": "uploaded"}
+        assert kinds("a.txt", "b.txt", "c.txt", auth="bob:secret") == expected
 
 
 class TestFailureInBetween:
