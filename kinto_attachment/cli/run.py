@@ -49,6 +49,11 @@ def _prepare() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     # It logs a traceback of each error of the database, and then raises the error.
     logging.getLogger("kinto.core.storage.postgresql.client").setLevel(logging.CRITICAL)
+    # Kinto's plugin says that it counts the requests of one process only, and a command has none.
+    # The plugin also empties the folder of this variable, which belongs to a running server.
+    logging.getLogger("kinto.plugins.prometheus").setLevel(logging.ERROR)
+    for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
+        os.environ.pop(name, None)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Pyramid imports it, which no operator can change.
     warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)

@@ -99,6 +99,19 @@ class TestUse:
         done = subprocess.run(pyramid, env=env, capture_output=True, text=True, timeout=60)
         assert "pkg_resources is deprecated as an API" in done.stderr
 
+    def test_metrics_of_the_server_are_left_alone(self, settings, record, tmp_path):
+        """Kinto's plugin would warn of a single process, and empty the folder of the server."""
+        (tmp_path / "metrics").mkdir()
+        (tmp_path / "metrics" / "counter_1.db").write_bytes(b"x")
+        includes = f"{settings['kinto.includes']} kinto.plugins.prometheus"
+        ini = write_ini(tmp_path / "metrics.ini", {**settings, "kinto.includes": includes})
+        command = [sys.executable, "-m", "kinto_attachment.cli", "fsck", "--ini", str(ini)]
+        for given in ({}, {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics")}):
+            env = {**os.environ, **given}
+            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+            assert (done.returncode, done.stderr) == (0, "no problems\n")
+        assert [each.name for each in (tmp_path / "metrics").iterdir()] == ["counter_1.db"]
+
     def test_help_needs_neither_kinto_nor_pyramid(self):
         """A shell asks for it with each key."""
         code = "import sys, kinto_attachment.cli.parser as p; p.make_parser(); print(*sys.modules)"
