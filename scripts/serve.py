@@ -215,7 +215,7 @@ def start_postgresql(folder: Path):
 def read_port() -> int:
     """Return the port in the environment variable ``PORT``. Exit if it is invalid or in use."""
     value = os.environ.get("PORT", "8888")
-    if not (value.isdigit() and 0 < int(value) < 65536):
+    if not (value.isascii() and value.isdecimal() and 0 < int(value) < 65536):
         sys.exit(f"PORT must be a number from 1 to 65535, not {value!r}.")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -115,7 +115,7 @@ def test_version_and_metrics(server):
     assert metrics.ok and "request_duration" in metrics.text
 
 
-@pytest.mark.parametrize("port", ["x", "0", "65536", "-1", "used"])
+@pytest.mark.parametrize("port", ["x", "0", "65536", "-1", "²", "used"])
 def test_wrong_port_is_refused(server, port):
     port = str(urlsplit(server.url).port) if port == "used" else port
     command = [sys.executable, "scripts/serve.py"]
