@@ -78,15 +78,15 @@ class Output:
         """Print a finding, unless ``--quiet`` leaves it out."""
         if self._options.dry_run:
             finding = finding.planned()
-        self._counts[finding.kind] = self._counts.get(finding.kind, 0) + 1
-        if finding.is_problem:
-            self._problems.add(finding.kind)
         line = self._json(finding) if self._options.json else self._text(finding)
-        if isinstance(self.progress, Bar):
-            self.progress.tell(self._summary())
         if finding.is_problem or not self._options.quiet:
             with tqdm.external_write_mode(file=sys.stdout):  # no bar is drawn meanwhile
                 print(line, flush=True)
+        self._counts[finding.kind] = self._counts.get(finding.kind, 0) + 1
+        if finding.is_problem:
+            self._problems.add(finding.kind)
+        if isinstance(self.progress, Bar):
+            self.progress.tell(self._summary())
 
     @property
     def has_problems(self) -> bool:
@@ -98,8 +98,16 @@ class Output:
         options = self._options
         if options.json or (options.quiet and not self.has_problems):
             return
-        text = self._summary() or NOTHING[options.command]
-        print(f"{'Dry run: ' * options.dry_run}{text}", file=sys.stderr)
+        self._tell(self._summary() or NOTHING[options.command])
+
+    def end_early(self) -> None:
+        """Print what was done before the command failed, as :meth:`end` does."""
+        options = self._options
+        if self._counts and not (options.json or (options.quiet and not self.has_problems)):
+            self._tell(f"{self._summary()}, then it failed:")
+
+    def _tell(self, summary: str) -> None:
+        print(f"{'Dry run: ' * self._options.dry_run}{summary}", file=sys.stderr)
 
     def _summary(self) -> str:
         """Return how many findings of each kind there are: what went well first."""

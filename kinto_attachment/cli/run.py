@@ -49,6 +49,11 @@ def _prepare() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     # It logs a traceback of each error of the database, and then raises the error.
     logging.getLogger("kinto.core.storage.postgresql.client").setLevel(logging.CRITICAL)
+    # Kinto's plugin says that it counts the requests of one process only, and a command has none.
+    # The plugin also empties the folder of this variable, which belongs to a running server.
+    logging.getLogger("kinto.plugins.prometheus").setLevel(logging.ERROR)
+    for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
+        os.environ.pop(name, None)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Pyramid imports it, which no operator can change.
     warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
@@ -61,9 +66,15 @@ def _run(options: argparse.Namespace) -> int:
     """Print each finding as soon as it is known, and their counts at the end. Return the exit
     status."""
     job, output = _job(options.command), Output(options)
-    with showing(output) as progress:
-        for finding in job(options, progress):
-            output.add(finding)
+    try:
+        with showing(output) as progress:
+            for finding in job(options, progress):
+                output.add(finding)
+    except BrokenPipeError:
+        raise
+    except Exception:
+        output.end_early()
+        raise
     output.end()
     return PROBLEMS if output.has_problems else CLEAN
 

@@ -16,6 +16,7 @@ import transaction
 from kinto import DEFAULT_SETTINGS
 from kinto.core import load_default_settings
 from kinto.core.permission.memory import Permission as MemoryPermission
+from kinto.core.utils import sqlalchemy
 from pyramid.config import Configurator
 from pyramid.paster import bootstrap, get_appsettings
 
@@ -38,6 +39,7 @@ from ..maintenance.server import Server
 from ..media.verifier import Verifier
 from ..settings import read_settings
 from ..storage import IStorage, open_storage, place_of
+from ..storage.memory import MemoryFileStorage
 from ..transactions import ownership
 from .failures import clean
 
@@ -99,7 +101,7 @@ def _library(options: argparse.Namespace, progress: Progress) -> Iterator[Findin
     registry = _registry(options)
     server = _lasting(registry, options)
     if isinstance(registry.permission, MemoryPermission):
-        raise _in_memory("permission", options)
+        raise _in_memory("permission", options.ini)
     return init_library(
         server,
         registry.attachment_library,
@@ -111,6 +113,9 @@ def _library(options: argparse.Namespace, progress: Progress) -> Iterator[Findin
         dry_run=options.dry_run,
     )
 
+
+DATABASE = "postgresql://USER:PASSWORD@HOST:5432/NAME"
+"""The URL of a database in error messages."""
 
 # In the names of what boto3, requests and Google's library raise if nothing answers.
 _NO_ANSWER = re.compile("Connect|Timeout|Transport|Retry")
@@ -130,7 +135,8 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace, Progress], Iterator[Finding
 def _server(options: argparse.Namespace) -> Server:
     """Return the server that the ini file configures.
 
-    :raises CommandFailed: if it keeps its records in memory, or if its storage does not answer.
+    :raises CommandFailed: if it keeps its records or files in memory, or if its storage does not
+        answer.
     """
     server = _lasting(_registry(options), options)
     _reach(server.plugin.storage.backend, options.ini)
@@ -144,27 +150,36 @@ def _lasting(registry: Any, options: argparse.Namespace) -> Server:
     """
     server = Server.of(registry, transaction.manager)
     if not server.plugin.rows.identities.lasts:
-        raise _in_memory("storage", options)
+        raise _in_memory("storage", options.ini)
     return server
 
 
-def _in_memory(kind: str, options: argparse.Namespace) -> CommandFailed:
+def _in_memory(kind: str, ini: str) -> CommandFailed:
     """Return the error for a backend that only the process of the server can see.
 
     :param kind: ``storage`` or ``permission``.
     """
-    return CommandFailed(
-        f"{options.ini} sets kinto.{kind}_backend to memory, where this command finds nothing of "
-        "what the server has. Use PostgreSQL: "
-        f"kinto.{kind}_backend = kinto.core.{kind}.postgresql, and kinto.{kind}_url"
+    return _unseen(
+        f"{ini} sets kinto.{kind}_backend to memory",
+        f"PostgreSQL: kinto.{kind}_backend = kinto.core.{kind}.postgresql, and kinto.{kind}_url",
     )
+
+
+def _unseen(why: str, instead: str) -> CommandFailed:
+    what = "where this command finds nothing of what the server has"
+    return CommandFailed(f"{why}, {what}. Use {instead}")
 
 
 def _reach(storage: IStorage, ini: str) -> None:
     """Ask a storage for a file that does not exist.
 
-    :raises CommandFailed: if it does not answer.
+    :raises CommandFailed: if it does not answer, or keeps files in memory.
     """
+    if isinstance(getattr(storage, "backend", storage), MemoryFileStorage):
+        raise _unseen(
+            f"{ini} sets kinto.attachment.storage to memory",
+            "a folder (kinto.attachment.base_path) or a bucket",
+        )
     try:
         with suppress(BlobNotFound):
             storage.stat(f"{HEARTBEAT}/{uuid4().hex}.txt")
@@ -180,9 +195,10 @@ def _reach(storage: IStorage, ini: str) -> None:
 def _registry(options: argparse.Namespace) -> Any:
     """Return the registry of the server that the ini file configures; the server is not started.
 
-    :raises SettingError: if the ini file cannot be read, or does not include this plugin.
+    :raises SettingError: if the ini file cannot be read, has a malformed setting, or does not
+        include this plugin.
     """
-    _read_ini("--ini", options.ini)
+    _check_databases(options.ini)
     with warnings.catch_warnings(), _silent(ownership.logger):
         # Kinto warns of missing HTTPS and other things that do not concern a command.
         warnings.filterwarnings("ignore", module=r"kinto\.core\.")
@@ -192,9 +208,36 @@ def _registry(options: argparse.Namespace) -> Any:
             raise SettingError(
                 "--ini", f"{options.ini} needs a missing package: {error}"
             ) from error
+        except ValueError as error:
+            raise SettingError(
+                "--ini", f"{options.ini} has a setting that Kinto cannot read: {clean(error)}"
+            ) from error
     if not hasattr(env["registry"], "attachment_plugin"):
         raise SettingError("kinto.includes", f"kinto_attachment is not included in {options.ini}")
     return env["registry"]
+
+
+def _check_databases(ini: str) -> None:
+    """Check the URLs of the databases: the errors of Kinto's libraries do not name the setting.
+
+    :raises SettingError: if one is malformed, or if the ini file cannot be read.
+    """
+    settings = _kinto_settings("--ini", ini)
+    for kind in ("storage", "permission", "cache"):
+        backend, url = settings.get(f"{kind}_backend"), settings.get(f"{kind}_url")
+        if str(backend).endswith(".postgresql") and not _is_postgresql(str(url)):
+            # The URL may contain a password, so the message does not repeat it.
+            reason = f"in {ini}, it is not the URL of a PostgreSQL database, such as {DATABASE}"
+            raise SettingError(f"kinto.{kind}_url", reason)
+
+
+def _is_postgresql(url: str) -> bool:
+    if sqlalchemy is None:
+        return True  # Kinto itself says that the package is missing
+    try:
+        return sqlalchemy.engine.make_url(url).get_backend_name() == "postgresql"
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        return False
 
 
 @contextmanager

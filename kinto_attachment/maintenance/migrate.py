@@ -6,6 +6,7 @@ the copy of an earlier file, left by an earlier run. A file that loses its recor
 becomes an orphan in the other storage, and ``gc`` deletes it later.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from uuid import uuid4
 
 from ..errors import BlobExists, BlobNotFound, NotImported, SettingError
 from ..files.blob import ATTRIBUTE, Attachment, Digest, Source
-from ..files.key import HEARTBEAT
+from ..files.key import HEARTBEAT, MARKER
 from ..files.mimetype import DEFAULT_MIMETYPE, accept_mimetype
 from ..finding import NO_PROGRESS, Finding, Progress, restoring
 from ..rows import KeyKind
@@ -57,7 +58,8 @@ def copy(
     ``wrong bytes``, ``conflict`` and ``record without link``.
 
     :param target: the other storage. A test object is written there, and deleted.
-    :param dry_run: copy nothing.
+    :param dry_run: copy nothing, and write no test object: the same storage is then recognised only
+        if both ini files call it the same.
     :param progress: is told of the files, and of the bytes that are copied.
     :raises NotImported: if there are files that only rows of the existing plugin know.
     :raises SettingError: if both storages are the same.
@@ -67,7 +69,8 @@ def copy(
         raise NotImported()
     owned = OwnedStorage.of(target, server.plugin.rows.identities)
     owned.check_is_ours(dry_run)
-    if _is_same(server.plugin.storage, owned.inner):
+    is_same = _has_same_place if dry_run else _is_same
+    if is_same(server.plugin.storage, owned.inner):
         raise SettingError("--to", "this is the storage that has the files already")
     copier = _Copier(server, target, dry_run, progress)
     if progress.is_shown:  # this reads rows of the database, and asks neither storage
@@ -103,6 +106,19 @@ def _is_same(storage: IStorage, target: IStorage) -> bool:
     finally:
         target.delete([key])
     return True
+
+
+def _has_same_place(storage: IStorage, target: IStorage) -> bool:
+    """Return whether two storages are the same as far as one can tell without writing anything: the
+    same folder, or a bucket that both settings call the same."""
+    if hasattr(storage, "path") and hasattr(target, "path"):
+        own, other = (each.path(MARKER).removesuffix(MARKER) for each in (storage, target))
+        if os.path.exists(own) and os.path.exists(other):
+            return os.path.samefile(own, other)
+        return os.path.realpath(own) == os.path.realpath(other)
+    if not hasattr(storage, "place"):  # one of another package may have none
+        return False
+    return storage.place == getattr(target, "place", None)
 
 
 def _other_keys(server: Server) -> Iterator[str]:

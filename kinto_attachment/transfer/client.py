@@ -29,7 +29,7 @@ from .responses import (
     reason,
     retry_after,
 )
-from .server_info import EXAMPLE, ServerInfo, find_server
+from .server_info import ServerInfo, check_url, find_server
 
 Result = TypeVar("Result")
 
@@ -86,11 +86,8 @@ class Client:
         auth: str | None = None,
         timeout: float = 120.0,
     ):
-        parts = urlsplit(server_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-            raise ValueError(f"{server_url!r} is not the URL of a server, {EXAMPLE}")
         self._ref = RecordRef(bucket, collection, "")
-        self._server_url = server_url.rstrip("/")
+        self._server_url = check_url(server_url)
         self._set_bucket(bucket)
         self._authorization = _authorization(auth)
         self._timeout = (CONNECT_TIMEOUT, timeout)
@@ -218,7 +215,7 @@ class Client:
         url = f"{self.url}/records?has_attachment=true"
         response = self.persist(lambda: self.request("HEAD", url))
         total = response.headers.get("Total-Objects", "")
-        return int(total) if response.ok and total.isdigit() else None
+        return int(total) if response.ok and total.isdecimal() else None
 
     def _check_list(self, response: requests.Response) -> dict[str, Any]:
         if response.status_code == 403:

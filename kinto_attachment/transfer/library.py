@@ -5,17 +5,23 @@ second step does not happen, the upload expires, and the next run sends the file
 leaves an object without its description.
 
 The objects have ids that the server chooses. A file counts as being in the library already if the
-user can read an object with the same bytes and the same name. Its description stays as it is, as an
-editor may have changed it.
+user can read an object with the same bytes and the same name, which is the name of the upload or
+the one that an editor has given the object since. Each object is that of one file only, so equal
+files in two folders become two objects. The description of an object stays as it is, as an editor
+may have changed it.
 """
 
 import csv
 import json
 import os
+import posixpath
+import unicodedata
+from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
+from threading import Lock
 from typing import Any
 from urllib.parse import quote
 
@@ -28,7 +34,7 @@ from .pool import FileProgress, Job, attempt, to_the_end, work
 from .responses import Forbidden, check_response, json_of
 from .server_info import ServerInfo
 from .trial import Trial
-from .upload import Form, ProgressForm, damaged, hash_of, may_not_create
+from .upload import Form, ProgressForm, changed, damaged, hash_of, may_not_create
 
 COLUMNS = ("file", "title", "alt", "tags")
 """The columns that a table of descriptions may have."""
@@ -55,6 +61,12 @@ class Description:
             self.title or general.title, self.alt or general.alt, self.tags or general.tags
         )
 
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "Description":
+        """Return the description of an object."""
+        tags = data.get("tags") or ()
+        return cls(data.get("title") or "", data.get("alt") or "", tuple(tags))
+
     def to_json(self) -> dict[str, Any]:
         """Return the attributes of the object."""
         found = {"title": self.title, "alt": self.alt, "tags": list(self.tags)}
@@ -62,7 +74,8 @@ class Description:
 
 
 def read_descriptions(path: str | os.PathLike) -> dict[str, Description]:
-    """Return the descriptions in a CSV file, by the names of their files.
+    """Return the descriptions in a CSV file, by what its column ``file`` has (in the Unicode form
+    NFC).
 
     :param path: a file in UTF-8, with commas between the columns. Its first line names them:
         ``file`` and any of ``title``, ``alt`` and ``tags``, which are separated by semicolons.
@@ -75,7 +88,7 @@ def read_descriptions(path: str | os.PathLike) -> dict[str, Description]:
             _check_columns(path, table.fieldnames or [])
             found: dict[str, Description] = {}
             for row in table:
-                name = row["file"]
+                name = _composed(row["file"] or "")
                 if not name or None in row or name in found:
                     why = f"{name} is described twice" if name in found else "it names no file"
                     why = "it has more cells than columns" if None in row else why
@@ -111,14 +124,14 @@ def upload_media(
 
     :param paths: files and folders.
     :param general: the description of all files.
-    :param single: descriptions of single files, by their names (:attr:`LocalFile.name`), which
-        come before the general one.
+    :param single: descriptions of single files, which come before the general one. They are given
+        by the path of the file as in ``paths``, or by its name (:attr:`LocalFile.name`).
     :param parallel: files to upload at the same time.
     :param dry_run: only report what would be uploaded.
     :param progress: is told of the files, and of the bytes that are sent.
     :returns: findings as those of :func:`~kinto_attachment.transfer.upload.upload`.
     :raises CommandFailed: by the iterator, before anything is sent, if ``single`` describes a file
-        that is not there; or if no file can be uploaded.
+        that is not there, or does not say which one of several; or if no file can be uploaded.
     """
     jobs = _jobs(client, list(paths), general, single, dry_run, progress)
     return work(client, to_the_end(jobs), parallel)
@@ -132,7 +145,7 @@ def _jobs(
     dry_run: bool,
     progress: Progress,
 ) -> Iterator[Job]:
-    _check_all_are_there(paths, single)
+    described = _described(paths, single)
     info = client.connect()
     if info.library is None:
         raise CommandFailed(
@@ -142,39 +155,122 @@ def _jobs(
     client.use_collection(*info.library)
     client.check_list()
     trial = Trial(client, info, FILE_FIELD) if dry_run else None
-    for found in found_files(paths, progress):
+    objects = _Objects(described, general)
+    for found in found_files(paths, progress, unique_names=False):
         if isinstance(found, Finding):
             yield partial(lambda found: found, found)
             continue
-        description = single.get(found.name, Description()).over(general)
-        transfer = _MediaUpload(client, info, found, description, trial, progress)
+        single = described.get(found.path, Description())
+        transfer = _MediaUpload(client, info, found, (single, general), trial, objects, progress)
         yield partial(attempt, transfer.run, found.name, "")
 
 
-def _check_all_are_there(paths: list, single: Mapping[str, Description]) -> None:
-    missing = dict(single)
-    for found in find_files(paths) if single else ():
-        missing.pop(found.name if isinstance(found, LocalFile) else found.key, None)
+def _described(paths: list, single: Mapping[str, Description]) -> dict[str, Description]:
+    """Return the descriptions of single files by the paths of these files (:attr:`LocalFile.path`).
+
+    :raises CommandFailed: if a description is not that of exactly one file, or a file has two.
+    """
+    by_path, by_name = defaultdict(list), defaultdict(list)
+    for given in single:
+        by_path[_composed(os.path.abspath(given))].append(given)
+        by_name[posixpath.normpath(given)].append(given)
+    with_path, with_name = defaultdict(list), defaultdict(list)
+    unusable: set[str] = set()  # they have findings of their own
+    for found in find_files(paths, unique_names=False) if single else ():
+        if isinstance(found, Finding):
+            unusable.update(by_name.get(_composed(found.key), ()))
+            continue
+        for given in by_path.get(_composed(os.path.abspath(found.path)), ()):
+            with_path[given].append(found.path)
+        for given in by_name.get(_composed(found.name), ()):
+            with_name[given].append(found.path)
+    described: dict[str, Description] = {}
+    missing = []
+    for given, description in single.items():
+        files = with_path.get(given) or with_name.get(given) or []
+        if len(files) > 1:
+            several = " or ".join(files[:3])
+            raise CommandFailed(f"--metadata: several files are called {given}: write {several}")
+        if not files and given not in unusable:
+            missing.append(given)
+        for file in files:
+            if file in described:
+                raise CommandFailed(f"--metadata describes {file} twice, also as {given}")
+            described[file] = description
     if missing:
         names = ", ".join(sorted(missing)[:5])
         count = "a file that is" if len(missing) == 1 else f"{len(missing)} files that are"
         raise CommandFailed(f"--metadata describes {count} not among those to upload: {names}")
+    return described
+
+
+def _composed(text: str) -> str:
+    """Return the text in the Unicode form NFC. Names on a Mac are in another form than those that
+    people type."""
+    return unicodedata.normalize("NFC", text)
+
+
+class _Objects:
+    """The objects of the library that have a file of this run already. Each is that of one file.
+
+    :param described: the descriptions of single files by their paths.
+    :param general: the description of all files.
+    """
+
+    def __init__(self, described: Mapping[str, Description], general: Description):
+        self._described = {
+            (_composed(os.path.basename(path)).strip(), single.over(general))
+            for path, single in described.items()
+        }
+        self._taken: set[str] = set()
+        self._lock = Lock()
+
+    def add(self, data: Mapping[str, Any]) -> None:
+        """Remember that an object is that of a file."""
+        with self._lock:
+            self._taken.add(str(data.get("id")))
+
+    def take(self, name: str, wanted: Description, rows: list) -> dict[str, Any] | None:
+        """Return the object of a file; None if there is none.
+
+        :param name: the accepted name of the file.
+        :param wanted: its description. An object that has it comes first; one that is described
+            like another file of the same name is left to that file.
+        :param rows: objects with the same bytes.
+        """
+        for row in sorted(rows, key=lambda row: Description.of(row) != wanted):
+            has_name = name in (row.get("attachment", {}).get("filename"), row.get("fileName"))
+            description = Description.of(row)
+            is_others = description != wanted and (name, description) in self._described
+            if not has_name or is_others:
+                continue
+            with self._lock:
+                if row.get("id") not in self._taken:
+                    self._taken.add(str(row.get("id")))
+                    return row
+        return None
 
 
 class _MediaUpload:
-    """The upload of one file, and its description."""
+    """The upload of one file, and its description.
+
+    :param descriptions: what is said about this file, and about all files.
+    """
 
     def __init__(
         self,
         client: Client,
         info: ServerInfo,
         file: LocalFile,
-        description: Description,
+        descriptions: tuple[Description, Description],
         trial: Trial | None,
+        objects: _Objects,
         progress: Progress,
     ):
         self._client, self._info, self._file, self._trial = client, info, file, trial
-        self._description = description
+        self._single, general = descriptions
+        self._description = self._single.over(general)
+        self._objects = objects
         self._progress = FileProgress(progress)
         self._attempts = 0
 
@@ -194,14 +290,26 @@ class _MediaUpload:
         digest = hash_of(self._file.path, client).hexdigest()
         found = client.persist(lambda: self._find(digest))
         if found:
-            return Finding("unchanged", name, self._uri(found))
+            return self._found(found)
         url = f"{self._info.url}/media"
         if self._trial:
             self._trial.check(url, self._file.path, name)
             return Finding("uploaded", name)
-        facts = client.persist(lambda: self._send(url))
+        facts = client.persist(lambda: self._send(url, digest))
+        self._objects.add(facts)
         client.persist(lambda: self._describe(facts, digest))
         return Finding("uploaded", name, self._uri(facts))
+
+    def _found(self, data: Mapping[str, Any]) -> Finding:
+        """Return the finding for a file whose object exists."""
+        name, uri = self._file.name, self._uri(data)
+        wanted = self._single.to_json()
+        other = [each for each, value in wanted.items() if data.get(each) != value]
+        if not other:
+            return Finding("unchanged", name, uri)
+        detail = f"the library has this file with another description ({', '.join(other)})"
+        remedy = "change that object, or leave this file out of the table"
+        return Finding("conflict", name, uri, detail, remedy)
 
     def _uri(self, facts: Mapping[str, Any]) -> str:
         return f"{self._client.collection_uri}/records/{facts.get('id')}"
@@ -216,16 +324,22 @@ class _MediaUpload:
         query = f"size={self._file.size}&attachment.hash={quote(json.dumps(digest))}"
         response = self._client.request("GET", f"{self._client.url}/records?{query}")
         rows = json_of(check_response(response)).get("data") or []
-        return next((row for row in rows if row.get("fileName") == name), None)
+        return self._objects.take(name, self._description, rows)
 
-    def _send(self, url: str) -> dict[str, Any]:
-        """Upload the file; return what the server says about it."""
+    def _send(self, url: str, digest: str) -> dict[str, Any]:
+        """Upload the file; return what the server says about it.
+
+        :param digest: the hash with which the file was searched for.
+        """
         with open(self._file.path, "rb") as file:
             form = Form(file, self._file.name, {}, FILE_FIELD)
             headers = {"Content-Type": form.content_type}
             body = ProgressForm(form, self._client, self._progress)
             response = self._client.request("POST", url, headers=headers, data=body)
-        facts = json_of(check_response(response))
+        check_response(response)
+        if form.digest.hexdigest() != digest:
+            raise changed()  # the upload expires
+        facts = json_of(response)
         if facts.get("size") != form.size:
             raise damaged(f"{form.size} bytes", f"{facts.get('size')} bytes")
         return facts

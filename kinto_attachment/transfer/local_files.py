@@ -33,38 +33,75 @@ class LocalFile:
             return 0
 
 
-def found_files(paths: list, progress: Progress) -> Iterator[LocalFile | Finding]:
+def found_files(
+    paths: list, progress: Progress, unique_names: bool = True
+) -> Iterator[LocalFile | Finding]:
     """Yield what :func:`find_files` does, and report how much that is if the progress is shown."""
     if progress.is_shown:  # the folders are read twice, the files are not
-        for found in find_files(paths):
+        for found in find_files(paths, unique_names):
             if isinstance(found, LocalFile):
                 progress.expect(1, found.size)
-    yield from find_files(paths)
+    yield from find_files(paths, unique_names)
 
 
-def find_files(paths: Iterable[str | os.PathLike]) -> Iterator[LocalFile | Finding]:
+def find_files(
+    paths: Iterable[str | os.PathLike], unique_names: bool = True
+) -> Iterator[LocalFile | Finding]:
     """Yield the files to upload, and a finding for everything that cannot be uploaded.
 
     :param paths: files and folders. A symbolic link is followed if it is given here, and skipped
         if it is in a folder.
+    :param unique_names: whether a second file of the same name cannot be uploaded. If not, a file
+        that is given twice is found once.
     """
-    folders: list[str] = []
-    names: set[str] = set()
+    before = _Given(unique_names)
     for given in map(os.fspath, paths):
         if os.path.isdir(given):
             found = _walk(given, "")
         else:
             found = iter([_regular(given, Path(given).name)])
         for file in found:
-            if isinstance(file, LocalFile) and _is_taken(file.name, folders, names):
-                detail = f"{file.path}: another file has the same name"
-                yield Finding("conflict", file.name, "", detail, "upload it to another collection")
-            else:
-                yield file
+            yield (isinstance(file, LocalFile) and before.refusal_of(file)) or file
+        before.add(given)
+
+
+class _Given:
+    """The files and folders whose files are found already. Those files themselves are not
+    remembered, because there may be many."""
+
+    def __init__(self, unique_names: bool):
+        self._unique_names = unique_names
+        self._folders: list[str] = []
+        self._files: set[str] = set()
+
+    def add(self, given: str) -> None:
+        """Remember a path that was given."""
+        known = given if self._unique_names else os.path.realpath(given)
         if os.path.isdir(given):
-            folders.append(given)
+            self._folders.append(known)
         else:
-            names.add(Path(given).name)
+            self._files.add(Path(known).name if self._unique_names else known)
+
+    def refusal_of(self, file: LocalFile) -> Finding | None:
+        """Return why the file cannot be uploaded after those before it; None if it can."""
+        if self._unique_names:
+            if not self._has_name(file.name):
+                return None
+            detail = f"{file.path}: another file has the same name"
+            return Finding("conflict", file.name, "", detail, "upload it to another collection")
+        if not self._has_file(os.path.realpath(file.path)):
+            return None
+        return Finding("skipped", file.name, "", f"{file.path}: this file is given twice")
+
+    def _has_name(self, name: str) -> bool:
+        return name in self._files or any(
+            os.path.isfile(os.path.join(folder, name)) for folder in self._folders
+        )
+
+    def _has_file(self, path: str) -> bool:
+        return path in self._files or any(
+            path.startswith(os.path.join(folder, "")) for folder in self._folders
+        )
 
 
 def _walk(folder: str, prefix: str) -> Iterator[LocalFile | Finding]:
@@ -101,7 +138,3 @@ def _printable(name: str) -> str:
     """Return the name with escapes for bytes that are not valid text. The names on a disk are
     bytes; such a name can be neither sent nor printed."""
     return name.encode("utf-8", "backslashreplace").decode()
-
-
-def _is_taken(name: str, folders: list[str], names: set[str]) -> bool:
-    return name in names or any(os.path.isfile(os.path.join(folder, name)) for folder in folders)

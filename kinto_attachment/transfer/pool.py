@@ -2,7 +2,7 @@
 
 import errno
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 
 from ..errors import CommandFailed
@@ -22,7 +22,8 @@ def work(
     """Run jobs in threads, and yield the finding of each when it ends. At most ``2 * parallel``
     jobs are taken from the generator before one of them has ended.
 
-    If the generator is closed or interrupted, the client is stopped and all threads end.
+    If the generator is closed or interrupted, the client is stopped and all threads end. So they do
+    if a job raises an error, which is raised again after the findings of all jobs that have ended.
 
     :param parallel: jobs that run at the same time.
     :raises ValueError: if ``parallel`` is less than 1.
@@ -31,22 +32,38 @@ def work(
         raise ValueError(f"parallel must be at least 1, not {parallel}")
     client.start()
     pool = ThreadPoolExecutor(parallel, thread_name_prefix="transfer")
-    running = set()
+    running: set[Future] = set()
     try:
         with closing(jobs):
             for job in jobs:
                 running.add(pool.submit(job))
                 if len(running) >= 2 * parallel:
                     done, running = wait(running, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
+                    yield from _results(done)
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
+            yield from _results(done)
+    except Exception:
+        client.stop()
+        pool.shutdown(cancel_futures=True)
+        yield from (each.result() for each in running if _has_result(each))
+        raise
     except BaseException:
         client.stop()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _results(done: set[Future]) -> Iterator[Finding]:
+    """Yield the findings of jobs that have ended, and then raise the error of one that failed."""
+    yield from (each.result() for each in done if _has_result(each))
+    for failed in done:
+        failed.result()
+
+
+def _has_result(job: Future) -> bool:
+    return not job.cancelled() and job.exception() is None
 
 
 def attempt(call: Job, path: str, record: str) -> Finding:

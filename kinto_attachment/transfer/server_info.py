@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import requests
 
 from ..errors import CommandFailed
-from .responses import REDIRECTED, reason
+from .responses import LOGIN, REDIRECTED, reason
 
 EXAMPLE = "such as https://kinto.example/v1"
 
@@ -50,7 +50,28 @@ class ServerInfo:
         """Whether the server refuses a form with an unknown field before it stores the file:
         version 10 and later do."""
         major = str(self.attachments.get("version", "")).partition(".")[0]
-        return major.isdigit() and int(major) >= 10
+        return major.isdecimal() and int(major) >= 10
+
+
+def check_url(url: str) -> str:
+    """Return the URL of a server without slashes at its end.
+
+    :raises ValueError: if it is malformed, or has a user or a password in it. The message does not
+        repeat a password.
+
+    >>> check_url("https://kinto.example/v1/")
+    'https://kinto.example/v1'
+    """
+    if "@" in url:
+        raise ValueError(f"The URL of the server (--server) must not contain a user: {LOGIN}")
+    try:
+        parts = urlsplit(url)
+        is_valid = bool(parts.hostname) and parts.scheme in ("http", "https") and parts.port != 0
+    except ValueError:  # of Python, about the port or the brackets of an IPv6 address
+        is_valid = False
+    if not is_valid:
+        raise ValueError(f"{url!r} is not the URL of a server, {EXAMPLE}")
+    return url.rstrip("/")
 
 
 def find_server(get: Callable[[str], requests.Response], url: str) -> ServerInfo:

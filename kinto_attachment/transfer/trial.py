@@ -1,9 +1,13 @@
 """Asking a server whether it would accept a file, without storing anything.
 
 The server decides by collection which extensions it accepts, and tells clients only what applies in
-general. A dry run therefore sends it the form of the upload, without the bytes of the file, and
-with a field that no form may have: the server checks the name of the file first, and then refuses
-the form for that field. This takes one request for each extension.
+general. A dry run therefore sends it a form like that of the upload, without the bytes of the file,
+and with a field that no form may have. The server checks the permission and the extension first,
+and then refuses the form for that field. Files with the same extension that would get new records
+have the same answer, so one request is enough for them. Each record that exists has permissions of
+its own, and takes a request of its own.
+
+The rules for names are the same for all servers, so they are checked here.
 
 What a collection allows for sizes cannot be asked, so the general limit stands for it. Whether the
 bytes fit their media type, only the upload itself can tell.
@@ -15,7 +19,8 @@ from threading import Lock
 
 from urllib3.filepost import encode_multipart_formdata
 
-from ..files.filename import extension_of
+from ..errors import FilenameRefused
+from ..files.filename import accept_filename
 from .client import Client
 from .responses import REMEDIES, TransferFailed, check_response, reason
 from .server_info import ServerInfo
@@ -35,32 +40,41 @@ class Trial:
         self._answers: dict[str, str] = {}
         self._lock = Lock()
 
-    def check(self, url: str, path: str, name: str) -> None:
+    def check(self, url: str, path: str, name: str, exists: bool = False) -> None:
         """Ask for one file.
 
         :param url: where it would be sent to.
         :param path: where it is.
         :param name: its name.
+        :param exists: whether the record at the URL exists.
         :raises TransferFailed: if it would be refused.
         """
-        extension = extension_of(name)
-        with self._lock:
-            if extension not in self._answers:
-                self._answers[extension] = self._ask(url, name, extension)
-        detail = self._answers[extension]
+        try:
+            extension = _extension_of(accept_filename(PurePosixPath(name).name))
+        except FilenameRefused as error:
+            raise TransferFailed("refused", str(error), REMEDIES[400]) from error
+        detail = self._ask(url, extension) if exists else self._ask_once(url, extension)
         size, limit = os.path.getsize(path), self._info.max_size
         if not detail and limit and size > limit:
             detail = f"{size} bytes are more than the {limit} that the server accepts in general"
         if detail:
             raise TransferFailed("refused", detail, REMEDIES[400])
 
-    def _ask(self, url: str, name: str, extension: str) -> str:
-        """Return why the server would refuse the name; empty if it would not."""
+    def _ask_once(self, url: str, extension: str) -> str:
+        """Return what the server says about the extension of a new record."""
+        with self._lock:
+            if extension not in self._answers:
+                self._answers[extension] = self._ask(url, extension)
+            return self._answers[extension]
+
+    def _ask(self, url: str, extension: str) -> str:
+        """Return why the server would refuse the extension; empty if it would not."""
         accepted = self._info.extensions
         if not self._info.can_be_asked or self._client.is_missing:
             is_refused = accepted is not None and extension not in accepted
             return f"the extension {extension!r} is not allowed" if is_refused else ""
-        parts = [(UNKNOWN_FIELD, ""), (self._file_field, (PurePosixPath(name).name, b""))]
+        name = f"file.{extension}" if extension else "file"
+        parts = [(UNKNOWN_FIELD, ""), (self._file_field, (name, b""))]
         form, content_type = encode_multipart_formdata(parts)
         headers = {"Content-Type": content_type}
         response = self._client.persist(
@@ -71,3 +85,8 @@ class Trial:
             return "" if repr(UNKNOWN_FIELD) in told else told
         check_response(response)
         return ""
+
+
+def _extension_of(name: str) -> str:
+    """Return what the server compares with its settings: all after the last dot, in lowercase."""
+    return name.rpartition(".")[2].lower() if "." in name else ""

@@ -6,8 +6,10 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
+from urllib.parse import quote
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
+from urllib3.fields import RequestField
 from urllib3.filepost import encode_multipart_formdata
 
 from ..errors import CommandFailed
@@ -43,7 +45,8 @@ def upload(
     :param paths: files and folders.
     :param parallel: files to upload at the same time.
     :param dry_run: only report what would be uploaded. The server is asked whether it accepts the
-        extension of each file, and stores nothing.
+        extension of each file, and whether the user may write each record that exists. It stores
+        nothing.
     :param progress: is told of the files, and of the bytes that are sent.
     :returns: one finding for each file, with its name as the ``key``, as soon as it is known:
         ``uploaded``, ``unchanged``, ``skipped`` (not a regular file); with a remedy ``conflict``,
@@ -105,7 +108,8 @@ class _Upload:
         try:
             if self._trial:
                 url = self._client.attachment_url(self.ref)
-                self._trial.check(url, self._file.path, self._file.name)
+                exists = self._before is not None
+                self._trial.check(url, self._file.path, self._file.name, exists)
                 return self._finding("uploaded")
             return self._client.persist(self._post)
         except Forbidden as error:
@@ -180,6 +184,11 @@ def damaged(sent: str, stored: Any) -> TransferFailed:
     return TransferFailed("damaged", f"sent {sent}, stored {stored}", remedy)
 
 
+def changed() -> TransferFailed:
+    """Return the error for a file that does not stay the same during its upload."""
+    return TransferFailed("changed", "the file was changed while it was read", LATER)
+
+
 def hash_of(path: str | os.PathLike, client: Client) -> Digest:
     """Return the digest of a local file.
 
@@ -224,7 +233,7 @@ class Form:
         self.size = os.fstat(file.fileno()).st_size
         self.digest = Digest()
         boundary = uuid4().hex
-        parts: list[Any] = [*fields.items(), (file_field, (PurePosixPath(name).name, b""))]
+        parts: list[Any] = [*fields.items(), _file_part(file_field, PurePosixPath(name).name)]
         empty, self.content_type = encode_multipart_formdata(parts, boundary)
         self._end = f"\r\n--{boundary}--\r\n".encode()
         self._start = empty.removesuffix(self._end)
@@ -238,7 +247,7 @@ class Form:
             self.digest.update(chunk)
             yield chunk
         if self.digest.size < self.size or _version(self._file) != self._version:
-            raise TransferFailed("changed", "the file was changed while it was read", LATER)
+            raise changed()
         yield self._end
 
     def _read(self, size: int) -> bytes:
@@ -266,6 +275,19 @@ class ProgressForm:
             yield chunk
             self._progress.add_bytes(self._form.digest.size - sent)
             sent = self._form.digest.size
+
+
+def _file_part(field: str, name: str) -> RequestField:
+    """Return the part of a form with the file, without its bytes.
+
+    A form has ``%22`` for a quote in a name and ``%0A`` for a line break, but leaves a percent sign
+    as it is, and servers cut off what looks like a folder of Windows. Such a name is therefore sent
+    as ``filename*``, too, which this server prefers; RFC 7578 does not want it for other names.
+    """
+    part = RequestField.from_tuples(field, (name, b""))
+    if "%" in name or "\\" in name:
+        part.headers["Content-Disposition"] += f"; filename*=UTF-8''{quote(name, safe='')}"
+    return part
 
 
 def _version(file: BinaryIO) -> tuple[int, int]:

@@ -90,6 +90,25 @@ def test_migrate_with_memory(tmp_path):
     assert "storage_backend to memory" in failure("migrate", "--ini", ini, "--to", ini)
 
 
+MEMORY_FILES = {"kinto.attachment.storage": "memory"}
+
+
+@pytest.mark.parametrize("command", [each for each in COMMANDS if each != "library"])
+def test_files_in_memory_are_refused(command, settings, tmp_path):
+    ini = write_ini(tmp_path / "memory.ini", {**settings, **MEMORY_FILES})
+    said = failure(command, "--ini", ini, *COMMANDS[command])
+    assert said.startswith(f"{ini} sets kinto.attachment.storage to memory")
+    assert "kinto.attachment.base_path" in said
+
+
+def test_migrate_to_files_in_memory(settings, ini, record, tmp_path):
+    memory = write_ini(tmp_path / "memory.ini", {**settings, **MEMORY_FILES})
+    for dry_run in ([], ["--dry-run"]):
+        for one, other in ((ini, memory), (memory, ini)):
+            said = failure("migrate", "--ini", one, "--to", other, *dry_run)
+            assert said.startswith(f"{memory} sets kinto.attachment.storage to memory")
+
+
 class TestStorage:
     S3 = {
         "kinto.attachment.storage": "s3",
@@ -128,6 +147,31 @@ class TestDatabase:
         said = failure("fsck", "--ini", ini)
         assert said.startswith(f"The database of {ini} does not work: ")
         assert "Connection refused" in said
+
+    @pytest.mark.parametrize("kind", ["storage", "permission"])
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "postgresql://u:hunter2@127.0.0.1:port/x",
+            "postgres//u:hunter2@127.0.0.1/x",
+            "postgres://u:hunter2@127.0.0.1/x",
+            "",
+        ],
+    )
+    def test_url_is_malformed(self, settings, tmp_path, kind, url):
+        """The setting is named, and the password is not."""
+        ini = write_ini(tmp_path / "url.ini", {**settings, f"kinto.{kind}_url": url})
+        said = failure("fsck", "--ini", ini)
+        assert said.startswith(f"kinto.{kind}_url: in {ini}, it is not the URL of a PostgreSQL")
+        assert "hunter2" not in said
+
+    def test_number_is_malformed(self, settings, tmp_path):
+        """Kinto says only that it is not a number."""
+        changed = {**settings, "kinto.version_prefix_redirect_ttl_seconds": "soon"}
+        ini = write_ini(tmp_path / "number.ini", changed)
+        said = failure("fsck", "--ini", ini)
+        assert said.startswith(f"--ini: {ini} has a setting that Kinto cannot read: ")
+        assert "soon" in said
 
     def test_has_no_tables(self, settings, tmp_path):
         """Kinto itself logs a traceback."""

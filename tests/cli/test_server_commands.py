@@ -124,6 +124,23 @@ class TestMigrate:
         assert copy.read_bytes() == b"content"
         assert run("migrate", "--to", str(other)) == (0, [], "nothing to copy\n")
 
+    def test_dry_run_writes_nothing(self, run, record, other, tmp_path):
+        found = run("migrate", "--to", str(other), "--dry-run")
+        assert (found[0], found[2]) == (0, "Dry run: would copy 1\n")
+        assert not (tmp_path / "other").exists()
+        (tmp_path / "other").mkdir()
+        assert run("migrate", "--to", str(other), "--dry-run") == found
+        assert list((tmp_path / "other").iterdir()) == []
+
+    @pytest.mark.parametrize("prefix", ["", "a/"])
+    def test_dry_run_to_the_same_folder(self, run, record, ini, settings, other, tmp_path, prefix):
+        folder = tmp_path / "files" / prefix
+        folder.mkdir(exist_ok=True)
+        write_ini(ini, {**settings, "kinto.attachment.prefix": prefix})
+        (tmp_path / "other").symlink_to(folder)
+        status, _, why = run("migrate", "--to", str(other), "--dry-run")
+        assert (status, "this is the storage that has the files already" in why) == (2, True)
+
     def test_no_such_ini(self, run, record):
         status, _, why = run("migrate", "--to", "nowhere.ini")
         assert status == 2

@@ -45,6 +45,8 @@ class TestUse:
                 "argument --parallel: invalid int value: 'x'",
             ),
             ("download d --server nowhere --bucket b --collection c", "nowhere"),
+            ("download d --server http://a:x --bucket b --collection c", "is not the URL of a"),
+            ("download d --server http://[a --bucket b --collection c", "is not the URL of a"),
             (
                 "download d --server http://127.0.0.1:9/v1 --bucket b --collection c --parallel 0",
                 "parallel must be at least 1, not 0",
@@ -55,6 +57,23 @@ class TestUse:
         status, lines, said = shell(*arguments.split())
         assert (status, lines) == (2, [])
         assert why in said
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://alice:hunter2@127.0.0.1:9/v1",
+            "http://:hunter2@127.0.0.1:9/v1",
+            "http://alice:hunter2@127.0.0.1:port/v1",
+            "http://alice:hun/ter2@127.0.0.1/v1",
+            "alice:hunter2@127.0.0.1:9/v1",
+        ],
+    )
+    def test_a_password_in_the_url_is_not_repeated(self, url, tmp_path):
+        where = ["--server", url, "--bucket", "b", "--collection", "c"]
+        for command in (["upload", tmp_path], ["download", tmp_path]):
+            status, lines, said = shell(*command, *where)
+            assert (status, lines, said.count("\n")) == (2, [], 1)
+            assert "--auth" in said and "KINTO_AUTH" in said and "ter2" not in said
 
     def test_a_server_without_the_plugin(self, settings, tmp_path, capsys):
         ini = write_ini(tmp_path / "plain.ini", {**settings, "kinto.includes": ""})
@@ -98,6 +117,19 @@ class TestUse:
         pyramid = [sys.executable, "-c", "import pyramid.path"]
         done = subprocess.run(pyramid, env=env, capture_output=True, text=True, timeout=60)
         assert "pkg_resources is deprecated as an API" in done.stderr
+
+    def test_metrics_of_the_server_are_left_alone(self, settings, record, tmp_path):
+        """Kinto's plugin would warn of a single process, and empty the folder of the server."""
+        (tmp_path / "metrics").mkdir()
+        (tmp_path / "metrics" / "counter_1.db").write_bytes(b"x")
+        includes = f"{settings['kinto.includes']} kinto.plugins.prometheus"
+        ini = write_ini(tmp_path / "metrics.ini", {**settings, "kinto.includes": includes})
+        command = [sys.executable, "-m", "kinto_attachment.cli", "fsck", "--ini", str(ini)]
+        for given in ({}, {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics")}):
+            env = {**os.environ, **given}
+            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+            assert (done.returncode, done.stderr) == (0, "no problems\n")
+        assert [each.name for each in (tmp_path / "metrics").iterdir()] == ["counter_1.db"]
 
     def test_help_needs_neither_kinto_nor_pyramid(self):
         """A shell asks for it with each key."""

@@ -9,14 +9,18 @@ import sys
 import threading
 import time
 from datetime import datetime, timedelta, timezone
+from functools import partial
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from kinto_attachment.errors import CommandFailed
+from kinto_attachment.finding import Finding
 from kinto_attachment.transfer.download import download
 from kinto_attachment.transfer.paths import PART
+from kinto_attachment.transfer.pool import work
 from kinto_attachment.transfer.upload import upload
 from tests.support.servers.proxy import is_file
 from tests.support.transfers import AUTH, CONTENT, Told, files_in, kinds
@@ -100,6 +104,31 @@ class TestStopping:
                 over.set()
             assert kinds(upload(client, paths)) == {"uploaded": 4}
             assert kinds(download(client, tmp_path / "to")) == {"downloaded": 4}
+
+
+def test_no_finding_is_lost(client):
+    """A job fails that has ended together with others."""
+    ended = threading.Semaphore(0)
+
+    def job(name):
+        ended.release()
+        if name == "0":
+            raise CommandFailed("wrong password")
+        return Finding("uploaded", name)
+
+    def jobs():
+        for number in range(8):
+            if number == 7:
+                for _ in range(7):
+                    assert ended.acquire(timeout=10)
+            yield partial(job, str(number))
+
+    found = []
+    with pytest.raises(CommandFailed, match="wrong password"):
+        for finding in work(client, jobs(), 4):
+            found.append(finding.key)
+    assert {"1", "2", "3", "4", "5", "6"} <= set(found)
+    assert len(set(found)) == len(found)
 
 
 SCRIPT = """
