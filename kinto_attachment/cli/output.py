@@ -56,6 +56,7 @@ PLURALS = {
 
 _OWN_COMMAND = re.compile(
     r"\bkinto-attachment (library init|fsck|gc|verify|migrate|adopt-storage|rebase|import)\b"
+    r"(?! --ini)"  # it names one already
 )
 
 

@@ -61,7 +61,7 @@ def _add(commands: Any, name: str, help: str, *, ini: bool = True, changes: bool
             "--ini",
             default=os.environ.get("KINTO_INI", INI),
             metavar="FILE",
-            help="ini file of the server (default: %(default)s)",
+            help="ini file of the server; also in KINTO_INI (default: %(default)s)",
         )
     if changes:
         added.add_argument("--dry-run", action="store_true", help="change nothing")
@@ -104,8 +104,9 @@ def _add_maintenance(commands: Any) -> None:
     adopt.add_argument("--yes", action="store_true", help="do not ask for confirmation")
 
     rebase = _add(commands, "rebase", "Rewrite the locations in records after base_url changed.")
-    rebase.add_argument("--from", dest="old", required=True, metavar="URL", help="the old base_url")
-    rebase.add_argument("--to", dest="new", required=True, metavar="URL", help="the new base_url")
+    for name, dest, which in (("--from", "old", "old"), ("--to", "new", "new")):
+        help = f"the {which} base_url; empty for relative locations"
+        rebase.add_argument(name, dest=dest, type=_url, required=True, metavar="URL", help=help)
 
     _add(commands, "import", "Adopt the files of kinto-attachment 0.x to 9.x.")
 
@@ -128,6 +129,7 @@ def _add_library(commands: Any) -> None:
         library.add_argument(
             f"--{name}",
             action="append",
+            type=_principal,
             default=[],
             metavar="PRINCIPAL",
             help=f"a principal that may {may}; can be repeated",
@@ -185,6 +187,25 @@ def _check_upload(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     given = [f"--{name}" for name in LIBRARY_ONLY if getattr(options, name)]
     if given:
         parser.error(f"{', '.join(given)}: only media have it, so use --library too")
+
+
+def _url(text: str) -> str:
+    """Check a base URL, which may be empty."""
+    if text and not re.match(r"(https?:)?//[^/]", text):
+        raise argparse.ArgumentTypeError(f"{text!r} does not begin with http:// or https://")
+    return text
+
+
+def _principal(text: str) -> str:
+    """Check a principal: a user, a group, or one of Kinto's own."""
+    if text in ("system.Everyone", "system.Authenticated"):
+        return text
+    if re.fullmatch(r"/buckets/[^/]+/groups/[^/]+|[^:/\s]+:\S+", text):
+        return text
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is not a principal: use system.Everyone, system.Authenticated, a user such as "
+        "account:alice, or a group such as /buckets/site/groups/editors"
+    )
 
 
 def _age(text: str) -> timedelta:

@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ from kinto import DEFAULT_SETTINGS
 from kinto.core import load_default_settings
 from kinto.core.permission.memory import Permission as MemoryPermission
 from kinto.core.utils import sqlalchemy
+from plaster.exceptions import LoaderNotFound
 from pyramid.config import Configurator
 from pyramid.paster import bootstrap, get_appsettings
 
@@ -63,7 +65,11 @@ def _migrate(options: argparse.Namespace, progress: Progress) -> Iterator[Findin
     target = open_storage(read_settings(_kinto_settings("--to", options.to)))
     server = _server(options)
     _reach(target, options.to)
-    return copy(server, target, dry_run=options.dry_run, progress=progress)
+    try:
+        yield from copy(server, target, dry_run=options.dry_run, progress=progress)
+    except ForeignStorage as error:
+        own = f"adopt-storage --ini {shlex.quote(options.to)}"
+        raise ForeignStorage(f"--to {options.to}: {error}".replace("adopt-storage", own)) from error
 
 
 def _adopt_storage(options: argparse.Namespace, progress: Progress) -> Iterator[Finding]:
@@ -269,9 +275,12 @@ def _read_ini(option: str, path: str) -> Mapping[str, Any]:
     """
     file = path.partition("#")[0]
     if not os.path.exists(file):
-        advice = "pass the ini file of your server"
+        advice = "pass the ini file with the settings of the other storage"
         if option == "--ini":
-            advice = f"{advice} with --ini FILE, or in the environment variable KINTO_INI"
+            advice = (
+                "pass the ini file of your server with --ini FILE, or in the environment variable"
+            )
+            advice = f"{advice} KINTO_INI"
         raise SettingError(option, f"there is no {path}: {advice}")
     try:
         with open(file, encoding="utf-8") as opened:
@@ -281,5 +290,8 @@ def _read_ini(option: str, path: str) -> Mapping[str, Any]:
         raise SettingError(option, clean(error)) from error
     except UnicodeDecodeError as error:
         raise SettingError(option, f"{path} is not text in UTF-8") from error
+    except LoaderNotFound as error:
+        reason = f"{path} is not an ini file: its name must end with .ini"
+        raise SettingError(option, reason) from error
     except (IniError, ImportError, LookupError, ValueError) as error:
         raise SettingError(option, f"{path}: {clean(error)}") from error

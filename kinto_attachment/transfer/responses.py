@@ -97,7 +97,9 @@ def reason(response: requests.Response) -> str:
         details = answer.get("details")
         if isinstance(details, list) and details:
             description = str(details[0].get("description") or "")
-            message = message if description in message else f"{message} {description}"
+            # The list of all that is accepted would hide what is wrong.
+            description = description.partition("; accepted are ")[0].rstrip(".")
+            message = message if description in message else f"{message} {description}."
     except (requests.RequestException, ValueError, LookupError, TypeError, AttributeError):
         message = response.reason
     return " ".join(f"{response.status_code} {message}".split())[:500]

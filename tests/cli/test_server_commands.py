@@ -124,6 +124,19 @@ class TestMigrate:
         assert copy.read_bytes() == b"content"
         assert run("migrate", "--to", str(other)) == (0, [], "nothing to copy\n")
 
+    def test_a_target_of_another_database(self, run, record, other, tmp_path):
+        """The remedy works as it stands."""
+        mark = tmp_path / "other" / "__kinto-attachment__" / "storage.json"
+        mark.parent.mkdir(parents=True)
+        own = json.loads((tmp_path / "files" / "__kinto-attachment__" / mark.name).read_text())
+        mark.write_text(json.dumps({**own, "owner": "0" * 32}))
+        status, lines, said = run("migrate", "--to", str(other))
+        assert (status, lines) == (2, [])
+        assert said.startswith(f"kinto-attachment: --to {other}: ")
+        assert said.rstrip().endswith(f"kinto-attachment adopt-storage --ini {other}")
+        assert shell("adopt-storage", "--ini", str(other), "--yes")[0] == 0
+        assert run("migrate", "--to", str(other))[0] == 0
+
     def test_dry_run_writes_nothing(self, run, record, other, tmp_path):
         found = run("migrate", "--to", str(other), "--dry-run")
         assert (found[0], found[2]) == (0, "Dry run: would copy 1\n")
