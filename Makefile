@@ -27,7 +27,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(INSTALLED): setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(PIP) --editable ".[s3,gcs,pyramid_storage,serve,docs,dev]"
+	$(PIP) --editable ".[s3,gcs,pyramid-storage,serve,docs,dev]"
 	touch $@ $(SERVING) $(DOCUMENTING)
 
 $(SERVING): setup.cfg pyproject.toml | $(VENV)/bin/python
