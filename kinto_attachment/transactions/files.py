@@ -10,10 +10,13 @@ The data manager only remembers. The work on the storage is done by
 """
 
 import logging
+import random
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from kinto.core.storage.exceptions import IntegrityError
 from transaction.interfaces import IDataManager
 from zope.interface import implementer
 
@@ -31,6 +34,10 @@ from .placement import Placement
 Item = TypeVar("Item")
 
 logger = logging.getLogger(__name__)
+
+ATTEMPTS = 15
+"""How often something is tried that conflicts with what others write. So many suffice, because each
+failed attempt means that another one has succeeded."""
 
 
 @implementer(IDataManager)
@@ -111,7 +118,19 @@ class FileTransaction:
         )
 
     def _outside_transaction(self, call: Callable[[], Item]) -> Item:
+        """Return what ``call`` returns, called in a transaction of its own.
+
+        :param call: is called again after a conflict: two rows that are written to one parent in
+            the same millisecond (see :mod:`kinto_attachment.transactions.retry`).
+        """
+
         def committed() -> Item:
+            for attempt in range(1, ATTEMPTS):
+                try:
+                    with self.transaction_manager:
+                        return call()
+                except IntegrityError:
+                    time.sleep(random.uniform(0, 0.01 * attempt))
             with self.transaction_manager:
                 return call()
 

@@ -123,12 +123,11 @@ class Placement:
 
         def take() -> Reservation | None:
             reservation = self._rows.reservations.reserve(key)
-            self._reservations.append(reservation)
-            if self._storage.exclusive:
-                return reservation
-            now = reservation.modified
-            if not self._rows.turns.take(key, self._id, now, NAME_SECONDS):
-                return None
+            now, exclusive = reservation.modified, self._storage.exclusive
+            is_first = exclusive or self._rows.turns.take(key, self._id, now, NAME_SECONDS)
+            self._reservations.append(reservation)  # not before all that may conflict
+            if exclusive or not is_first:
+                return reservation if is_first else None
             self._turns.add(key)
             is_in_use = self._rows.is_in_use(key, now - int(LATE_SECONDS * 1000))
             return None if is_in_use else reservation

@@ -21,13 +21,10 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from ..errors import ReplacedMeanwhile, SourceReplaced
+from .files import ATTEMPTS
 from .request import is_in_batch, start_over
 
 logger = logging.getLogger(__name__)
-
-ATTEMPTS = 15
-"""How often a request is tried. So many suffice, because each failed attempt means that another
-request has succeeded."""
 
 _REPEATABLE = "attachment.repeatable"
 _CHECKS = "attachment.checks"

@@ -1,11 +1,23 @@
 """A server on PostgreSQL with files in a folder, and its ini file."""
 
+import logging
+
 import pytest
 
 from kinto_attachment.cli import main
 from kinto_attachment.maintenance import fsck
 from tests.support.servers.wsgi import write_ini
 from tests.support.site import SETTINGS, Site
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before():
+    """A command silences some loggers of its process, which is that of other tests here."""
+    loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict]
+    levels = {logger: logger.level for logger in loggers}
+    yield
+    for logger in [logging.getLogger(name) for name in logging.root.manager.loggerDict]:
+        logger.setLevel(levels.get(logger, logging.NOTSET))
 
 
 @pytest.fixture

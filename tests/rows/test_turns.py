@@ -4,9 +4,11 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from kinto.core.storage.exceptions import IntegrityError
 
 from kinto_attachment.maintenance.gc import collect
-from kinto_attachment.rows.turns import TURN_SECONDS
+from kinto_attachment.rows.deletion import RESERVATION_ROWS, RESERVATIONS_PARENT
+from kinto_attachment.rows.turns import TURN_ROWS, TURN_SECONDS, TURNS_PARENT
 
 
 @pytest.fixture
@@ -47,3 +49,29 @@ def test_gc_forgets_them(make_server):
     assert not site.in_transaction(lambda: site.rows.turns.take("a", "other", 0))
     list(collect(site.server, offline=True))
     assert site.in_transaction(lambda: site.rows.turns.take("a", "other", 0))
+
+
+@pytest.mark.parametrize("naming", [{"randomize": "false"}, {"filename_pattern": "{hash}"}])
+def test_two_that_are_taken_in_one_millisecond(make_server, monkeypatch, naming):
+    """Kinto's timestamps are unique for each parent, so one of the rows cannot be written."""
+    settings = {f"kinto.attachment.{name}": value for name, value in naming.items()}
+    site = make_server("moto", **settings)
+    take, conflicts = site.rows.turns.take, iter([IntegrityError()] * 3)
+
+    def conflicting(*arguments):
+        taken = take(*arguments)
+        error = next(conflicts, None)
+        if error:
+            raise error
+        return taken
+
+    monkeypatch.setattr(site.rows.turns, "take", conflicting)
+    record = site.collection().record()
+    location = record.upload(b"content", "a.txt").json["location"]
+    assert next(conflicts, None) is None
+    assert site.read(location) == b"content"
+    if naming == {"randomize": "false"}:
+        assert location.endswith("/a.txt")
+    for rows, parent in ((TURN_ROWS, TURNS_PARENT), (RESERVATION_ROWS, RESERVATIONS_PARENT)):
+        where = rows, f"{parent}/*"
+        assert site.in_transaction(lambda where=where: site.registry.storage.list_all(*where)) == []
