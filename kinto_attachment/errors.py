@@ -246,7 +246,7 @@ class DigestMismatch(Refused):
     """
 
     def __init__(self, wanted: str, found: str, field: str, location: str, where: str = "the body"):
-        reason = f"{field} is {wanted}, but that of {where} is {found}."
+        reason = f"{field} says {wanted}, but {where} has {found}."
         super().__init__(f"SHA-256 mismatch: {reason}", field, location)
 
 

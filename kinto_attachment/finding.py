@@ -67,7 +67,7 @@ class Progress:
     """How far a command is. This class ignores it; the command line draws a bar. Several threads
     may call the methods at the same time.
 
-    :ivar is_shown: whether it is shown to anybody. If not, a command need not count its work first.
+    :ivar is_shown: whether a terminal shows it. If not, a command need not count its work first.
     """
 
     is_shown = False

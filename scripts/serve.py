@@ -32,6 +32,7 @@ from kinto_attachment.files.filename import content_disposition
 from kinto_attachment.files.mimetype import DEFAULT_MIMETYPE, is_media
 from kinto_attachment.maintenance.init_library import init_library
 from kinto_attachment.maintenance.server import Server
+from kinto_attachment.plugin import URL
 
 ROOT = Path(__file__).resolve().parent.parent
 VAR = ROOT / "var"
@@ -39,7 +40,6 @@ TEMPLATE = ROOT / "config" / "kinto.ini"
 INI = VAR / "kinto.ini"
 HOST = "127.0.0.1"
 URL_PATH = "/files/"
-SOURCE = "https://github.com/Kinto/kinto-attachment/"
 
 CORS = {
     "Access-Control-Allow-Origin": "*",
@@ -141,7 +141,7 @@ def write_ini(database: str, port: int) -> None:
     url = database.replace("%", "%%")
     (VAR / "files").mkdir(exist_ok=True)
     (VAR / "version.json").write_text(
-        json.dumps({"name": "kinto-attachment", "version": __version__, "source": SOURCE})
+        json.dumps({"name": "kinto-attachment", "version": __version__, "source": URL})
     )
     ini["app:main"].update(
         {

@@ -125,7 +125,7 @@ class Output:
 
     def _text(self, finding: Finding) -> str:
         """Return the finding in columns. They are as wide as the widest cell so far, so that lines
-        of the same kind are aligned although nobody knows what comes."""
+        of the same kind are aligned although the next lines are unknown."""
         remedy = with_ini(finding.remedy, self._options)
         cells = [
             printable(cell)

@@ -104,9 +104,9 @@ def _add_maintenance(commands: Any) -> None:
     adopt.add_argument("--yes", action="store_true", help="do not ask for confirmation")
 
     rebase = _add(commands, "rebase", "Rewrite the locations in records after base_url changed.")
-    for name, dest, which in (("--from", "old", "old"), ("--to", "new", "new")):
+    for name, which in (("--from", "old"), ("--to", "new")):
         help = f"the {which} base_url; empty for relative locations"
-        rebase.add_argument(name, dest=dest, type=_url, required=True, metavar="URL", help=help)
+        rebase.add_argument(name, dest=which, type=_url, required=True, metavar="URL", help=help)
 
     _add(commands, "import", "Adopt the files of kinto-attachment 0.x to 9.x.")
 

@@ -275,12 +275,12 @@ def _read_ini(option: str, path: str) -> Mapping[str, Any]:
     """
     file = path.partition("#")[0]
     if not os.path.exists(file):
-        advice = "pass the ini file with the settings of the other storage"
-        if option == "--ini":
-            advice = (
-                "pass the ini file of your server with --ini FILE, or in the environment variable"
-            )
-            advice = f"{advice} KINTO_INI"
+        advice = (
+            "pass the ini file of your server with --ini FILE, or in the environment variable "
+            "KINTO_INI"
+            if option == "--ini"
+            else "pass the ini file with the settings of the other storage"
+        )
         raise SettingError(option, f"there is no {path}: {advice}")
     try:
         with open(file, encoding="utf-8") as opened:

@@ -61,6 +61,16 @@ def extension_of(filename: str) -> str:
     return extension.lower()
 
 
+def checked_extension(filename: str) -> str:
+    """Return what the setting ``extensions`` is compared with: all after the last dot, in
+    lowercase.
+
+    >>> checked_extension("photo.JPG"), checked_extension("README"), checked_extension(".profile")
+    ('jpg', '', 'profile')
+    """
+    return filename.rpartition(".")[2].lower() if "." in filename else ""
+
+
 def safe_filename(filename: str) -> str:
     """Return a name of ASCII letters, digits, ``_``, ``-`` and ``.``, at most 100 characters.
 
@@ -85,9 +95,14 @@ def cut_filename(filename: str, size: int) -> str:
     encoded = filename.encode("utf-8", "replace")
     if len(encoded) <= size:
         return filename
-    extension = extension_of(filename)
-    end = f".{extension}" if extension else ""
+    end = _ending(filename)
     return encoded[: size - len(end)].decode("utf-8", "ignore").rstrip() + end
+
+
+def _ending(filename: str) -> str:
+    """Return the extension with its dot; empty if there is none."""
+    extension = extension_of(filename)
+    return f".{extension}" if extension else ""
 
 
 def content_disposition(filename: str, inline: bool) -> str:
@@ -100,8 +115,7 @@ def content_disposition(filename: str, inline: bool) -> str:
     """
     filename = _without_controls(filename)
     if len(filename) > MAX_FILENAME:
-        extension = extension_of(filename)
-        end = f".{extension}" if extension else ""
+        end = _ending(filename)
         filename = filename[: MAX_FILENAME - len(end)].strip() + end
     if filename in _NO_NAMES:
         filename = "file"

@@ -106,8 +106,8 @@ def library_of(request: Request) -> Library:
 
 
 def protect_collection(event: ContextFound) -> None:
-    """Let the library's collection be deleted only by those who may write its bucket, so that
-    editors, who may write all objects, cannot delete the library itself."""
+    """Require the permission to write the bucket from users who delete the library's collection.
+    Editors may write the collection, and therefore all objects, but not the bucket."""
     request = event.request
     context, library = getattr(request, "context", None), library_of(request)
     if request.method != "DELETE" or getattr(context, "resource_name", "") != "collection":

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from ..errors import ContentRefused, ExtensionRefused
 from ..files.blob import Digest, Label, Source
-from ..files.filename import extension_of
+from ..files.filename import checked_extension, extension_of
 from ..files.key import KeyTemplate
 from ..files.mimetype import (
     DEFAULT_MIMETYPE,
@@ -45,7 +45,7 @@ class Policy:
 
         :raises ExtensionRefused: if they are not.
         """
-        extension = filename.rpartition(".")[2].lower() if "." in filename else ""
+        extension = checked_extension(filename)
         if self.extensions and extension not in self.extensions:
             raise ExtensionRefused(extension, self.extensions)
 

@@ -30,7 +30,7 @@ from ..files.filename import accept_filename
 from ..finding import NO_PROGRESS, Finding, Progress
 from .client import Client
 from .local_files import LocalFile, find_files, found_files
-from .pool import FileProgress, Job, attempt, to_the_end, work
+from .pool import FileProgress, Job, attempt, known, to_the_end, work
 from .responses import Forbidden, check_response, json_of
 from .server_info import ServerInfo
 from .trial import Trial
@@ -158,10 +158,10 @@ def _jobs(
     objects = _Objects(described, general)
     for found in found_files(paths, progress, unique_names=False):
         if isinstance(found, Finding):
-            yield partial(lambda found: found, found)
+            yield known(found)
             continue
-        single = described.get(found.path, Description())
-        transfer = _MediaUpload(client, info, found, (single, general), trial, objects, progress)
+        descriptions = described.get(found.path, Description()), general
+        transfer = _MediaUpload(client, info, found, descriptions, trial, objects, progress)
         yield partial(attempt, transfer.run, found.name, "")
 
 

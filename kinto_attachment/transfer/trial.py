@@ -20,7 +20,7 @@ from threading import Lock
 from urllib3.filepost import encode_multipart_formdata
 
 from ..errors import FilenameRefused
-from ..files.filename import accept_filename
+from ..files.filename import accept_filename, checked_extension
 from .client import Client
 from .responses import REMEDIES, TransferFailed, check_response, reason
 from .server_info import ServerInfo
@@ -50,7 +50,7 @@ class Trial:
         :raises TransferFailed: if it would be refused.
         """
         try:
-            extension = _extension_of(accept_filename(PurePosixPath(name).name))
+            extension = checked_extension(accept_filename(PurePosixPath(name).name))
         except FilenameRefused as error:
             raise TransferFailed("refused", str(error), REMEDIES[400]) from error
         detail = self._ask(url, extension) if exists else self._ask_once(url, extension)
@@ -85,8 +85,3 @@ class Trial:
             return "" if repr(UNKNOWN_FIELD) in told else told
         check_response(response)
         return ""
-
-
-def _extension_of(name: str) -> str:
-    """Return what the server compares with its settings: all after the last dot, in lowercase."""
-    return name.rpartition(".")[2].lower() if "." in name else ""

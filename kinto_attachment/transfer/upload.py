@@ -17,7 +17,7 @@ from ..files.blob import CHUNK, Digest
 from ..finding import NO_PROGRESS, Finding, Progress
 from .client import Client, Found
 from .local_files import LocalFile, found_files
-from .pool import FileProgress, Job, attempt, remedy_for, to_the_end, work
+from .pool import FileProgress, Job, attempt, known, remedy_for, to_the_end, work
 from .responses import LATER, Forbidden, TransferFailed, check_response, json_of
 from .trial import Trial
 
@@ -70,14 +70,10 @@ def _jobs(client: Client, paths: list, dry_run: bool, progress: Progress) -> Ite
     trial = Trial(client, info) if dry_run else None
     for job in found_files(paths, progress):
         if isinstance(job, Finding):
-            yield partial(_same, job)
+            yield known(job)
             continue
         transfer = _Upload(client, job, trial, progress)
         yield partial(attempt, transfer.run, job.name, transfer.ref.uri)
-
-
-def _same(finding: Finding) -> Finding:
-    return finding
 
 
 class _Upload:

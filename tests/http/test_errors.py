@@ -9,7 +9,7 @@ from tests.support.site import ALICE, BOB, Site
 
 ANONYMOUS = {}
 DIGEST = "0" * 64
-NOBODY = "a" * 36
+UNKNOWN = "a" * 36
 MULTIPART = {"Content-Type": "multipart/form-data; boundary=a"}
 JSON = {"Content-Type": "application/json"}
 RECORD = "/buckets/site/collections/docs/records/lake"
@@ -20,12 +20,12 @@ ROUTES = [
     f"/media/{DIGEST}",
     "/media/stat",
     "/content/_media",
-    f"/content/_media/{NOBODY}",
+    f"/content/_media/{UNKNOWN}",
     "/internal/contenttype/_media",
-    f"/image/10x10/{NOBODY}.jpg",
-    f"/image/10x10/{NOBODY}/lake.jpg",
-    f"/image/10x10/{NOBODY}/lake.jpg/variant/sun",
-    f"/original/{NOBODY}.jpg",
+    f"/image/10x10/{UNKNOWN}.jpg",
+    f"/image/10x10/{UNKNOWN}/lake.jpg",
+    f"/image/10x10/{UNKNOWN}/lake.jpg/variant/sun",
+    f"/original/{UNKNOWN}.jpg",
     "/original/lake",
     "/unsplash/abc",
 ]
@@ -164,7 +164,7 @@ def test_image(http):
         (f"/image/123456x1/{name}.jpg", 400, ("path", "size")),
         (f"/image/10x10/{name}.png", 404, None),
         (f"/image/10x10/{name}/a.jpg/variant/sun", 404, None),
-        (f"/image/10x10/{NOBODY}.jpg", 404, None),
+        (f"/image/10x10/{UNKNOWN}.jpg", 404, None),
     ):
         error = check(http.get(path, headers=ALICE, status=status))
         if where:
@@ -174,7 +174,7 @@ def test_image(http):
 
 def test_batch(http):
     """What Kinto itself refuses has a message there, too."""
-    paths = [f"/v1{path}" for path in (ATTACHMENT, f"/content/_media/{NOBODY}")]
+    paths = [f"/v1{path}" for path in (ATTACHMENT, f"/content/_media/{UNKNOWN}")]
     requests = {"requests": [{"path": path} for path in paths]}
     for each in http.post_json("/batch", requests, headers=ALICE).json["responses"]:
         assert each["status"] in (400, 404)

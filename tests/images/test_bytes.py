@@ -25,13 +25,6 @@ TIGHT = {
 }
 
 
-@pytest.fixture(scope="module")
-def workers():
-    resizer = images.BytesResizer()
-    yield resizer
-    resizer.close()
-
-
 @pytest.fixture
 def make(workers):
     """Return a function that resizes an image as a server does, and returns the bytes."""

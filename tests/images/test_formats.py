@@ -26,13 +26,6 @@ SAMPLES = images.usual()
 MALFORMED_SIZES = ["320", "x", "-1x2", "1x2x3", "100000x1", "1.5x2", "1x", "\u0663x\u0663", ""]
 
 
-@pytest.fixture(scope="module")
-def workers():
-    resizer = images.BytesResizer()
-    yield resizer
-    resizer.close()
-
-
 def read(data: bytes) -> ImageHeader | None:
     return read_header(io.BytesIO(data))
 

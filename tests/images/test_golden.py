@@ -23,13 +23,6 @@ WEBP, ANIMATED_WEBP = 5, 12
 256, and leaves small differences between frames out."""
 
 
-@pytest.fixture(scope="module")
-def workers():
-    resizer = images.BytesResizer()
-    yield resizer
-    resizer.close()
-
-
 @pytest.fixture
 def resize(workers):
     """Return a function that resizes an image as a server does."""

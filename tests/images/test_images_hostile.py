@@ -21,13 +21,6 @@ HOSTILE = {**images.HOSTILE, **TWINS}
 pytestmark = pytest.mark.skipif(not find_spec("pyvips"), reason="pyvips is not installed")
 
 
-@pytest.fixture(scope="module")
-def workers():
-    resizer = images.BytesResizer()
-    yield resizer
-    resizer.close()
-
-
 def resize(workers, data: bytes) -> bytes:
     header = read_header(io.BytesIO(data))
     planned = plan(header.width, header.height, Size(100, 0))

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 
+from ...plugin import VERSION
 from .components import (
     HEADERS,
     PARAMETERS,
@@ -55,7 +55,7 @@ class Description:
             "openapi": "3.1.1",
             "info": {
                 "title": "kinto-attachment",
-                "version": version("kinto-attachment"),
+                "version": VERSION,
                 "description": _TEXT,
                 "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
             },
