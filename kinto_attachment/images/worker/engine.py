@@ -21,12 +21,13 @@ _RESIDUAL = 1.3
 _MAX_SHIFT = 0.06
 # Pixels that may be added to a side so that it is scaled to a whole number of pixels.
 _MAX_PADDING = 16
+# pyvips copies what it passes to the loaders of buffers, but not a source in memory.
 _LOADERS = {
-    "avif": "heifload_buffer",
-    "gif": "gifload_buffer",
-    "jpeg": "jpegload_buffer",
-    "png": "pngload_buffer",
-    "webp": "webpload_buffer",
+    "avif": "heifload_source",
+    "gif": "gifload_source",
+    "jpeg": "jpegload_source",
+    "png": "pngload_source",
+    "webp": "webpload_source",
 }
 # libvips only warns of a JPEG that is cut off but has an end marker. Images of some cameras cause
 # warnings too, so a JPEG that fails is decoded again, leniently, unless the warning says that it is
@@ -179,7 +180,8 @@ def _load(
         options["shrink"] = shrink
     if header.format in ("gif", "webp"):
         options |= {"page": used.start, "n": len(used)}
-    image = pyvips.Operation.call(_LOADERS[header.format], source, **options)
+    memory = pyvips.Source.new_from_memory(source)
+    image = pyvips.Operation.call(_LOADERS[header.format], memory, **options)
     width, height = (side // shrink for side in header.stored)
     if (image.width, image.get_page_height()) != (width, height):
         raise ImageRefused(
