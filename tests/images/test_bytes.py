@@ -128,6 +128,7 @@ class TestFullSize:
             images.with_segments(tight("JPEG"), 0xE0, b"JFIF\0\1\1\0\0\1\0\1" + SECRET),
             images.with_chunk(tight("PNG"), b"tEXt", b"Comment\0" + SECRET),
             tight("JPEG").replace(b"\xff\xd9", images.segment(0xFE, SECRET) + b"\xff\xd9"),
+            images.with_hidden(tight("JPEG"), SECRET),
         ):
             assert SECRET in data
             assert SECRET not in make(data, "0x0")

@@ -13,6 +13,7 @@ from PIL import Image, ImageCms, ImageOps
 from kinto_attachment.errors import ImageRefused, SizeRefused
 from kinto_attachment.images.formats import check_image
 from kinto_attachment.images.formats.header import ImageHeader, read_header, read_orientation
+from kinto_attachment.images.formats.reader import SharedFile
 from kinto_attachment.images.plan import Output, Plan, Size, Trim, plan
 from kinto_attachment.images.worker.icc import is_srgb
 from tests.support import images, profiles
@@ -476,3 +477,11 @@ def test_long_animations_become_their_first_frame(make):
     assert result.n_frames == 1
     result, _ = make(images.gif(30, 20, 300), Size(15, 0), "gif")
     assert result.size == (15, 10)
+
+
+@pytest.mark.parametrize("data", [b"pixels", b""])
+def test_a_shared_file_is_mapped_or_read(data, tmp_path):
+    (tmp_path / "file").write_bytes(data)
+    with (tmp_path / "file").open("rb") as file:
+        assert SharedFile(file.fileno()).map()[:] == data
+        assert file.tell() == 0

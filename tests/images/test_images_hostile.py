@@ -95,6 +95,28 @@ def test_bytes_after_an_image_do_not_reach_the_decoder():
         assert check_image(file, read_header(file)).read(file) == data
 
 
+def test_scans_after_the_only_one_are_not_decoded(workers):
+    data = images.encode(images.photo(600, 400), "JPEG")
+    expected = resize(workers, data)
+    scan = data[data.index(b"\xff\xda") : -2]
+    hidden = images.with_hidden(data, 1000 * scan)
+    started = images.cpu_seconds()
+    assert resize(workers, hidden) == expected
+    assert images.cpu_seconds() - started < 0.5
+
+
+def test_scans_of_components_of_one_name_are_counted():
+    # The decoder counts the components: it takes the first scan for one of three.
+    data = images.encode(images.photo(60, 40), "JPEG")
+    frame = data.index(b"\xff\xc0") + 10
+    scan = data.index(b"\xff\xda")
+    start = images.segment(0xDA, b"\1\1\0\0\x3f\0") + bytes(100)
+    components = b"".join(b"\1" + data[at + 1 : at + 3] for at in range(frame, frame + 9, 3))
+    hostile = data[:frame] + components + data[frame + 9 : scan] + 880 * start + b"\xff\xd9"
+    with pytest.raises(ImageRefused, match="64 scans"):
+        check_image(io.BytesIO(hostile), read_header(io.BytesIO(hostile)))
+
+
 @pytest.mark.parametrize(
     ("name", "limits", "reason"),
     [

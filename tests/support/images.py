@@ -265,6 +265,11 @@ def many_scans(times: int) -> bytes:
     return jpeg[:-2] + jpeg[last:-2] * times + b"\xff\xd9"
 
 
+def with_hidden(jpeg: bytes, data: bytes) -> bytes:
+    """Return a JPEG that is followed by other data, and ends as if it were the data of its scan."""
+    return jpeg + data + bytes(100_000) + b"\xff\xd9"
+
+
 def box(kind: bytes, *parts: bytes) -> bytes:
     """Return a box of an AVIF."""
     data = b"".join(parts)

@@ -3,6 +3,8 @@
 Only the worker process imports this module, so that libvips is never loaded into a server.
 """
 
+from mmap import mmap
+
 import pyvips
 
 from ...errors import ImageRefused
@@ -59,7 +61,7 @@ def prepare() -> None:
 
 
 def resize(
-    source: bytes,
+    source: bytes | mmap,
     header: ImageHeader,
     plan: Plan,
     output: Output,
@@ -69,7 +71,7 @@ def resize(
     """Return the resized image, encoded.
 
     :param source: the bytes of an image that :func:`~kinto_attachment.images.formats.check_image`
-        accepted.
+        accepted; a mapped file only if it is a JPEG.
     :param header: the header of the image.
     :param plan: the part of the image to use, and the size of the result.
     :param output: the format of the result.
@@ -95,7 +97,7 @@ def resize(
 
 
 def _make(
-    source: bytes, header: ImageHeader, plan: Plan, output: Output, used: range, fail_on: str
+    source: bytes | mmap, header: ImageHeader, plan: Plan, output: Output, used: range, fail_on: str
 ) -> bytes:
     stored = _as_stored(header, plan)
     shrink = _shrink(stored) if header.format == "jpeg" else 1
@@ -167,7 +169,7 @@ def _distance(offset: int, shrink: int) -> int:
 
 
 def _load(
-    source: bytes, header: ImageHeader, shrink: int, used: range, fail_on: str
+    source: bytes | mmap, header: ImageHeader, shrink: int, used: range, fail_on: str
 ) -> pyvips.Image:
     """Open the image; its pixels are decoded when they are needed.
 
@@ -190,7 +192,7 @@ def _load(
     return image
 
 
-def _profile(image: pyvips.Image, header: ImageHeader, source: bytes) -> bytes:
+def _profile(image: pyvips.Image, header: ImageHeader, source: bytes | mmap) -> bytes:
     """Return the ICC profile of the colour space of an image; no bytes if that is sRGB."""
     space = _SPACES.get(image.interpretation, b"RGB ")
     profile = image.get(_ICC) if image.get_typeof(_ICC) else b""
