@@ -196,7 +196,7 @@ class _Collector:
             gone = [
                 each
                 for each in page
-                if each.modified <= old and f"/{digests.get(each.original)}/" not in each.key
+                if each.modified <= old and f"/{digests.get(each.original)}" not in each.key
             ]
             if gone and not self._dry_run:
                 self._delete_variants(gone)

@@ -34,8 +34,9 @@ PENDING_MEDIA = KeyTemplate("private/_media-pending", "{uuid}", is_own=True)
 """The keys of the media store. They cannot collide with the keys of records, because those never
 begin with a reserved segment."""
 
-VARIANTS = KeyTemplate("private/_variants", "{shard}/{hash}/{uuid}", is_own=True)
-"""The keys of resized copies, below the hash of their image."""
+VARIANTS = KeyTemplate("private/_variants", "{shard}/{hash}-{uuid}", is_own=True)
+"""The keys of resized copies. Their names begin with the hash of their image. It is no folder,
+because to create one and sync it costs about as much as to store the copy."""
 
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}

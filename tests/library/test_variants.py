@@ -82,13 +82,13 @@ class TestVariant:
         )
         assert sorted(width for width, _ in responses) == list(range(20, 36))
 
-    def test_is_stored_below_the_hash_of_its_original(self, make_library, files):
+    def test_is_stored_under_the_hash_of_its_original(self, make_library, files):
         library = make_library(files)
         data = library.add()
         library.get(f"image/60x0/{data['id']}.jpg")
         digest = data["attachment"]["hash"]
         (variant,) = set(library.keys) - {library.site.key(data["attachment"]["location"])}
-        assert variant.startswith(f"private/_variants/{digest[:2]}/{digest}/")
+        assert variant.startswith(f"private/_variants/{digest[:2]}/{digest}-")
 
     def test_is_deleted_with_its_original(self, make_library, files):
         library = make_library(files)
