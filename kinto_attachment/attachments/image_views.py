@@ -121,7 +121,10 @@ def _serve(
     images: ImageService = request.registry.attachment_images
     filename = wanted.cut.filename or attachment.filename
     header = None if wanted.is_original else images.probe.known(blob)
+    variants: list[Variant] | None = None
     if header is None:
+        # Which variant is wanted turns out later, without a connection.
+        variants = [] if wanted.is_original else images.variants_of(blob)
         release_connection(request)
         header = None if wanted.is_original else images.probe.of(blob)
     is_drawing = header is not None and header.format == "svg"
@@ -135,7 +138,10 @@ def _serve(
         )
     plan = images.plan(header, wanted.size, wanted.cut.trim)
     output = images.output(wanted.format or _negotiated(request, images, header))
-    return _serve_variant(request, filename, blob, header, plan, output, wanted)
+    found = images.find(blob, plan, output, variants)
+    if variants is None:
+        release_connection(request)
+    return _serve_variant(request, filename, blob, header, plan, output, wanted, found)
 
 
 def _serve_variant(
@@ -146,7 +152,9 @@ def _serve_variant(
     plan: Plan,
     output: Output,
     wanted: _Wanted,
+    found: Variant | None,
 ) -> Response:
+    """Serve a variant, which is made first if none was found. No connection is held."""
     images: ImageService = request.registry.attachment_images
     plugin = plugin_of(request)
 
@@ -163,8 +171,6 @@ def _serve_variant(
             plugin.storage.stat(variant.key)
         return _send(request, _download(filename, variant, output, wanted))
 
-    found = images.find(blob, plan, output)
-    release_connection(request)
     variant = found or make()
     try:
         return send(variant)

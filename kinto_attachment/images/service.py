@@ -112,12 +112,23 @@ class ImageService:
         """
         return Output(format, self._settings.get(f"images.{format}_quality"))
 
-    def find(self, blob: Blob, wanted: Plan, output: Output) -> Variant | None:
+    def variants_of(self, blob: Blob) -> list[Variant]:
+        """Return all variants of an image that were made so far."""
+        return self._rows.variants.of([blob.key])
+
+    def find(
+        self, blob: Blob, wanted: Plan, output: Output, among: list[Variant] | None = None
+    ) -> Variant | None:
         """Return the variant, or None if it was not made yet.
 
         :param blob: the original.
+        :param among: what :meth:`variants_of` has returned; None if it was not called.
         """
-        found = self._rows.variants.find(blob.key, _name(blob, wanted, output))
+        name = _name(blob, wanted, output)
+        if among is None:
+            found = self._rows.variants.find(blob.key, name)
+        else:
+            found = next((variant for variant in among if variant.name == name), None)
         if found:
             self._metrics.count("images", result="kept")
         return found

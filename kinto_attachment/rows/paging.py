@@ -1,8 +1,8 @@
-"""Reading and deleting rows of Kinto's storage, any number of them.
+"""Reading, creating and deleting rows of Kinto's storage.
 
 Kinto returns and deletes at most ``storage_max_fetch_size`` rows a call, and one row more when it
-is given a limit. Every function here therefore repeats a call until nothing is left, and never
-takes a short answer for a complete one.
+is given a limit. Every function here therefore repeats a call until nothing is left, and takes a
+short answer for a complete one only if it is told how many rows a call returns at least.
 """
 
 import logging
@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from kinto.core.storage import MISSING, Filter, Sort
+from kinto.core.storage.exceptions import UnicityError
 from kinto.core.utils import COMPARISON
 
 from ..errors import KeyRefused
@@ -46,8 +47,30 @@ def pages(items: Iterable[Item]) -> Iterator[list[Item]]:
         yield page
 
 
+def create_row(storage: Any, resource_name: str, parent: str, row: Row) -> bool:
+    """Write a new row; return False if there is one of its id below that parent already.
+
+    Before Kinto writes a row that has an id, it looks for one of that id. PostgreSQL refuses a
+    second one anyway, so there Kinto gets the id in another way.
+    """
+    row_id = row["id"]
+    if hasattr(storage, "client"):
+        row = {name: value for name, value in row.items() if name != "id"}
+    try:
+        storage.create(resource_name, parent, row, id_generator=lambda: row_id)
+    except UnicityError:
+        return False
+    return True
+
+
+def fetch_size(storage: Any) -> int:
+    """Return how many rows the storage returns at least, if there are as many; 0 if it does not
+    say."""
+    return getattr(storage, "_max_fetch_size", 0)
+
+
 def keyset(
-    list_all: ListAll, *filters: Filter, by: tuple[str, ...] = ("id",)
+    list_all: ListAll, *filters: Filter, by: tuple[str, ...] = ("id",), least: int = 0
 ) -> Iterator[list[Row]]:
     """Yield pages of rows in the order of some of their fields: keyset paging.
 
@@ -55,6 +78,8 @@ def keyset(
     :param filters: which rows.
     :param by: fields that together identify a row. Where rows share all of them, those beyond the
         end of a page are skipped.
+    :param least: how many rows each call returns at least, if there are as many: a call that
+        returns fewer is the last one.
     """
     order = [Sort(name, 1) for name in by]
     start: list[Filter] = []
@@ -63,6 +88,8 @@ def keyset(
         filters=[*filters, *start], sorting=order, pagination_rules=rules, limit=PAGE
     ):
         yield rows
+        if len(rows) < min(least, PAGE):
+            return
         last = rows[-1]
         # Redundant, but PostgreSQL does not see in the rules where its index scan can begin.
         start = [Filter(by[0], last[by[0]], COMPARISON.MIN)]

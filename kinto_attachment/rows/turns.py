@@ -16,10 +16,9 @@ from hashlib import sha256
 from typing import Any
 
 from kinto.core.storage import Filter
-from kinto.core.storage.exceptions import UnicityError
 from kinto.core.utils import COMPARISON
 
-from .paging import delete_rows
+from .paging import create_row, delete_rows
 
 TURN_ROWS = "attachment-turn"
 TURNS_PARENT = "/attachment-turns"
@@ -47,11 +46,8 @@ class Turns:
         """
         ended = Filter("last_modified", now - int((seconds or TURN_SECONDS) * 1000), COMPARISON.LT)
         self._storage.delete_all(TURN_ROWS, _parent(key), filters=[ended], with_deleted=False)
-        try:
-            self._storage.create(TURN_ROWS, _parent(key), {"id": key, "holder": holder})
-        except UnicityError:
-            return False
-        return True
+        row = {"id": key, "holder": holder}
+        return create_row(self._storage, TURN_ROWS, _parent(key), row)
 
     def end(self, keys: Iterable[str], holder: str) -> None:
         """Let the next upload take its turn. Idempotent."""

@@ -17,13 +17,22 @@ from typing import Any
 from uuid import uuid4
 
 from kinto.core.storage import Filter
-from kinto.core.storage.exceptions import ObjectNotFoundError, UnicityError
+from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.core.utils import COMPARISON
 
 from ..files.blob import Attachment, is_digest
 from ..files.key import check_key
 from ..files.ref import MediaRef, UploadRef
-from .paging import Row, UnreadableRow, check_types, keyset, readable, scan, unreadable
+from .paging import (
+    Row,
+    UnreadableRow,
+    check_types,
+    create_row,
+    keyset,
+    readable,
+    scan,
+    unreadable,
+)
 
 PENDING_ROWS = "attachment-pending"
 PENDING_PARENT = "/attachment-pending"
@@ -121,11 +130,7 @@ class PendingUploads:
 
     def _create(self, upload: Pending, holder: str) -> bool:
         row = {"id": upload.id, "holder": holder}
-        try:
-            self._storage.create(LEASE_ROWS, f"{LEASES_PARENT}/{upload.id}", row)
-        except UnicityError:
-            return False
-        return True
+        return create_row(self._storage, LEASE_ROWS, f"{LEASES_PARENT}/{upload.id}", row)
 
     def _now(self, holder: str) -> int:
         """Return milliseconds since 1970 by the clock of the database, which dates the leases."""

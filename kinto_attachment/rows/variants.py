@@ -7,13 +7,12 @@ variant is harmless: they can be made again.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from typing import Any
 
 from kinto.core.storage import Filter
-from kinto.core.storage.exceptions import UnicityError
 from kinto.core.utils import COMPARISON
 
 from ..files.blob import Blob, is_digest
@@ -22,7 +21,9 @@ from .paging import (
     Row,
     UnreadableRow,
     check_types,
+    create_row,
     delete_rows,
+    fetch_size,
     keyset,
     pages,
     readable,
@@ -95,14 +96,11 @@ class Variants:
 
     def add(self, variant: Variant) -> bool:
         """Write the variant down; return False if there is one of that name already."""
-        row = asdict(variant)
+        row = {**vars(variant)}
         row.pop("modified")
         row["id"] = row.pop("original")
-        try:
-            self._storage.create(VARIANT_ROWS, _parent(variant.original, variant.name), row)
-        except UnicityError:
-            return False
-        return True
+        parent = _parent(variant.original, variant.name)
+        return create_row(self._storage, VARIANT_ROWS, parent, row)
 
     def drop(self, variants: Iterable[Variant]) -> None:
         """Forget the variants. Idempotent."""
@@ -130,7 +128,7 @@ class Variants:
 
     def _pages(self, *filters: Filter) -> Iterator[list[Row]]:
         list_all = partial(self._storage.list_all, VARIANT_ROWS, f"{VARIANTS_PARENT}/*")
-        return keyset(list_all, *filters, by=("id", "key"))
+        return keyset(list_all, *filters, by=("id", "key"), least=fetch_size(self._storage))
 
 
 def _parent(original: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Reading and deleting more rows than Kinto returns or deletes in one call."""
+"""Reading and deleting more rows than Kinto returns or deletes in one call, and creating one."""
 
 from functools import partial
 from hashlib import sha256
@@ -11,7 +11,15 @@ from kinto.core.utils import COMPARISON
 from kinto_attachment.files.ref import MediaRef, RecordRef, UploadRef
 from kinto_attachment.rows import paging
 from kinto_attachment.rows.links import Link
-from kinto_attachment.rows.paging import delete_rows, find_records, find_rows, keyset, scan
+from kinto_attachment.rows.paging import (
+    create_row,
+    delete_rows,
+    fetch_size,
+    find_records,
+    find_rows,
+    keyset,
+    scan,
+)
 from kinto_attachment.rows.uploads import Pending
 from kinto_attachment.rows.variants import Variant
 from tests.support.site import ALICE
@@ -121,6 +129,28 @@ class TestKeyset:
 
     def test_no_rows(self, run, list_all):
         assert run(lambda: list(keyset(list_all))) == []
+
+    @pytest.mark.parametrize("count", [1, FETCH_SIZE - 1, FETCH_SIZE, FETCH_SIZE + 1, COUNT])
+    def test_ends_with_a_page_that_is_not_full(self, run, storage, write, list_all, count):
+        write(count=count)
+        calls = []
+
+        def counted(**options):
+            calls.append(options)
+            return list_all(**options)
+
+        pages = run(lambda: list(keyset(counted, least=fetch_size(storage))))
+        assert [row["id"] for rows in pages for row in rows] == ids(count)
+        is_known = fetch_size(storage) > 0  # the memory storage does not say
+        assert len(calls) == len(pages) + (not is_known or len(pages[-1]) >= FETCH_SIZE)
+
+
+def test_a_row_is_created_once(run, storage, parent):
+    for is_new in (True, False):
+        row = {"id": "one", "new": is_new}
+        assert run(lambda row=row: create_row(storage, NAME, parent, row)) is is_new
+        assert row["id"] == "one"
+    assert run(lambda: storage.get(NAME, parent, "one"))["new"] is True
 
 
 def test_scan_yields_one_row_of_each_id(run, storage, parent, write):
