@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 from weakref import WeakSet, finalize
 
@@ -182,10 +182,10 @@ class BorrowedWorker:
         :raises OSError: if the result cannot be written, for example because the disk is full.
         """
         job = {
-            "header": asdict(header),
-            "plan": asdict(plan),
-            "output": asdict(output),
-            "limits": asdict(self._workers.limits),
+            "header": vars(header),
+            "plan": vars(plan),
+            "output": vars(output),
+            "limits": vars(self._workers.limits),
         }
         input.flush()
         into.flush()
