@@ -2,7 +2,9 @@
 
 ::
 
-    python -m benchmarks [--quick] [--only NAME ...] [--plots FOLDER]
+    python -m benchmarks [NAME ...] [--quick] [--plots FOLDER]
+
+``--only NAME ...`` is another way to name the rows.
 """
 
 import argparse
@@ -51,10 +53,20 @@ def _tables(made: Table | Iterator[Table]) -> Iterator[Table]:
     return iter([made]) if isinstance(made, Table) else made
 
 
+def _row(name: str) -> str:
+    # With ``choices``, argparse would refuse to be given no names at all.
+    if name not in ROWS:
+        raise argparse.ArgumentTypeError(f"{name} is not one of {', '.join(ROWS)}")
+    return name
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Run the benchmarks.")
     parser.add_argument("--quick", action="store_true", help="use smaller sizes: two minutes")
-    parser.add_argument("--only", nargs="+", choices=ROWS, help="run only these rows")
+    known = f"run only these rows: {', '.join(ROWS)}"
+    only = {"type": _row, "metavar": "NAME", "default": [], "help": known}
+    parser.add_argument("names", nargs="*", **only)
+    parser.add_argument("--only", nargs="+", **only)
     parser.add_argument("--plots", type=Path, help="write the plots to this folder")
     options = parser.parse_args()
     existing = find_existing()
@@ -70,7 +82,7 @@ def main() -> None:
         parent = os.environ.get("BENCHMARK_FOLDER")
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=parent)))
         environment = Environment(stack, folder, existing, options.quick)
-        for name in options.only or ROWS:
+        for name in [*options.names, *options.only] or ROWS:
             for run in ROWS[name]:
                 try:
                     for table in _tables(run(environment)):
