@@ -251,10 +251,17 @@ class DigestMismatch(Refused):
 
 
 class MetadataForged(Refused):
-    """A client tried to write the ``attachment`` attribute, which only this plugin writes."""
+    """A client tried to write what a record says in a field about its files."""
 
-    def __init__(self) -> None:
-        super().__init__("Attachment metadata cannot be modified.")
+    def __init__(self, field: str = "attachment") -> None:
+        super().__init__("Attachment metadata cannot be modified.", field)
+
+
+class TooManyFiles(Refused):
+    """A field that is a list would have more files than it may: ``most``."""
+
+    def __init__(self, field: str, most: int) -> None:
+        super().__init__(f"{field} may have up to {most} files.", field)
 
 
 class ReplacedMeanwhile(Refused):

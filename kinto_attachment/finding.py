@@ -17,6 +17,7 @@ PLANNED = {
     "refused": "would be refused",
     "released": "would release",
     "removed": "would remove",
+    "reordered": "would reorder",
     "rewritten": "would rewrite",
     "updated": "would update",
     "uploaded": "would upload",
@@ -115,7 +116,8 @@ def restoring(uri: str) -> str:
     """
     backup = "restore it from a backup"
     if uri.startswith("/buckets/"):
-        return f"{backup}, or DELETE {uri}/attachment"
+        is_nested = len(uri.split("/")) > 7  # the URI of a field goes on behind that of its record
+        return f"{backup}, or DELETE {uri}" + ("" if is_nested else "/attachment")
     if uri.startswith("/media/"):
         owner, _, digest = uri.removeprefix("/media/").partition("/")
         return f"{backup}, or DELETE /media/{digest} as {unquote(owner)}"

@@ -1,6 +1,7 @@
 """What all doors share, built once from the settings."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -10,6 +11,8 @@ from pyramid.events import ApplicationCreated
 from pyramid.request import Request
 from pyramid.settings import asbool
 
+from .files.field import Fields, Files, files_of
+from .files.ref import RecordRef
 from .images.service import ImageService
 from .legacy.adoption import LegacyRows
 from .legacy.kept_files import KeptFiles
@@ -49,6 +52,18 @@ class Plugin:
     is_readonly: bool
     metrics: Metrics
 
+    def fields_of(self, ref: RecordRef) -> Fields:
+        """Return the fields that the collection of a record declares."""
+        return self.settings.policy(ref.bucket, ref.collection).fields
+
+    def files_of(self, ref: RecordRef, record: Mapping[str, Any] | None) -> Files:
+        """Return what a record says about its files. A field that is not declared any more counts,
+        if it says what this plugin writes.
+
+        :param record: None if there is none.
+        """
+        return files_of(ref, record, self.fields_of(ref))
+
     def begin(self, transaction_manager: Any) -> FileTransaction:
         """Return a data manager for the files of one transaction."""
         return FileTransaction(self.storage, self.rows, transaction_manager, self.metrics)
@@ -86,7 +101,8 @@ def includeme(config: Configurator) -> None:
     storage = OwnedStorage(open_storage(settings), rows.identities)
     is_readonly = asbool(raw.get("readonly"))
     _tell_storage(settings, storage)
-    legacy = LegacyRows(rows, settings["base_url"], KeptFiles(settings, storage, rows))
+    kept = KeptFiles(settings, storage, rows)
+    legacy = LegacyRows(rows, settings["base_url"], kept, settings)
     # Kinto's service does not exist yet.
     metrics = Metrics(lambda: getattr(registry, "metrics", None))
     breaker = getattr(storage.backend, "breaker", None)

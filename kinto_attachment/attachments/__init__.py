@@ -1,4 +1,4 @@
-"""Door 1: one file on a record."""
+"""Door 1: files on records."""
 
 from typing import Any
 
@@ -12,31 +12,40 @@ from ..plugin import URL, VERSION, Plugin
 def includeme(config: Configurator) -> None:
     """Add the routes below records, and watch what happens to records."""
     # Services read the CORS settings when they are imported: not before Kinto is set up.
-    from . import api, attribute, default_bucket, image_views, listeners, record_model, views
+    from . import api, default_bucket, form_views, image_views, views
+    from .writes import guard, listeners, record_model
 
     config.registry.attachment_rules = []
     config.registry.attachment_api.add(api.PATHS, api.SCHEMAS)
-    attribute.install()
+    guard.install()
     record_model.install()
     listeners.install(config)
+    services = (*image_views.SERVICES, *views.SERVICES, form_views.files)
     is_aliased = default_bucket.is_enabled(config)
-    path_info = rf"^/v\d+(?!{default_bucket.ALIAS})" if is_aliased else "^/"
-    views.attachment.path_info = path_info
-    image_views.attachment_image.path_info = rf"(?s){path_info}.*/\d+x\d+$"
+    for service in services:
+        service.path_info = rf"^/v\d+(?!{default_bucket.ALIAS})" if is_aliased else "^/"
     if is_aliased:
         default_bucket.install(config)
-    add_services(config, (views.attachment, image_views.attachment_image))
+    add_services(config, services)
     watch(
         config,
         "attachments",
-        uploads=[(views.attachment, "POST")],
-        downloads=[views.attachment, image_views.attachment_image],
+        uploads=[
+            (views.attachment, "POST"),
+            (views.field, "POST"),
+            (views.attachment_entry, "PUT"),
+            (views.entry, "PUT"),
+            (form_views.files, "POST"),
+        ],
+        downloads=[*views.SERVICES, *image_views.SERVICES],
     )
     config.add_api_capability(
         "attachments",
-        description="Attach a file to any record: POST, GET or DELETE {record}/attachment",
+        description="Attach files to any record: POST, GET or DELETE {record}/attachment, and"
+        " {record}/attachments/{field} for other fields",
         url=URL,
         version=VERSION,
+        fields=True,
         images=config.registry.attachment_images.is_installed,
         **_limits(config.registry.attachment_plugin),
     )

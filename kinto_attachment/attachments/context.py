@@ -1,4 +1,4 @@
-"""Permissions on the attachment of a record: those on the record itself."""
+"""Permissions on the files of a record: those on the record itself."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -13,11 +13,13 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from ..errors import BlobDamaged, BlobNotFound, StorageUnavailable
-from ..files.ref import RecordRef, Ref
+from ..files.field import Field
+from ..files.ref import ATTRIBUTE, FieldRef, RecordRef, Ref
 from ..http.requests import RequestBody, read_conditions
 from ..http.responses import explained, explaining
 from ..plugin import plugin_of
-from ..transactions.request import is_in_batch
+from ..transactions.request import file_transaction, is_in_batch
+from .fields import declared_fields, links_of
 from .records import read_record
 
 logger = logging.getLogger(__name__)
@@ -32,27 +34,31 @@ DEFAULT_BUCKET = "attachment.default_bucket"
 class RecordContext(RouteFactory):
     """The record in the URL, and the permission that the request needs.
 
-    ``POST`` needs ``write`` on a record that exists, or ``record:create`` on the collection of a
-    new one. ``DELETE`` needs ``write``, and ``GET`` needs ``read``. As everywhere in Kinto, an
-    unknown collection is a 404.
+    ``POST`` and ``PUT`` need ``write`` on a record that exists, or ``record:create`` on the
+    collection of a new one. ``DELETE`` needs ``write``, and ``GET`` needs ``read``. As everywhere
+    in Kinto, an unknown collection is a 404.
 
     :cvar writing_methods: methods that write the record; others than these and ``GET`` need no
         permission here.
     :ivar ref: the record in the URL.
-    :ivar holder: the owner of the file that is served, which is the record.
+    :ivar place: the field in the URL, or the entry of one.
+    :ivar holder: the owner of the file that is served, which is that place.
     :ivar body: the body of the request. It is closed when the request is finished.
     :ivar current_object: the record as it was read last; None if it does not exist.
     """
 
-    writing_methods: tuple[str, ...] = ("POST", "DELETE")
+    writing_methods: tuple[str, ...] = ("POST", "PUT", "DELETE")
 
     def __init__(self, request: Request):
         super().__init__(request)
         self.resource_name = "record"
         self._request = request
-        ids = (request.matchdict[name] for name in ("bucket_id", "collection_id", "id"))
+        found = request.matchdict
+        ids = (found[name] for name in ("bucket_id", "collection_id", "id"))
         self.ref = RecordRef(*map(storable_id, ids))
-        self.holder: Ref = self.ref
+        field, entry = found.get("field", ATTRIBUTE), found.get("entry", "")
+        self.place = FieldRef(self.ref, field, entry)
+        self.holder: Ref = self.place
         self.body = RequestBody(request.environ)
         request.add_finished_callback(lambda request: self.body.close())
         self._bucket_to_create = False
@@ -122,19 +128,26 @@ class RecordContext(RouteFactory):
     @contextmanager
     def held(self) -> Iterator[None]:
         """Lock the record, so that other requests that write it wait; then read it again. Uploads
-        without preconditions do not wait for each other where the database settles which one wins.
+        without preconditions to a record with one field do not wait for each other where the
+        database settles which one wins.
 
         Call this only after the body was read: nothing is held while bytes move.
 
         :raises HTTPBadRequest: if the value of a header is malformed.
         :raises HTTPPreconditionFailed: if the record has another version than the client expects.
         """
-        rows, conditions = plugin_of(self._request).rows, read_conditions(self._request)
-        if self._request.method == "POST" and rows.rolls_back and not any(conditions):
+        plugin, conditions = plugin_of(self._request), read_conditions(self._request)
+        policy = plugin.settings.policy(self.ref.bucket, self.ref.collection)
+        is_plain = self._request.method == "POST" and policy.has_default_fields
+        if is_plain and plugin.rows.rolls_back and not any(conditions):
             yield
             return
-        with rows.locks.hold(self.ref):
+        files = file_transaction(self._request)
+        with files.hold(self.ref) as found:
             self.current_object = read_record(self._request, self.ref)
+            if self.current_object is not None and not found:
+                with files.hold(self.ref):  # created since there was nothing to lock
+                    self.current_object = read_record(self._request, self.ref)
             self.check_preconditions()
             yield
 
@@ -166,18 +179,55 @@ class RecordContext(RouteFactory):
             response.last_modified = record["last_modified"] / 1000.0
         raise response
 
-    def not_found(self, message: str | None = None) -> httpexceptions.HTTPNotFound:
-        """Return the error for a record that does not exist or has no attachment.
+    def declared_field(self) -> Field:
+        """Return the field in the URL.
+
+        :raises HTTPNotFound: if the collection does not declare it.
+        """
+        field = declared_fields(self._request, self.ref).get(self.place.field)
+        if field is None:
+            raise self.not_found(self._no_field, ERRORS.MISSING_RESOURCE)
+        return field
+
+    def check_has_field(self, record: dict[str, Any] | None) -> None:
+        """Check that the field in the URL is declared, or that the record still has files of it.
+
+        :raises HTTPNotFound: if neither is true.
+        """
+        name = self.place.field
+        if name in declared_fields(self._request, self.ref):
+            return
+        links = links_of(self._request, self.ref, [self.place]) if record else []
+        if not any(link.ref.field == name for link in links):
+            raise self.not_found(self._no_field, ERRORS.MISSING_RESOURCE)
+
+    @property
+    def _no_field(self) -> str:
+        declared = ", ".join(declared_fields(self._request, self.ref))
+        return f"{self.place.field} is not a field for files here; these are: {declared}."
+
+    def not_found(
+        self, message: str | None = None, errno: ERRORS | None = None
+    ) -> httpexceptions.HTTPNotFound:
+        """Return the error for a record that does not exist or has no file in the place in the URL.
 
         :param message: what the record lacks instead.
+        :param errno: a number that does not depend on whether the record exists.
         """
         details = {"id": self.ref.record, "resource_name": "record"}
-        if self.current_object is None:
+        if errno is None and self.current_object is None:
             errno, message = ERRORS.INVALID_RESOURCE_ID, None
         else:
-            errno, message = ERRORS.MISSING_RESOURCE, message or "No attachment on this record."
+            errno = ERRORS.MISSING_RESOURCE
+            message = message or f"No {self._what} on this record."
         error = httpexceptions.HTTPNotFound()
         return explained(http_error(error, errno=errno, message=message, details=details))
+
+    @property
+    def _what(self) -> str:
+        if self.place.entry:
+            return f"entry {self.place.entry} of {self.place.field}"
+        return self.place.field
 
     @property
     def is_default_bucket(self) -> bool:

@@ -35,7 +35,7 @@ def install(config: Configurator) -> None:
     config.add_view(
         default_bucket_attachment,
         route_name="default_bucket_collection",
-        path_info=rf"^/v\d+{ALIAS}collections/[^/]*/records/[^/]*/attachment(/[^/]*)?$",
+        path_info=rf"^/v\d+{ALIAS}collections/[^/]*/records/[^/]*/attachments?(/[^/]*){{0,3}}$",
         permission=NO_PERMISSION_REQUIRED,
     )
 

@@ -1,11 +1,11 @@
-"""Images at any size: ``GET {record}/attachment/{w}x{h}``, and what serves images for all doors."""
+"""Images at any size: ``GET {record}/attachments/{field}/{w}x{h}``, and what serves images for all
+doors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from kinto.core import Service
 from kinto.core.authorization import DYNAMIC
 from pyramid.request import Request
 from pyramid.response import Response
@@ -14,7 +14,6 @@ from ..errors import BlobDamaged, BlobNotFound, FieldRefused, ImageRefused, NotI
 from ..files.blob import Attachment, Blob
 from ..files.filename import MAX_FILENAME
 from ..http.downloads import Download, serve
-from ..http.openapi.components import EXPOSED_HEADERS
 from ..http.requests import preferred_formats
 from ..images.formats.header import ImageHeader
 from ..images.plan import ANIMATED, Output, Plan, Size, Trim
@@ -24,23 +23,25 @@ from ..remote.origin import is_public
 from ..rows.variants import Variant
 from ..transactions.request import is_in_batch, outside_transaction, release_connection
 from . import records
-from .api import FORMATS, PATH
+from .api import ENTRY, FIELD, FORMATS, IMAGE_SIZE, PATH
 from .context import RecordContext
-from .views import cache_control
+from .views import cache_control, service
 
 ORIGINAL = Size(0, 0)
 
 _EXTENSIONS = {"jpeg": "jpg"}
 
-attachment_image = Service(
-    name="attachment-image",
-    path=f"{PATH}/{{size}}",
-    description="The image of a record at another size",
-    factory=RecordContext,
-    cors_headers=EXPOSED_HEADERS,
-)
+attachment_image = service("attachment-image", f"{PATH}/{IMAGE_SIZE}")
+field_image = service("attachment-field-image", f"{FIELD}/{IMAGE_SIZE}")
+attachment_entry_image = service("attachment-entry-image", f"{PATH}/{ENTRY}/{IMAGE_SIZE}")
+entry_image = service("attachment-field-entry-image", f"{FIELD}/{ENTRY}/{IMAGE_SIZE}")
+
+SERVICES = (attachment_image, field_image, attachment_entry_image, entry_image)
 
 
+@entry_image.get(permission=DYNAMIC)
+@attachment_entry_image.get(permission=DYNAMIC)
+@field_image.get(permission=DYNAMIC)
 @attachment_image.get(permission=DYNAMIC)
 def get_attachment_image(request: Request) -> Response:
     """Serve the attached image at that size."""
@@ -93,7 +94,7 @@ def serve_image(request: Request, cut_of: Callable[[dict[str, Any]], Cut]) -> Re
     if is_in_batch(request):
         raise NotInBatch()
     context: RecordContext = request.context
-    size = Size.parse(request.matchdict.get("size", "0x0"))
+    size = _size(request)
     images: ImageService = request.registry.attachment_images
     images.check_size(size)
     format = _format(request)
@@ -101,7 +102,11 @@ def serve_image(request: Request, cut_of: Callable[[dict[str, Any]], Cut]) -> Re
     def answer(record: dict[str, Any]) -> Response:
         found = records.attached(request, context.holder, record)
         if found is None:
-            raise context.not_found()
+            context.check_has_field(record)
+            place = context.place
+            is_list = not place.entry and isinstance(record.get(place.field), list)
+            reason = f"{place.field} is a list: request one of its entries." if is_list else None
+            raise context.not_found(reason)
         extension = request.matchdict.get("extension")  # URLs of records have none
         if extension is not None and extension.lower() != record.get("extension"):
             raise context.not_found("This file has another extension.")
@@ -205,6 +210,17 @@ def _address_of(request: Request) -> str:
     except ValueError:
         is_proxy = True  # a socket in the file system has no address
     return named if named and is_proxy else address
+
+
+def _size(request: Request) -> Size:
+    """Return the size in the URL: ``{size}``, or ``{width}x{height}`` below a record.
+
+    :raises SizeRefused: if there can be no such size.
+    """
+    found = request.matchdict
+    if "width" in found:
+        return Size.parse(f"{found['width']}x{found['height']}")
+    return Size.parse(found.get("size", "0x0"))
 
 
 def _format(request: Request) -> str | None:

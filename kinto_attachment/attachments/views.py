@@ -1,4 +1,6 @@
-"""``POST``, ``GET`` and ``DELETE {record}/attachment``.
+"""Single files of a record: ``{record}/attachments/{field}``, and ``.../{entry}`` of a list.
+
+``{record}/attachment`` is another name of ``{record}/attachments/attachment``.
 
 **How an upload is repeated after a conflict.** The database may refuse what a request writes
 because another request wrote at the same moment. The tween of
@@ -12,139 +14,171 @@ nothing is repeated and the client gets the error. This module, ``library/views.
 ``media/views.py`` follow this protocol.
 """
 
-from contextlib import closing
-from dataclasses import dataclass
 from typing import Any
 
 from kinto.core import Service
 from kinto.core.authorization import DYNAMIC
+from pyramid import httpexceptions
 from pyramid.request import Request
 from pyramid.response import Response
 
 from ..errors import NotInBatch
-from ..files.blob import ATTRIBUTE, Attachment
-from ..files.ref import RecordRef
+from ..files.field import Field, is_attachment, new_entry_id, value_at, without_entry
+from ..files.ref import FieldRef, RecordRef
 from ..http.downloads import Download, serve
 from ..http.openapi.components import EXPOSED_HEADERS
+from ..http.requests import read_conditions
 from ..http.responses import NoContent
+from ..http.transfers import forget_transfer
 from ..plugin import plugin_of
-from ..rows.links import Link
-from ..settings.policy import Policy
 from ..transactions.request import is_in_batch, release_connection
 from ..transactions.retry import allow_retry
 from . import records
-from .api import PATH
+from .api import ENTRY, FIELD, PATH
 from .context import RecordContext, read_collection
 from .default_bucket import create_parents
+from .fields import declared_fields, policy_at, read_files
 from .rules import rules_for
-from .upload import receive_form, store
-
-STORED = "attachment.stored"
-"""With the record, the key in ``bound_data`` of the :class:`StoredForm` for a repeated request."""
+from .upload import StoredForm, file_field, receive
 
 
-attachment = Service(
-    name="attachment",
-    path=PATH,
-    description="The file of a record",
-    factory=RecordContext,
-    cors_headers=EXPOSED_HEADERS,
-)
+def service(name: str, path: str, **options: Any) -> Service:
+    """Return a service for files of records."""
+    return Service(
+        name=name,
+        path=path,
+        description="Files of a record",
+        factory=RecordContext,
+        cors_headers=EXPOSED_HEADERS,
+        **options,
+    )
 
 
+attachment = service("attachment", PATH)
+field = service("attachment-field", FIELD)
+attachment_entry = service("attachment-entry", f"{PATH}/{ENTRY}")
+entry = service("attachment-field-entry", f"{FIELD}/{ENTRY}")
+
+SERVICES = (attachment, field, attachment_entry, entry)
+
+
+@entry.get(permission=DYNAMIC)
+@attachment_entry.get(permission=DYNAMIC)
+@field.get(permission=DYNAMIC)
 @attachment.get(permission=DYNAMIC)
-def download(request: Request) -> Response:
-    """Serve the file, whole or in ranges, to clients that may read the record."""
+def download(request: Request) -> Any:
+    """Serve the file, whole or in ranges, to clients that may read the record. Of a list, serve
+    what the record says about its files."""
     context: RecordContext = request.context
-    if is_in_batch(request):
-        raise NotInBatch()
     return context.serve(lambda record: _serve(request, context, record))
 
 
+@field.post(permission=DYNAMIC)
 @attachment.post(permission=DYNAMIC)
 def upload(request: Request) -> dict[str, Any]:
-    """Attach the file of a multipart form to the record. The file is the field ``attachment``; the
-    optional fields ``data`` and ``permissions`` are JSON objects for the record."""
+    """Attach the file of a multipart form to the record: in the place of that of the field, or at
+    the end of a list. The file is the field ``attachment`` of the form, or has the name of the
+    field; the optional fields ``data`` and ``permissions`` are JSON objects for the record."""
     context: RecordContext = request.context
-    policy = plugin_of(request).settings.policy(context.ref.bucket, context.ref.collection)
     context.check_preconditions()
+    declared = context.declared_field()
     if context.current_object is not None:
         rules_for(request, context.ref).check_removable(context.ref)
-    # A repeated request finds that its file is stored already.
-    stored = request.bound_data.get((STORED, context.ref)) or _receive(request, context, policy)
-    if context.is_default_bucket:
-        create_parents(request, context.ref)
-    with context.held():
-        response = records.attach(
-            request,
-            stored.link,
-            stored.attachment,
-            data=stored.data,
-            permissions=stored.permissions,
-            exists=context.current_object is not None,
-            keep_old=policy.keep_old_files,
-        )
-    _describe_record(request, request.response, response)
-    request.response.status = response.status
-    return stored.attachment.to_json()
+    place = FieldRef(context.ref, declared.name, new_entry_id() if declared.is_list else "")
+    return _attach(request, context, declared, place)
 
 
+@entry.put(permission=DYNAMIC)
+@attachment_entry.put(permission=DYNAMIC)
+def replace(request: Request) -> dict[str, Any]:
+    """Replace the file of one entry of a list by that of a multipart form. The entry keeps its id
+    and its position."""
+    context: RecordContext = request.context
+    context.check_preconditions()
+    declared = context.declared_field()
+    if value_at(context.place, context.current_object) is None:
+        raise context.not_found()
+    return _attach(request, context, declared, context.place)
+
+
+@entry.delete(permission=DYNAMIC)
+@attachment_entry.delete(permission=DYNAMIC)
+@field.delete(permission=DYNAMIC)
 @attachment.delete(permission=DYNAMIC)
 def remove(request: Request) -> Response:
-    """Remove the file and the attribute from the record. The record stays."""
+    """Remove the file and the attribute from the record, or one entry of a list."""
     context: RecordContext = request.context
+    place = context.place
     if context.current_object is None:
         raise context.not_found()
     allow_retry(request)
     response = NoContent()
     with context.held():
-        if (context.current_object or {}).get(ATTRIBUTE) is None:
+        value = (context.current_object or {}).get(place.field)
+        if value is None or (place.entry and value_at(place, context.current_object) is None):
             raise context.not_found()
+        context.check_has_field(context.current_object)
         rules_for(request, context.ref).check_removable(context.ref)
-        _describe_record(request, response, records.detach(request, context.ref))
+        left = without_entry(value, place.entry) if place.entry else None
+        describe_record(
+            request, response, records.write_field(request, context.ref, place.field, left)
+        )
     del response.headers["Location"]
     return response
 
 
-@dataclass(frozen=True)
-class StoredForm:
-    """A form that was read and checked, and whose file is stored.
-
-    :param link: gives the stored file to the record.
-    :param attachment: the value of the record's attribute.
-    :param data: further attributes of the record; None if there are none.
-    :param permissions: the permissions of the record; None if the client sent none.
-    """
-
-    link: Link
-    attachment: Attachment
-    data: dict[str, Any] | None
-    permissions: dict[str, Any] | None
-
-
-def _receive(request: Request, context: RecordContext, policy: Policy) -> StoredForm:
-    """Read the form, store its file, and remember the result for a repeated request."""
-    form = receive_form(request, context.body, policy)
-    with closing(form.file):
-        data, permissions = form.json_object("data"), form.json_object("permissions")
-        stored = store(request, context.ref, form.file, policy)
-    if stored.facts:
-        data = {**(data or {}), **stored.facts}
-    form_stored = StoredForm(stored.link, stored.attachment, data, permissions)
-    request.bound_data[STORED, context.ref] = form_stored
-    allow_retry(request)
-    return form_stored
+def attach_form(request: Request, context: RecordContext, form: StoredForm) -> Response:
+    """Write the files of a form on the record, and describe the record in the response. Return
+    Kinto's response."""
+    if context.is_default_bucket:
+        create_parents(request, context.ref)
+    with context.held():
+        if context.place.entry and value_at(context.place, context.current_object) is None:
+            raise context.not_found()
+        written = records.attach(
+            request,
+            context.ref,
+            form.files,
+            context.current_object,
+            data=form.data,
+            permissions=form.permissions,
+        )
+    describe_record(request, request.response, written)
+    request.response.status = written.status
+    return written
 
 
-def _serve(request: Request, context: RecordContext, record: dict[str, Any]) -> Response:
-    found = records.attached(request, context.ref, record)
+def _attach(
+    request: Request, context: RecordContext, declared: Field, place: FieldRef
+) -> dict[str, Any]:
+    """Attach the file of the form to its place, and return what the record says about it."""
+    accepted = file_field(declared.name, policy_at(request, place))
+    parts = dict.fromkeys((declared.name, str(declared), "attachment"), accepted)
+    form = receive(request, context, parts, lambda received: place)
+    attach_form(request, context, form)
+    stored = form.files[0]  # a repeated request may have drawn another id
+    if declared.is_list:
+        is_new = not context.place.entry
+        request.response.status = 201 if is_new else 200
+        request.response.headers["Location"] = records.url_of(request, stored.place)
+    return stored.value
+
+
+def _serve(request: Request, context: RecordContext, record: dict[str, Any]) -> Any:
+    place = context.place
+    if not place.entry and _is_list(request, context, record):
+        return _serve_list(request, context, record)
+    if is_in_batch(request):
+        raise NotInBatch()
+    found = records.attached(request, place, record)
     if found is None:
+        context.check_has_field(record)
         raise context.not_found()
     attachment, blob, modified = found
     # The links are read only for a client that resumes a download by date. With an entity tag,
     # ``dated`` makes no difference.
     by_date = '"' not in request.headers.get("If-Range", '"')
-    dated = not by_date or plugin_of(request).rows.links.is_first(context.ref)
+    dated = not by_date or plugin_of(request).rows.links.is_first(place)
     control = cache_control(request, context.ref)
     release_connection(request)
     return serve(
@@ -157,6 +191,48 @@ def _serve(request: Request, context: RecordContext, record: dict[str, Any]) -> 
             dated=dated,
         ),
     )
+
+
+def _is_list(request: Request, context: RecordContext, record: dict[str, Any]) -> bool:
+    """Return whether the field in the URL is a list, by what the record says, or else by what its
+    collection declares."""
+    name = context.place.field
+    value, declared = record.get(name), declared_fields(request, context.ref).get(name)
+    if declared and declared.is_list:
+        return value is None or isinstance(value, list)
+    return isinstance(value, list) and any(
+        place.field == name for place in read_files(request, context.ref, record)
+    )
+
+
+def _serve_list(request: Request, context: RecordContext, record: dict[str, Any]) -> list[Any]:
+    forget_transfer(request)
+    context.check_has_field(record)
+    describe_reading(request, context, record)
+    files = read_files(request, context.ref, record)
+    return [
+        value
+        for place, value in files.items()
+        if place.field == context.place.field and is_attachment(value)
+    ]
+
+
+def describe_reading(request: Request, context: RecordContext, record: dict[str, Any]) -> None:
+    """Set the headers of a response with what a record says about its files.
+
+    :raises HTTPNotModified: if the client has this version of the record.
+    :raises HTTPPreconditionFailed: if the client expects another version.
+    """
+    context.check_preconditions()
+    modified = record["last_modified"]
+    is_known = read_conditions(request)[1] == modified
+    # Not by WebOb's conditional response, which would cut the JSON into ranges, too.
+    response = httpexceptions.HTTPNotModified() if is_known else request.response
+    response.headers["ETag"] = f'"{modified}"'
+    response.last_modified = modified / 1000
+    response.headers["Cache-Control"] = cache_control(request, context.ref)
+    if is_known:
+        raise response
 
 
 def cache_control(request: Request, ref: RecordRef) -> str:
@@ -185,11 +261,12 @@ def _cache_seconds(request: Request, ref: RecordRef) -> int | None:
     return seconds if attribute is None else max(seconds or -1, int(attribute))
 
 
-def _describe_record(request: Request, response: Response, written: Response) -> None:
+def describe_record(request: Request, response: Response, written: Response) -> None:
     """Set the headers that identify the record and its new version.
 
     :param written: Kinto's response to the write.
     """
     for name in ("ETag", "Last-Modified"):
         response.headers[name] = written.headers[name]
-    response.headers["Location"] = request.route_url("record-object", **request.matchdict)
+    ids = {name: request.matchdict[name] for name in ("bucket_id", "collection_id", "id")}
+    response.headers["Location"] = request.route_url("record-object", **ids)

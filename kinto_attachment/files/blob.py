@@ -12,9 +12,6 @@ from typing import Any, BinaryIO
 from .filename import content_disposition
 from .mimetype import is_media
 
-ATTRIBUTE = "attachment"
-"""The attribute of a record that describes its file."""
-
 CHUNK = 256 * 1024
 """Bytes per read or write. 16 KiB costs 1.7 times the CPU; more only costs memory."""
 
@@ -166,7 +163,7 @@ class Blob:
 
 @dataclass(frozen=True)
 class Attachment:
-    """The value of the ``attachment`` attribute of a record.
+    """The value of a field of a record.
 
     :param hash: SHA-256 of the bytes, lowercase hex.
     :param location: the storage key joined to ``base_url``; for a private file, the URL of the

@@ -147,9 +147,9 @@ class KeyTemplate:
         :data:`RESERVED` segment.
     :raises SettingError: if there is another placeholder, or if the path leaves the root.
 
-    >>> from kinto_attachment.files.ref import RecordRef
+    >>> from kinto_attachment.files.ref import FieldRef, RecordRef
     >>> template = KeyTemplate("{bucket_id}", "{hash}{extension}")
-    >>> next(template.keys(RecordRef("blog", "a", "b"), "x.PNG", "e3b0"))
+    >>> next(template.keys(FieldRef(RecordRef("blog", "a", "b")), "x.PNG", "e3b0"))
     'blog/e3b0.png'
     """
 
@@ -216,7 +216,7 @@ class KeyTemplate:
         """
         extension = extension_of(filename)
         values = {
-            **dict(zip(("bucket_id", "collection_id", "record_id"), ref.path, strict=True)),
+            **dict(zip(("bucket_id", "collection_id", "record_id"), ref.path, strict=False)),
             "hash": digest,
             "shard": digest[:2],
             "extension": f".{extension}" if extension else "",

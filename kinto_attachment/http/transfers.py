@@ -26,10 +26,10 @@ Door = str | Callable[[Request], str]
 
 @dataclass
 class Transfer:
-    """A file that a request sends or asks for.
+    """A file that a request sends or asks for, or several files that it sends.
 
     :param door: one of :data:`~kinto_attachment.metrics.DOORS`.
-    :ivar size: bytes of the whole file; None if it is unknown.
+    :ivar files: the size in bytes and the SHA-256 of each file, as far as they are known.
     :ivar storage_seconds: how long the storage took so far.
     """
 
@@ -37,17 +37,16 @@ class Transfer:
     door: str
     is_upload: bool
     started: float = field(default_factory=time.monotonic)
-    size: int | None = None
-    digest: str | None = None
+    files: list[tuple[int, str | None]] = field(default_factory=list)
     storage_seconds: float = 0.0
 
     def finish(self, request: Request, response: Response) -> None:
         """Count the result, and tell Kinto's log ``request.summary`` of the file."""
         milliseconds = round(self.storage_seconds * 1000)
         request.log_context(
-            attachment_size=self.size,
-            hash=self.digest,
-            storage_ms=milliseconds if self.size is not None else None,
+            attachment_size=sum(size for size, _ in self.files) if self.files else None,
+            hash=self.files[0][1] if len(self.files) == 1 else None,
+            storage_ms=milliseconds if self.files else None,
         )
         self.count(response.status_code)
 
@@ -61,8 +60,8 @@ class Transfer:
         name = "uploads" if self.is_upload else "downloads"
         self.metrics.count(name, door=self.door, result=result)
         if self.is_upload:
-            if status < 300 and self.size is not None:
-                self.metrics.observe("received_bytes", self.size, door=self.door)
+            for size, _ in self.files if status < 300 else ():
+                self.metrics.observe("received_bytes", size, door=self.door)
             self.metrics.time("upload_seconds", self._seconds, door=self.door)
 
     def sent(self, size: int) -> None:
@@ -110,13 +109,20 @@ def transfer_of(request: Request) -> Transfer | None:
 
 
 def note_file(request: Request, size: int, digest: str | None) -> None:
-    """Note which file the request transfers.
+    """Note which file the request transfers. An upload may have several. A download that found its
+    file replaced notes the next one instead.
 
     :param digest: its SHA-256 in hex; None if it is not known yet.
     """
     transfer = transfer_of(request)
     if transfer:
-        transfer.size, transfer.digest = size, digest
+        others = transfer.files if transfer.is_upload else []
+        transfer.files = [*others, (size, digest)]
+
+
+def forget_transfer(request: Request) -> None:
+    """Measure nothing of the request: the response is about files, and has none."""
+    outermost(request).environ.pop(_KEY, None)
 
 
 @contextmanager
@@ -140,6 +146,12 @@ def _begin(event: BeforeTraversal) -> None:
     # repeated after a conflict comes here again.
     if door is None or is_in_batch(request) or transfer_of(request):
         return
-    transfer = begin(request, door if isinstance(door, str) else door(request), is_upload)
+    begin(request, door if isinstance(door, str) else door(request), is_upload)
     # Kinto writes the summary of a request after these callbacks.
-    outermost(request).add_response_callback(transfer.finish)
+    outermost(request).add_response_callback(_finish)
+
+
+def _finish(request: Request, response: Response) -> None:
+    transfer = transfer_of(request)
+    if transfer:
+        transfer.finish(request, response)

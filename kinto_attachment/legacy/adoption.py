@@ -7,7 +7,8 @@ empty ``resource_name`` (8.0.0) or ``attachments`` (later). They contain ``locat
 
 Adoption changes rows only; files and records stay as they are. It runs in this order:
 
-1. Every record with an attachment and without a link gets a link, copies included.
+1. Every file of a record without a link gets a link, copies included. The existing plugin knew the
+   field ``attachment`` only; the files of other fields have lost their links if they have none.
 2. Old files that the settings keep are written down as kept.
 3. The rows of the existing plugin are deleted. As long as one is left, there may be files without
    a link, and ``gc`` refuses to run.
@@ -15,7 +16,7 @@ Adoption changes rows only; files and records stay as they are. It runs in this 
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -27,13 +28,16 @@ from kinto.core.storage import Filter
 from kinto.core.utils import COMPARISON
 
 from ..files.blob import Attachment
+from ..files.field import value_at
 from ..files.key import is_key, key_suffixes
-from ..files.ref import RecordRef
+from ..files.ref import FieldRef, RecordRef, Ref
 from ..finding import Finding
 from ..rows import Rows
 from ..rows.key_index import KeyIndex
 from ..rows.links import Link
-from ..rows.paging import PAGE, ListAll, Row, delete_rows, find_records, keyset, pages, records_of
+from ..rows.paging import PAGE, ListAll, Row, delete_rows, find_owners, keyset, pages
+from ..settings import Settings
+from .attached import Attachments, read_attached, read_fields
 from .kept_files import KEPT, KeptFiles
 
 logger = logging.getLogger(__name__)
@@ -44,11 +48,6 @@ RESOURCE_NAMES = ("", "attachments")
 ADOPTED = "adopted"
 LEFT_BEHIND = "left behind"
 
-Attachments = dict[RecordRef, Any]
-"""Records that exist, with the value of their ``attachment`` attribute."""
-
-_ATTACHED = Filter("attachment.location", True, COMPARISON.HAS)
-
 
 class LegacyRows:
     """The rows of the existing plugin.
@@ -56,10 +55,14 @@ class LegacyRows:
     :param base_url: the current ``base_url``. It finds files that have no row, such as those of
         copied records whose original is gone.
     :param kept: the old files that are kept.
+    :param settings: which fields collections declare; None if no collection declares any.
     """
 
-    def __init__(self, rows: Rows, base_url: str, kept: KeptFiles):
+    def __init__(
+        self, rows: Rows, base_url: str, kept: KeptFiles, settings: Settings | None = None
+    ):
         self._rows = rows
+        self._settings = settings
         self._base_url = base_url
         self._kept = kept
         self._may_exist = True
@@ -118,7 +121,9 @@ class LegacyRows:
         which = {"bucket": bucket, "collection": collection, "record": record}
         with closing(KeyIndex()) as planned:
             adoption = _Adoption(self._rows, self._base_url, self._kept, page, dry_run, planned)
-            yield from adoption.link_records(which)
+            yield from adoption.link_files(partial(read_attached, **which))
+            if self._settings and self._settings.has_other_fields:
+                yield from adoption.link_files(partial(read_fields, self._settings, **which))
             if bucket is None:
                 with page:
                     exist = self.exist()
@@ -151,9 +156,14 @@ class _Adoption:
         self._dry_run = dry_run
         self._planned = planned
 
-    def link_records(self, which: dict[str, str | None]) -> Iterator[Finding]:
-        """Give links to the records that have an attachment and no link."""
-        for attachments in self._unlinked_records(which):
+    def link_files(
+        self, pages_of_files: Callable[[ListAll], Iterator[Attachments]]
+    ) -> Iterator[Finding]:
+        """Give links to files that have none.
+
+        :param pages_of_files: reads them.
+        """
+        for attachments in self._unlinked(pages_of_files(self._list_all_in_page)):
             with self._page:
                 findings = self._link(attachments)
             yield from findings
@@ -172,14 +182,15 @@ class _Adoption:
         planned = chain.from_iterable(map(self._planned.find, pages(keys)))
         return self._rows.links.linked(keys) | set(planned)
 
-    def _unlinked_records(self, which: dict[str, str | None]) -> Iterator[Attachments]:
+    def _unlinked(self, pages_of_files: Iterator[Attachments]) -> Iterator[Attachments]:
         found: Attachments = {}
-        for records in records_of(self._list_all_in_page, _ATTACHED, **which):
-            with self._page:
-                linked = {link.ref for link in self._rows.links.find((ref, "") for ref in records)}
-            found.update(
-                (ref, row["attachment"]) for ref, row in records.items() if ref not in linked
-            )
+        for files in pages_of_files:
+            linked: set[Ref] = set()
+            for page in pages(files):
+                with self._page:
+                    links = self._rows.links.find((place, "") for place in page)
+                linked |= {link.ref for link in links}
+            found.update((place, value) for place, value in files.items() if place not in linked)
             # Collections may be many and small.
             if len(found) >= PAGE:
                 yield found
@@ -199,7 +210,7 @@ class _Adoption:
         """
         linked = self.linked([key for row in rows if (key := _location(row))])
         lost = [row for row in rows if _location(row) not in linked]
-        refs = {row["id"]: RecordRef.from_uri(str(row.get("record_uri"))) for row in lost}
+        refs = {row["id"]: _owner(row) for row in lost}
         now = self._attachments(ref for ref in refs.values() if ref)
         # Attached by the existing plugin while this run was reading the records.
         late = {
@@ -218,7 +229,7 @@ class _Adoption:
             delete_rows(self._storage, name, PARENT, ids, most=len(done))
         return findings
 
-    def _lose(self, row: Row, ref: RecordRef | None, now: Attachments) -> list[Finding]:
+    def _lose(self, row: Row, ref: FieldRef | None, now: Attachments) -> list[Finding]:
         """Report a row whose file is in no record: the file is kept or left behind."""
         key, uri = str(row.get("location") or ""), str(row.get("record_uri") or "")
         if not self._keeps(row):
@@ -234,7 +245,7 @@ class _Adoption:
         return bool(ref and self._kept.keeps(ref))
 
     def _link(self, attachments: Attachments) -> list[Finding]:
-        """Give links to these records, which have none."""
+        """Give links to these files, which have none."""
         keys = self._keys(attachments)
         shared = self._shared(keys, {attachments[ref]["location"] for ref in keys})
         links = [
@@ -266,16 +277,16 @@ class _Adoption:
                     self._rows.links.remove_links([link])
                     self._rows.links.add(replace(link, shared=True))
 
-    def _keys(self, attachments: Attachments) -> dict[RecordRef, str]:
+    def _keys(self, attachments: Attachments) -> dict[FieldRef, str]:
         """Return the keys of these files, as far as they can be determined."""
-        found: dict[RecordRef, str] = {}
-        suffixes: dict[RecordRef, list[str]] = {}
+        found: dict[FieldRef, str] = {}
+        suffixes: dict[FieldRef, list[str]] = {}
         for ref, value in attachments.items():
             try:
                 location = Attachment.from_json(value).location
             except ValueError:
                 continue  # another application's attribute
-            if RecordRef.attached_at(location):
+            if FieldRef.served_at(location):
                 continue  # a private file, which the existing plugin did not know
             key = location.removeprefix(self._base_url)
             if "%" in key and not self._locations({key}):
@@ -298,7 +309,7 @@ class _Adoption:
             found |= {_location(row) for row in _all_rows(self._storage.list_all, with_keys)}
         return found
 
-    def _shared(self, keys: dict[RecordRef, str], locations: set[str]) -> set[str]:
+    def _shared(self, keys: dict[FieldRef, str], locations: set[str]) -> set[str]:
         """Return those of the keys, which are at these locations, that several records have."""
         held = Counter(keys.values())
         if not held:
@@ -319,10 +330,19 @@ class _Adoption:
         suffixes = {suffix for location in copied for suffix in key_suffixes(location)}
         return twice | (suffixes & set(held))
 
-    def _attachments(self, refs: Iterable[RecordRef]) -> Attachments:
-        """Return the attributes of those of these records that exist now."""
-        rows = find_records(self._storage.list_all, refs)
-        return {ref: row.get("attachment") for ref, row in rows.items()}
+    def _attachments(self, places: Iterable[FieldRef]) -> Attachments:
+        """Return what those of these records that exist now say there."""
+        places = [*places]
+        rows = find_owners(self._storage.list_all, places)
+        return {
+            place: value_at(place, rows[place.record]) for place in places if place.record in rows
+        }
+
+
+def _owner(row: Row) -> FieldRef | None:
+    """Return whose file a row of the existing plugin tells; None if that is no record."""
+    ref = RecordRef.from_uri(str(row.get("record_uri")))
+    return FieldRef(ref) if ref else None
 
 
 def _all_rows(list_all: ListAll, condition: Filter) -> Iterator[Row]:
@@ -354,7 +374,7 @@ def _location(row: Row) -> str:
     return location if is_key(location) else ""
 
 
-def _why(ref: RecordRef | None, now: Attachments) -> str:
+def _why(ref: FieldRef | None, now: Attachments) -> str:
     if ref not in now:
         return "the record is gone"
     return "it has no attachment" if now[ref] is None else "it has another attachment"

@@ -10,7 +10,7 @@ from pyramid.events import ContextFound
 from pyramid.request import Request
 
 from ..attachments.context import RecordContext, read_collection
-from ..files.blob import ATTRIBUTE
+from ..files.ref import ATTRIBUTE
 from ..http.requests import RequestBody, owner_of
 from ..plugin import plugin_of
 from ..rows.uploads import Unclaimed
@@ -66,7 +66,7 @@ class ObjectContext(RecordContext):
 
         :raises HTTPNotFound: if there is neither.
         """
-        self.holder = self.ref
+        self.holder = self.place
         try:
             return super().find_record()
         except httpexceptions.HTTPNotFound:

@@ -79,7 +79,7 @@ def _cache_control(request: Request, immutable: bool = True) -> str:
 
     :param immutable: whether this URL has the same bytes for as long as its object exists.
     """
-    if request.context.holder != request.context.ref:
+    if request.context.holder != request.context.place:
         return "private, no-cache"
     audience = "public" if request.prefixed_userid is None else "private"
     return f"{audience}, max-age=31536000, immutable" if immutable else f"{audience}, no-cache"

@@ -12,14 +12,14 @@ from kinto.core.storage import Filter
 from kinto.core.utils import COMPARISON
 from pyramid.request import Request
 
-from ..attachments.record_model import Write
 from ..attachments.records import is_same, location_of, read_record, undo_by_hand
 from ..attachments.rules import CollectionRules
+from ..attachments.writes.record_model import Write
 from ..errors import FieldRefused, FilenameRefused, MetadataForged
-from ..files.blob import ATTRIBUTE, Source
+from ..files.blob import Source
 from ..files.filename import accept_filename, extension_of
 from ..files.mimetype import DEFAULT_MIMETYPE, SNIFF_BYTES, contradicts
-from ..files.ref import RecordRef
+from ..files.ref import ATTRIBUTE, FieldRef, RecordRef
 from ..http.forms import Received
 from ..images.formats.header import read_header
 from ..plugin import plugin_of
@@ -84,7 +84,7 @@ class LibraryRules(CollectionRules):
         upload = None
         if old:
             _complete(new, old)
-        elif file_transaction(request).expects(ref, new.get(ATTRIBUTE)):
+        elif file_transaction(request).expects(FieldRef(ref), new.get(ATTRIBUTE)):
             _check_id(request, ref)  # the server writes the object together with its file
         else:
             upload = _find(request, ref)
@@ -103,12 +103,13 @@ class LibraryRules(CollectionRules):
         :raises FieldRefused: if another request has just taken the upload.
         """
         rows, files = plugin_of(request).rows, file_transaction(request)
-        undo_by_hand(request, Write(ref, old=read_record(request, ref), new=dict(new)))
         before = rows.links.of(prepared.ref)
         if not (before and rows.unclaimed.take(prepared)):
             raise FieldRefused("another request has just claimed this upload", "id")
+        # Not before: the other request may have written the object by now.
+        undo_by_hand(request, Write(ref, old=read_record(request, ref), new=dict(new)))
         files.undo(lambda: rows.unclaimed.add(prepared))
-        files.move(before[0], replace(before[0], ref=ref))
+        files.move(before[0], replace(before[0], ref=FieldRef(ref)))
 
 
 def _complete(new: dict[str, Any], old: dict[str, Any]) -> None:
@@ -192,6 +193,5 @@ def _find(request: Request, ref: RecordRef) -> Unclaimed:
         reason = "you have no unclaimed upload of this id, or it has expired: upload the file first"
         raise FieldRefused(reason, "id")
     # The settings that determine the location may have changed since the upload.
-    policy = plugin.settings.policy(ref.bucket, ref.collection)
-    location = location_of(request, ref, links[0].key, policy)
+    location = location_of(request, FieldRef(ref), links[0].key)
     return replace(upload, attachment={**upload.attachment, "location": location})

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from jsonschema import Draft7Validator
 
 from ..errors import FieldRefused
-from ..files.blob import ATTRIBUTE
 from ..files.filename import extension_of
+from ..files.ref import ATTRIBUTE
 from ..images.formats.header import ImageHeader
 from ..images.plan import Trim
 

@@ -26,9 +26,10 @@ from pyramid.security import NO_PERMISSION_REQUIRED
 
 from ..attachments import records
 from ..attachments.context import storable_id
-from ..attachments.upload import Stored, receive_form, store
+from ..attachments.records import Stored
+from ..attachments.upload import file_field, receive_form, store
 from ..errors import BodyTooLarge, FieldRefused, NotInBatch, RemoteFailed, TooLarge
-from ..files.ref import RecordRef
+from ..files.ref import FieldRef
 from ..http.forms import Form, Received
 from ..http.openapi.components import EXPOSED_HEADERS
 from ..http.requests import flag, owner_of, read_conditions, read_flag
@@ -100,15 +101,16 @@ def import_photo(request: Request) -> dict[str, Any]:
 def _receive(request: Request) -> Upload:
     """Read the form and store its file."""
     policy = _policy(request)
-    fields = {"text_fields": ("type", "save"), "file_field": "file"}
+    parts = {"file": file_field("file", policy)}
+    text_fields = ("type", "save")
     try:
-        form = receive_form(request, request.context.body, policy, **fields)
+        form = receive_form(request, request.context.body, parts, text_fields=text_fields)
     except TooLarge as error:
         raise BodyTooLarge(error.size, error.limit, "file") from error
-    with closing(form.file):
+    with closing(form):
         save = read_flag(form.fields.get("save", "no"), "save", "body")
         _check_type(form)
-        stored = store(request, _new_ref(request), form.file, policy)
+        stored = store(request, _new_place(request), form.file)
     return _remember(request, Upload(stored, save))
 
 
@@ -145,10 +147,13 @@ def _import(request: Request) -> Upload:
             raise BodyTooLarge(error.size, error.limit) from error
         if policy.max_size and fetched.digest.size > policy.max_size:
             raise BodyTooLarge(fetched.digest.size, policy.max_size)
-        received = Received(file, f"{photo.id}{PHOTO}", fetched.mimetype, fetched.digest)
+        name = f"{photo.id}{PHOTO}"
+        received = Received(
+            file_field("file", policy), file, name, fetched.mimetype, fetched.digest
+        )
         if read_header(received.file) is None:
             raise RemoteFailed("the file that Unsplash sent is not an image")
-        stored = store(request, _new_ref(request), received, policy)
+        stored = store(request, _new_place(request), received)
     origin = {"source": UNSPLASH, "externalId": photo.id}
     stored = replace(stored, facts={**stored.facts, **origin})
     defaults = {"title": f"Photo by {photo.author} on Unsplash", "alt": photo.alt}
@@ -178,10 +183,10 @@ def _policy(request: Request) -> Policy:
     return plugin_of(request).settings.policy(library.bucket, library.collection)
 
 
-def _new_ref(request: Request) -> RecordRef:
-    """Return a reference to a new record of the library, with an id that Kinto generates."""
+def _new_place(request: Request) -> FieldRef:
+    """Return the place for the file of a new object, whose id Kinto generates."""
     generators = request.registry.id_generators
-    return library_of(request).ref(generators.get("record", generators[""])())
+    return FieldRef(library_of(request).ref(generators.get("record", generators[""])()))
 
 
 def _remember(request: Request, uploaded: Upload) -> Upload:
@@ -195,17 +200,10 @@ def _keep(request: Request, uploaded: Upload) -> dict[str, Any]:
     """Create the object of the upload at once, or keep the upload until the client creates it.
     Return what the object says, or will say, about the file."""
     stored, defaults = uploaded.stored, uploaded.defaults
-    ref, facts = stored.link.ref, stored.facts
+    ref, facts = stored.place.record, stored.facts
     if uploaded.save:
-        records.attach(
-            request,
-            stored.link,
-            stored.attachment,
-            data={**defaults, **facts},
-            permissions=None,
-            exists=False,
-            keep_old=False,
-        )
+        data = {**defaults, **facts}
+        records.attach(request, ref, [stored], None, data=data, permissions=None)
         request.response.headers["Location"] = request.route_url("content-object", id=ref.record)
     else:
         unclaimed = Unclaimed(

@@ -11,14 +11,15 @@ from functools import partial
 from typing import Any
 
 from ..errors import BlobNotFound, StorageUnavailable
-from ..files.blob import ATTRIBUTE, Attachment, Digest
+from ..files.blob import Attachment, Digest
+from ..files.field import value_at
 from ..files.key import MARKER, is_key, marked_folder
-from ..files.ref import RecordRef, Ref, UploadRef
+from ..files.ref import FieldRef, RecordRef, UploadRef
 from ..finding import NO_PROGRESS, Finding, Progress, restoring
 from ..rows import KeyKind
 from ..rows.key_index import KeyIndex
 from ..rows.links import Link
-from ..rows.paging import Row, find_records, pages, records_of
+from ..rows.paging import Row, find_owners, find_records, pages, records_of
 from ..rows.variants import Variant
 from .server import Server
 
@@ -92,7 +93,7 @@ class _Checker:
 
     :param objects: the keys in the storage, with their sizes.
     :param known: the keys that a row names.
-    :param linked: the URIs of records that have the file they are linked to.
+    :param linked: the URIs of the places that have the file they are linked to.
     """
 
     def __init__(
@@ -166,13 +167,13 @@ class _Checker:
 
     def _check_links(self, links: list[Link]) -> Iterator[Finding]:
         there = self._objects.find([link.key for link in links])
-        records = find_records(self._server.list_all, [link.ref for link in links])
+        records = find_owners(self._server.list_all, [link.ref for link in links])
         for link in links:
             if link.key not in there and not self._is_stored(link.key) and self._is_link(link):
                 remedy = restoring(link.ref.uri)
                 yield Finding("missing object", link.key, link.ref.uri, remedy=remedy)
             size = there.get(link.key, link.size)
-            if not isinstance(link.ref, RecordRef):
+            if not isinstance(link.ref, FieldRef):
                 # The bytes of such a key never change.
                 if size != link.size:
                     yield _wrong_size(link, size, link.size)
@@ -180,7 +181,7 @@ class _Checker:
                 if is_upload and not self._server.has_upload(link.ref) and self._is_link(link):
                     yield Finding("link without record", link.key, link.ref.uri, remedy=GC)
                 continue
-            attachment = records.get(link.ref, {}).get(ATTRIBUTE)
+            attachment = value_at(link.ref, records.get(link.ref.record))
             if link.is_of(attachment):
                 self._linked.add([(link.ref.uri, 0)])
                 if list(_contradictions(link, attachment, size)):
@@ -198,34 +199,31 @@ class _Checker:
             yield from _contradictions(link, attachment, size)
         elif link.may_be_of(attachment):
             location = str(attachment.get("location"))
-            remedy = f"upload the file again: POST {link.ref.uri}/attachment"
+            method = "PUT" if link.ref.entry else "POST"
+            remedy = f"upload the file again: {method} {link.ref.url_path}"
             yield Finding("wrong location", link.key, link.ref.uri, location, remedy)
         else:
             yield Finding("link without record", link.key, link.ref.uri, remedy=GC)
 
     def _check_records(self, records: dict[RecordRef, Row]) -> Iterator[Finding]:
-        locations = {}
-        for ref, record in records.items():
-            try:
-                locations[ref] = Attachment.from_json(record.get(ATTRIBUTE)).location
-            except ValueError:
-                continue  # no attachment, or another application's attribute
-        linked = self._linked.find([ref.uri for ref in locations])
-        for ref, location in locations.items():
-            if ref.uri not in linked and self._lacks_link(ref):
-                # The location of a private file does not say which file it is.
-                remedy = restoring(ref.uri) if RecordRef.attached_at(location) else IMPORT
-                yield Finding("record without link", "", ref.uri, location, remedy)
+        for page in pages(self._server.locations(records).items()):
+            linked = self._linked.find([place.uri for place, _ in page])
+            for place, location in page:
+                if place.uri not in linked and self._lacks_link(place):
+                    # The location of a private file does not say which file it is.
+                    remedy = restoring(place.uri) if FieldRef.served_at(location) else IMPORT
+                    yield Finding("record without link", "", place.uri, location, remedy)
 
-    def _lacks_link(self, ref: RecordRef) -> bool:
-        """Return whether the record has an attachment now and no link to it."""
-        attachment = self._attachment_of(ref)
-        links = self._server.run(lambda: self._rows.links.of(ref))
+    def _lacks_link(self, place: FieldRef) -> bool:
+        """Return whether the record has a file there now, and no link to it."""
+        attachment = self._attachment_of(place)
+        links = self._server.run(lambda: self._rows.links.of(place))
         return attachment is not None and not any(link.may_be_of(attachment) for link in links)
 
-    def _attachment_of(self, ref: Ref) -> Any:
-        """Return the attribute of the record as it is now."""
-        return find_records(self._server.list_all, [ref]).get(ref, {}).get(ATTRIBUTE)
+    def _attachment_of(self, place: FieldRef) -> Any:
+        """Return what the record says there now."""
+        record = find_records(self._server.list_all, [place.record]).get(place.record)
+        return value_at(place, record)
 
     def _check_objects(self, listed: float, others: tuple[str, ...]) -> Iterator[Finding]:
         """Report objects that no row names.

@@ -12,14 +12,15 @@ from functools import partial
 from typing import Any
 
 from ..errors import BlobNotFound, NotImported, SweepRefused
-from ..files.blob import ATTRIBUTE, MAX_UPLOAD_TIME
+from ..files.blob import MAX_UPLOAD_TIME
+from ..files.field import value_at
 from ..files.key import HEARTBEAT, is_key, key_suffixes, marked_folder
-from ..files.ref import RecordRef, UploadRef
+from ..files.ref import FieldRef, RecordRef, UploadRef
 from ..finding import NO_PROGRESS, Finding, Progress
 from ..rows.deletion import Release, Rule
 from ..rows.key_index import KeyIndex
 from ..rows.links import Link
-from ..rows.paging import Row, find_records, pages, records_of
+from ..rows.paging import Row, find_owners, find_records, pages, records_of
 from ..rows.uploads import Unclaimed
 from ..rows.variants import Variant
 from ..storage.staged import discard_unfinished
@@ -126,11 +127,11 @@ class _Collector:
     def _without_owner(self, links: list[Link]) -> list[Link]:
         """Return the links of records that are gone or have another attachment, and of unknown
         uploads."""
-        records = find_records(self._server.list_all, [link.ref for link in links])
+        records = find_owners(self._server.list_all, [link.ref for link in links])
 
         def has_owner(link: Link) -> bool:
-            if isinstance(link.ref, RecordRef):
-                return link.is_of(records.get(link.ref, {}).get(ATTRIBUTE))
+            if isinstance(link.ref, FieldRef):
+                return link.is_of(value_at(link.ref, records.get(link.ref.record)))
             # An entry of the media store is nothing but its link.
             return not isinstance(link.ref, UploadRef) or self._server.has_upload(link.ref)
 
@@ -139,16 +140,15 @@ class _Collector:
     def _release(self, link: Link) -> bool:
         """Release a link, unless its record is being written at this moment."""
         ref = link.ref
-        keep = isinstance(ref, RecordRef) and self._settings.policy_of(ref).keep_old_files
+        keep = isinstance(ref, FieldRef) and self._settings.policy_of(ref).keep_old_files
 
         def release() -> None:
             self._rows.links.remove_links([link])
             self._rows.releases.add([link.key], Rule.of(link.shared, keep))
             # An upload that writes the record also locks the row of the link. If there was such an
             # upload, it has committed by now.
-            rows = find_records(self._server.records.list_all, [ref])
             is_upload = isinstance(ref, UploadRef) and self._rows.unclaimed.has(ref.id)
-            if is_upload or self._is_of(link, rows.get(ref, {}).get(ATTRIBUTE)):
+            if is_upload or (isinstance(ref, FieldRef) and self._is_of(link, self._value_at(ref))):
                 raise _Linked()
 
         try:
@@ -156,6 +156,10 @@ class _Collector:
         except _Linked:
             return False
         return True
+
+    def _value_at(self, place: FieldRef) -> Any:
+        record = find_records(self._server.records.list_all, [place.record]).get(place.record)
+        return value_at(place, record)
 
     def _is_of(self, link: Link, attachment: Any) -> bool:
         """Return whether the record has that file: by its location or, if that fits no file of the
@@ -255,7 +259,7 @@ class _Collector:
             for page in self._server.read(self._rows.unlinked_keys()):
                 known.add((each.key, 0) for each in page)
             for records in records_of(self._server.list_all):
-                known.add((key, 0) for record in records.values() for key in _keys_of(record))
+                known.add((key, 0) for item in records.items() for key in self._keys_of(*item))
             linked = self._find_orphans(orphans, unknown, known)
             for key, _ in unknown:
                 detail = "this server does not make such keys"
@@ -375,13 +379,11 @@ class _Collector:
         self._server.run(lambda: self._rows.links.forget(before))
         self._server.run(lambda: self._rows.former.forget(before))
 
+    def _keys_of(self, ref: RecordRef, record: Row) -> Iterator[str]:
+        """Yield the keys that the files of a record may have, whatever ``base_url`` was: a file
+        that a record names is not deleted only because it has no link."""
+        for value in self._server.plugin.files_of(ref, record).values():
+            yield from key_suffixes(str(value.get("location") or ""))
+
     def _is_ours(self, key: str) -> bool:
         return is_key(key) and (self._settings.makes(key) or key.startswith(f"{HEARTBEAT}/"))
-
-
-def _keys_of(record: Row) -> list[str]:
-    """Return the keys that the attachment of a record may have, whatever ``base_url`` was: a file
-    that a record names is not deleted only because it has no link."""
-    attachment = record.get(ATTRIBUTE)
-    location = attachment.get("location") if isinstance(attachment, dict) else None
-    return key_suffixes(str(location or ""))

@@ -17,7 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 from ..errors import BlobExists, BlobNotFound, NotImported, SettingError
-from ..files.blob import ATTRIBUTE, Attachment, Digest, Source
+from ..files.blob import Digest, Source
 from ..files.key import HEARTBEAT, MARKER
 from ..files.mimetype import DEFAULT_MIMETYPE, accept_mimetype
 from ..finding import NO_PROGRESS, Finding, Progress, restoring
@@ -25,7 +25,7 @@ from ..rows import KeyKind
 from ..rows.deletion import Rule
 from ..rows.key_index import KeyIndex
 from ..rows.links import Link
-from ..rows.paging import Row, find_records, records_of
+from ..rows.paging import find_records, pages, records_of
 from ..settings import Settings
 from ..settings.policy import Policy
 from ..storage import IStorage, Stat
@@ -131,28 +131,21 @@ def _other_keys(server: Server) -> Iterator[str]:
 
 
 def _without_link(server: Server, linked: KeyIndex) -> Iterator[Finding]:
-    """Report records with an attachment and without a link: their files were not copied.
+    """Report records with a file and without a link to it: these files were not copied.
 
-    :param linked: URIs of the records that had a link.
+    :param linked: URIs of the places that had a link.
     """
     for records in records_of(server.list_all):
-        refs = [ref for ref, row in records.items() if _location(row)]
-        known = linked.find([ref.uri for ref in refs])
-        for ref in refs:
-            if ref.uri in known:
-                continue
-            # The file may have been removed or replaced since.
-            row = find_records(server.list_all, [ref]).get(ref, {})
-            links = server.run(partial(server.plugin.rows.links.of, ref))
-            if _location(row) and not links:
-                yield Finding("record without link", "", ref.uri, _location(row), ADOPT)
-
-
-def _location(row: Row) -> str:
-    try:
-        return Attachment.from_json(row.get(ATTRIBUTE)).location
-    except ValueError:
-        return ""  # no attachment, or another application's attribute
+        for page in pages(server.locations(records)):
+            known = linked.find([place.uri for place in page])
+            for place in page:
+                if place.uri in known:
+                    continue
+                # The file may have been removed or replaced since.
+                now = server.locations(find_records(server.list_all, [place.record]))
+                links = server.run(partial(server.plugin.rows.links.of, place))
+                if place in now and not links:
+                    yield Finding("record without link", "", place.uri, now[place], ADOPT)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
 """Rewriting ``location`` in records after ``base_url`` has changed."""
 
 from collections.abc import Iterator
-from typing import Any
 
-from ..files.blob import ATTRIBUTE
+from ..files.field import value_at, with_file
 from ..files.key import quote_key
+from ..files.ref import FieldRef
 from ..finding import NO_PROGRESS, Finding, Progress
 from ..rows.links import Link
-from ..rows.paging import find_records
+from ..rows.paging import Row, find_owners, find_records
 from ..settings.parsers import parse_url
 from .server import Server
 
@@ -49,37 +49,40 @@ def _pass(
 ) -> Iterator[Finding]:
     for page in server.read(server.plugin.rows.links.all()):
         progress.add_files(len(page))
-        rows = find_records(server.list_all, [link.ref for link in page])
-        for link in page:
-            changed = _rebased(rows.get(link.ref), link.key, old, new)
+        links = [link for link in page if isinstance(link.ref, FieldRef)]
+        rows = find_owners(server.list_all, [link.ref for link in links])
+        for link in links:
+            changed = _rebased(link, rows.get(link.ref.record), old, new)
             if changed and (dry_run or _rewrite(server, link, old, new)):
-                location = changed[ATTRIBUTE]["location"]
+                location = value_at(link.ref, changed)["location"]
                 yield Finding("rewritten", link.key, link.ref.uri, location)
 
 
-def _rebased(record: dict[str, Any] | None, key: str, old: str, new: str) -> dict[str, Any] | None:
-    """Return the record with its new location, or None if the location stays."""
-    attachment = (record or {}).get(ATTRIBUTE)
+def _rebased(link: Link, record: Row | None, old: str, new: str) -> Row | None:
+    """Return the record with the new location of a file, or None if the location stays."""
+    place, key = link.ref, link.key
+    attachment = value_at(place, record)
     location = attachment.get("location") if isinstance(attachment, dict) else None
     if location not in (old + quote_key(key), old + key) or old == new:
         return None
     rest = {name: value for name, value in record.items() if name != "last_modified"}
-    return {**rest, ATTRIBUTE: {**attachment, "location": new + quote_key(key)}}
+    changed = {**attachment, "location": new + quote_key(key)}
+    return {**rest, place.field: with_file(record[place.field], place, changed)}
 
 
 def _rewrite(server: Server, link: Link, old: str, new: str) -> bool:
     """Rewrite the record of a link; return False if its location has changed since."""
-    uri, record_id = link.ref.collection_uri, link.ref.record
+    ref = link.ref.record
 
     def rewrite() -> bool:
-        with server.plugin.rows.locks.hold(link.ref):
-            rows = find_records(server.records.list_all, [link.ref])
-            changed = _rebased(rows.get(link.ref), link.key, old, new)
+        with server.plugin.rows.locks.hold(ref):
+            record = find_records(server.records.list_all, [ref]).get(ref)
+            changed = _rebased(link, record, old, new)
             if changed is None:
                 return False
-            server.records.update("record", uri, record_id, changed)
+            server.records.update("record", ref.collection_uri, ref.record, changed)
             # Clients that were offline still have the old location.
-            server.plugin.rows.former.add(link.ref, rows[link.ref][ATTRIBUTE])
+            server.plugin.rows.former.add(link.ref, value_at(link.ref, record))
             return True
 
     return server.run(rewrite)

@@ -1,11 +1,12 @@
 """The server that jobs work on."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
-from ..files.ref import UploadRef
+from ..files.field import is_attachment
+from ..files.ref import FieldRef, RecordRef, UploadRef
 from ..media.store import MediaStore
 from ..metrics import Metrics
 from ..plugin import Plugin
@@ -45,6 +46,17 @@ class Server:
     def has_upload(self, ref: UploadRef) -> bool:
         """Return whether the upload still waits to become an object of the library."""
         return self.run(lambda: self.plugin.rows.unclaimed.has(ref.id))
+
+    def locations(self, records: Mapping[RecordRef, Row]) -> dict[FieldRef, str]:
+        """Return what some records say about where the files of their declared fields are. Other
+        attributes that look like that belong to other applications, or have links."""
+        plugin = self.plugin
+        return {
+            place: value["location"]
+            for ref, record in records.items()
+            for place, value in plugin.files_of(ref, record).items()
+            if place.field in plugin.fields_of(ref) and is_attachment(value)
+        }
 
     def run(self, call: Callable[[], Item]) -> Item:
         """Return what ``call`` returns, called in a transaction of its own."""

@@ -8,8 +8,8 @@ resource_name         parent_id                       id                  data
 ====================  ==============================  ==================  =======================
 attachment-link       /attachment-links/              ``own:{key}`` or    ``hash``, ``record``,
                       {bucket}/{coll.}/{record}       ``shared:{key}``    ``filename``,
-                                                                          ``mimetype``, ``size``
-attachment-former     that of the link                hash of the value
+                      [/{field}[/{entry}]]                                ``mimetype``, ``size``
+attachment-former     that of the links of the field  hash of the value
 attachment-release    /attachment-releases/{id}       random              ``rule``, ``keys``
 attachment-claim      /attachment-claims/{random}     key
 attachment-doom       /attachment-dooms               random              ``keys``
@@ -30,6 +30,8 @@ attachment-identity   /attachment-identity            hash of the         ``owne
 attachment-grant      /attachment-grants              ``library``         ``editors``,
                       {URI of the collection}                             ``authors``
 ====================  ==============================  ==================  =======================
+
+The rows of the field ``attachment`` lie at its record: they are older than the other fields.
 
 Two rules shape them:
 

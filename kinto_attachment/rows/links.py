@@ -23,12 +23,13 @@ from kinto.core.utils import COMPARISON
 
 from ..files.blob import Attachment, canonical_json
 from ..files.key import check_key, is_key, key_suffixes, quote_key
-from ..files.ref import RecordRef, Ref, read_ref
+from ..files.ref import FieldRef, RecordRef, Ref, read_ref
 from .paging import (
     ListAll,
     Row,
     UnreadableRow,
     delete_rows,
+    fetch_size,
     find_rows,
     keyset,
     pages,
@@ -41,6 +42,8 @@ LINK_ROWS = "attachment-link"
 LINKS_PARENT = "/attachment-links"
 FORMER_ROWS = "attachment-former"
 _DELETED_TOGETHER = "deleted-together"
+_FIELD = 4
+"""How many names of the path of a :class:`FieldRef` its field has, but for the default one."""
 # Neither LIKE nor a regular expression gives these characters a meaning.
 _ESCAPED = re.compile(r"[^A-Za-z0-9-]")
 
@@ -80,18 +83,18 @@ class Link:
         )
 
     def is_of(self, attachment: Any) -> bool:
-        """Return whether this is the blob of that value of the attribute. Whatever ``base_url``
-        was, the location ends with the key; the location of a private file does not contain it,
-        so there the hash decides.
+        """Return whether this is the blob of that value of its field. Whatever ``base_url`` was,
+        the location ends with the key; the location of a private file does not contain it, so
+        there the hash decides.
 
-        >>> link = Link(RecordRef("a", "b", "c"), "b/x.png", "e3b0")
+        >>> link = Link(FieldRef(RecordRef("a", "b", "c")), "b/x.png", "e3b0")
         >>> link.is_of({"location": "https://cdn.example/b/x.png"})
         True
         """
         if not isinstance(attachment, dict):
             return False
         location = str(attachment.get("location", ""))
-        if RecordRef.attached_at(location):
+        if FieldRef.served_at(location):
             return self.digest == attachment.get("hash")
         return any(
             location == key or location.endswith(f"/{key}")
@@ -135,31 +138,33 @@ class Links:
         """Return the links of one owner; there is at most one when all is well."""
         return _links(self._storage.list_all(LINK_ROWS, _parent(ref)))
 
-    def allows(self, ref: RecordRef, attachment: dict[str, Any]) -> bool:
-        """Return whether the record may have that attachment: it is linked to it, or it has no link
-        and no tombstone says that it lost this one. The cost does not grow with the files that the
-        record had before."""
-        linked = self.of(ref)
-        if linked:
-            return any(link.is_now(attachment) for link in linked)
-        return not self.has_lost(ref, attachment)
+    def of_record(self, ref: RecordRef, nested: bool) -> list[Link]:
+        """Return the links of the files of a record.
 
-    def has_lost(self, ref: RecordRef, attachment: dict[str, Any]) -> bool:
-        """Return whether a tombstone says that the record had the blob of that value."""
+        :param nested: whether to return those of all fields, and not of the default one alone.
+        """
+        found = self.of(FieldRef(ref))
+        if nested:
+            found += _links(row for rows in self._pages(_parent(FieldRef(ref))) for row in rows)
+        return found
+
+    def has_lost(self, ref: FieldRef, attachment: dict[str, Any]) -> bool:
+        """Return whether a tombstone says that the place had the blob of that value. The cost does
+        not grow with the files that it had before."""
         location = str(attachment.get("location", ""))
-        if RecordRef.attached_at(location):
+        if FieldRef.served_at(location):
             # The location of a private file has no key, so any tombstone may be that of its link.
             return self._lost(ref)
         keys = [key for key in key_suffixes(location) if is_key(key)]
         ids = [_link_id(key, shared) for key in keys for shared in (False, True)]
         return self._lost(ref, Filter("id", ids, COMPARISON.IN))
 
-    def is_first(self, ref: RecordRef) -> bool:
-        """Return whether the record never had another file, as far as is known."""
+    def is_first(self, ref: FieldRef) -> bool:
+        """Return whether the place never had another file, as far as is known."""
         return not self._lost(ref)
 
-    def _lost(self, ref: RecordRef, *filters: Filter) -> bool:
-        """Return whether the record has lost a link."""
+    def _lost(self, ref: FieldRef, *filters: Filter) -> bool:
+        """Return whether the place has lost a link."""
         only = [*filters, Filter("deleted", True, COMPARISON.EQ)]
         parent = _parent(ref)
         return bool(
@@ -230,8 +235,7 @@ class Links:
     def below(self, bucket: str, collection: str | None = None) -> Iterator[list[Link]]:
         """Yield pages of the links of a whole bucket or collection. The links of a page may be
         deleted before the next one is read."""
-        parent = _parent(RecordRef(bucket, collection or "", ""), 2 if collection else 1)
-        for rows in self._pages(parent):
+        for rows in self._pages(_parent_below(bucket, collection)):
             yield _links(rows)
 
     def remove_links(self, links: Iterable[Link]) -> list[tuple[str, bool]]:
@@ -268,7 +272,8 @@ class Links:
         return partial(self._storage.list_all, LINK_ROWS, f"{parent}/*")
 
     def _pages(self, parent: str, *filters: Filter) -> Iterator[list[Row]]:
-        return keyset(self._reader(parent), *filters, by=("id", "record"))
+        least = fetch_size(self._storage)
+        return keyset(self._reader(parent), *filters, by=("id", "record"), least=least)
 
 
 class FormerAttachments:
@@ -287,24 +292,35 @@ class FormerAttachments:
     def __init__(self, storage: Any):
         self._storage = storage
 
-    def add(self, ref: RecordRef, attachment: Any) -> None:
-        """Remember that the record had this value. Idempotent."""
-        self._storage.update(FORMER_ROWS, _parent(ref), _row_id(attachment), {})
+    def add(self, ref: FieldRef, attachment: Any) -> None:
+        """Remember that the place had this value. Idempotent."""
+        self._storage.update(FORMER_ROWS, _parent(ref, _FIELD), _row_id(attachment), {})
 
-    def has(self, ref: RecordRef, attachment: Any) -> bool:
-        """Return whether the record had this value. One lookup, whatever it had besides."""
-        only = [Filter("id", _row_id(attachment), COMPARISON.EQ)]
-        return bool(self._storage.list_all(FORMER_ROWS, _parent(ref), filters=only, limit=1))
+    def known(self, ref: FieldRef, attachments: list[Any]) -> list[bool]:
+        """Return for each of these values whether the field had it, if it is a list in any of its
+        entries. One lookup, whatever else it had."""
+        ids = [_row_id(attachment) for attachment in attachments]
+        list_all = partial(self._storage.list_all, FORMER_ROWS, _parent(ref, _FIELD))
+        found = find_rows(list_all, ids)
+        return [each in found for each in ids]
 
     def add_all(self, bucket: str, collection: str | None = None) -> None:
         """Remember that records of a collection or bucket were deleted together. Idempotent."""
-        parent = _parent(RecordRef(bucket, collection or "", ""), 2 if collection else 1)
+        parent = _parent_below(bucket, collection)
         self._storage.update(FORMER_ROWS, parent, _DELETED_TOGETHER, {})
 
-    def may_have(self, ref: RecordRef) -> bool:
-        """Return whether the record may have been deleted together with others."""
+    def add_field(self, ref: FieldRef) -> None:
+        """Remember that many entries of a field were removed together. Idempotent.
+
+        :param ref: one of them.
+        """
+        self._storage.update(FORMER_ROWS, _parent(ref, _FIELD), _DELETED_TOGETHER, {})
+
+    def may_have(self, ref: FieldRef) -> bool:
+        """Return whether the file of the place may have been deleted together with others."""
         only = [Filter("id", _DELETED_TOGETHER, COMPARISON.EQ)]
-        parents = (_parent(ref, depth) for depth in (1, 2))
+        depths = (1, 2, _FIELD) if ref.is_nested else (1, 2)
+        parents = (_parent(ref, depth) for depth in depths)
         list_all = partial(self._storage.list_all, FORMER_ROWS, filters=only, limit=1)
         return any(list_all(parent_id=parent) for parent in parents)
 
@@ -323,12 +339,22 @@ def _of_owners(refs: Iterable[Ref]) -> Filter:
     return Filter("record", [ref.uri for ref in refs], COMPARISON.IN)
 
 
-def _parent(ref: Ref, depth: int = 3) -> str:
+def _parent(ref: Ref, depth: int | None = None) -> str:
     """Return the parent of the rows of an owner.
 
-    :param depth: fewer than three names for those of a collection or bucket.
+    :param depth: how many names of its path: 1 for the rows of its bucket, 2 for those of its
+        collection, :data:`_FIELD` for those of its field.
     """
-    return "/".join((LINKS_PARENT, *(_ESCAPED.sub(_escape, part) for part in ref.path[:depth])))
+    return _joined(*ref.path[:depth])
+
+
+def _parent_below(bucket: str, collection: str | None) -> str:
+    """Return the parent of the rows of a bucket, or of a collection."""
+    return _joined(bucket, *([collection] if collection else []))
+
+
+def _joined(*names: str) -> str:
+    return "/".join((LINKS_PARENT, *(_ESCAPED.sub(_escape, name) for name in names)))
 
 
 def _escape(match: re.Match) -> str:

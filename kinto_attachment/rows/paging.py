@@ -19,7 +19,7 @@ from kinto.core.utils import COMPARISON
 
 from ..errors import KeyRefused
 from ..files.key import is_key, key_suffixes
-from ..files.ref import RecordRef, Ref
+from ..files.ref import FieldRef, RecordRef, Ref
 
 logger = logging.getLogger(__name__)
 
@@ -270,15 +270,19 @@ def _only(object_id: str | None) -> list[Filter]:
     return [] if object_id is None else [Filter("id", object_id, COMPARISON.EQ)]
 
 
-def find_records(list_all: ListAll, refs: Iterable[Ref]) -> dict[Ref, Row]:
-    """Return those of these records that exist now. References to anything but records are
-    ignored."""
-    by_collection: dict[str, dict[str, Ref]] = {}
+def find_records(list_all: ListAll, refs: Iterable[RecordRef]) -> dict[RecordRef, Row]:
+    """Return those of these records that exist now."""
+    by_collection: dict[str, dict[str, RecordRef]] = {}
     for ref in refs:
-        if isinstance(ref, RecordRef):
-            by_collection.setdefault(ref.collection_uri, {})[ref.record] = ref
-    found = {}
+        by_collection.setdefault(ref.collection_uri, {})[ref.record] = ref
+    found: dict[RecordRef, Row] = {}
     for uri, by_id in by_collection.items():
         rows = find_rows(partial(list_all, "record", uri), by_id)
         found.update((by_id[object_id], row) for object_id, row in rows.items())
     return found
+
+
+def find_owners(list_all: ListAll, refs: Iterable[Ref]) -> dict[RecordRef, Row]:
+    """Return those records that exist now and are owners of these blobs. Owners other than records
+    are ignored."""
+    return find_records(list_all, (ref.record for ref in refs if isinstance(ref, FieldRef)))

@@ -42,8 +42,9 @@ class RecordLocks:
         self._connections = BoundedSemaphore(MAX_LOCK_CONNECTIONS)
 
     @contextmanager
-    def hold(self, ref: RecordRef) -> Iterator[None]:
-        """Make all others that want to write or lock the record wait.
+    def hold(self, ref: RecordRef) -> Iterator[bool]:
+        """Make all others that want to write or lock the record wait. Yield whether there was
+        anything to lock: a record that did not exist may be created right after.
 
         In PostgreSQL they wait until the caller's transaction has ended. Where the caller has none
         (``transaction_per_request = false``), only others that hold the record wait, until the
@@ -56,17 +57,17 @@ class RecordLocks:
         if client is None or client.commit_manually:
             with self._local_lock(ref.uri) as is_outermost:
                 if client is None or not is_outermost:
-                    yield
+                    yield True
                 else:
                     with self._lock_in_database(ref.uri):
-                        yield
+                        yield True
             return
         import sqlalchemy  # here, because PostgreSQL is an optional extra of Kinto
 
         row = {"id": ref.record, "parent": ref.collection_uri}
         with client.connect() as connection:
-            connection.execute(sqlalchemy.text(_LOCK_ROW), row)
-        yield
+            found = connection.execute(sqlalchemy.text(_LOCK_ROW), row).first()
+        yield found is not None
 
     def _local_lock(self, uri: str) -> "_LocalLock":
         """Return the lock of a record, which lives for as long as a thread uses it."""

@@ -2,7 +2,8 @@
 
 Their prefix is ``kinto.attachment.`` in the ini file, and ``attachment.`` after Kinto has read the
 file. The name of a setting for one bucket or collection is
-``attachment.resources.{bucket}[.{collection}].{name}``. Errors name settings as the ini file does.
+``attachment.resources.{bucket}[.{collection}[.{field}]].{name}``. Errors name settings as the ini
+file does.
 """
 
 import logging
@@ -15,8 +16,9 @@ from typing import Any
 from pyramid.settings import aslist
 
 from ..errors import SettingError
+from ..files.field import DEFAULT_FIELDS, Fields
 from ..files.key import KeyTemplate, folders_of, is_reserved
-from ..files.ref import MediaRef, Ref, UploadRef
+from ..files.ref import ATTRIBUTE, MediaRef, Ref, UploadRef
 from .policy import Policy
 from .setting import INI_PREFIX, Setting
 from .table import SETTINGS
@@ -38,6 +40,9 @@ VARIANTS = KeyTemplate("private/_variants", "{shard}/{hash}-{uuid}", is_own=True
 """The keys of resized copies. Their names begin with the hash of their image. It is no folder,
 because to create one and sync it costs about as much as to store the copy."""
 
+_OLDER_VARIANTS = KeyTemplate("private/_variants", "{shard}/{hash}/{uuid}", is_own=True)
+"""The keys that they had before."""
+
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 _CANONICAL = {setting.alias: setting.name for setting in SETTINGS if setting.alias}
@@ -52,14 +57,14 @@ class Settings(Mapping[str, Any]):
     """The parsed settings, by their names in :data:`~kinto_attachment.settings.table.SETTINGS`.
 
     :param values: the general settings.
-    :param resources: the settings of single buckets and collections, by ``(bucket,)`` or
-        ``(bucket, collection)``.
+    :param resources: the settings of single buckets, collections and fields, by ``(bucket,)``,
+        ``(bucket, collection)`` or ``(bucket, collection, field)``.
     :param is_public: whether everyone may read the media store.
     :param storage_options: the settings ``attachment.storage.*``, without that prefix.
     :ivar media: the policy of the media store.
     :ivar pending: the policy of its uploads whose hash is not checked yet.
     :ivar variants: the policy of resized copies.
-    :ivar reserved_policies: these three.
+    :ivar reserved_policies: these three, and those of keys that are not made any more.
     :ivar folders: a pattern for the folders of all files of records.
     :ivar storage: the name of the storage, never ``auto``.
     :raises SettingError: if settings contradict each other, or if a needed one is missing.
@@ -85,8 +90,10 @@ class Settings(Mapping[str, Any]):
         }
         self.storage_options = storage_options
         """The settings ``attachment.storage.*``, unparsed, for a storage of another package."""
+        library = (values["library.bucket"], values["library.collection"])
+        own = {*resources, library} if library[0] else {*resources}
         self._policies = {
-            ids: self._make_policy(ids, resources) for ids in ((), *sorted(resources))
+            ids: self._make_policy(ids, resources, library) for ids in ((), *sorted(own))
         }
         templates = [policy.template for policy in self.policies]
         self.folders = folders_of(templates)
@@ -94,7 +101,8 @@ class Settings(Mapping[str, Any]):
             template.keep_clear_of(self.folders)
         self.media, self.pending = self._media_policies(is_public)
         self.variants = replace(self.pending, template=VARIANTS, max_size=0)
-        self.reserved_policies = (self.media, self.pending, self.variants)
+        older = replace(self.variants, template=_OLDER_VARIANTS)
+        self.reserved_policies = (self.media, self.pending, self.variants, older)
         self.storage = self._find_storage()
 
     def __getitem__(self, name: str) -> Any:
@@ -106,16 +114,23 @@ class Settings(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._values)
 
-    def policy(self, bucket: str, collection: str) -> Policy:
-        """Return the policy of a collection. Its own settings come before those of its bucket, and
-        these before the general ones."""
-        policies = self._policies
-        return policies.get((bucket, collection)) or policies.get((bucket,)) or policies[()]
+    def policy(self, bucket: str, collection: str, field: str = ATTRIBUTE) -> Policy:
+        """Return the policy of a field. Its own settings come before those of its collection, these
+        before those of the bucket, and these before the general ones."""
+        policies, ids = self._policies, (bucket, collection, field)
+        found = (policies[ids[:depth]] for depth in (3, 2, 1, 0) if ids[:depth] in policies)
+        return next(found)
 
     @property
     def policies(self) -> tuple[Policy, ...]:
-        """All policies of records: the general one, and those of single buckets and collections."""
+        """All policies of records: the general one, and those of single buckets, collections and
+        fields."""
         return tuple(self._policies.values())
+
+    @property
+    def has_other_fields(self) -> bool:
+        """Whether any collection has other fields than those that need no setting."""
+        return not all(policy.has_default_fields for policy in self.policies)
 
     def policy_of(self, ref: Ref) -> Policy:
         """Return the policy that applies to the owner of a blob."""
@@ -123,7 +138,7 @@ class Settings(Mapping[str, Any]):
             return self.media
         if isinstance(ref, UploadRef):
             return self.policy(self["library.bucket"], self["library.collection"])
-        return self.policy(ref.bucket, ref.collection)
+        return self.policy(ref.record.bucket, ref.record.collection, ref.field)
 
     def makes(self, key: str) -> bool:
         """Return whether a file could get this key under the present settings."""
@@ -150,16 +165,26 @@ class Settings(Mapping[str, Any]):
         private = any(policy.private for policy in self._policies.values())
         return self["extra.base_url"] or self._site_url or ("" if private else None)
 
-    def _make_policy(self, ids: tuple[str, ...], resources: Mapping) -> Policy:
-        """Return the policy of a bucket or collection, or the general one.
+    def _make_policy(
+        self, ids: tuple[str, ...], resources: Mapping, library: tuple[str, str]
+    ) -> Policy:
+        """Return the policy of a bucket, collection or field, or the general one.
 
-        :param ids: ``()``, ``(bucket,)`` or ``(bucket, collection)``.
-        :raises SettingError: if the folder or the pattern is wrong.
+        :param ids: ``()``, ``(bucket,)``, ``(bucket, collection)`` or
+            ``(bucket, collection, field)``.
+        :param library: the ids of the media library.
+        :raises SettingError: if the folder or the pattern is wrong, or the field is not declared.
         """
         values = {**self._values}
         for depth in range(1, len(ids) + 1):
             values.update(resources.get(ids[:depth], {}))
         where = f"resources.{'.'.join(ids)}." if ids else ""
+        if ids[:2] == library:
+            if values["fields"] != DEFAULT_FIELDS and "fields" in resources.get(ids, ()):
+                reason = f"must be {ATTRIBUTE!r}: the media library has this one field"
+                raise SettingError(f"{INI_PREFIX}{where}fields", reason)
+            values["fields"] = DEFAULT_FIELDS
+        _check_field(ids[2:], f"{INI_PREFIX}{where}", resources.get(ids, {}), values["fields"])
         naming = {"pattern": values["filename_pattern"], "randomize": values["randomize"]}
         try:
             template = KeyTemplate(values["folder"], **naming)
@@ -183,6 +208,8 @@ class Settings(Mapping[str, Any]):
             max_size=values["max_size"],
             check_content=values["check_content"],
             private=values["private"],
+            fields=values["fields"],
+            max_files=values["max_files"],
         )
 
     def _media_policies(self, is_public: bool) -> tuple[Policy, Policy]:
@@ -312,6 +339,29 @@ def _is_per_resource(name: str) -> bool:
     return _BY_NAME[_CANONICAL.get(name, name)].per_resource
 
 
+def _check_field(
+    field: tuple[str, ...], where: str, own: Mapping[str, Any], fields: Fields
+) -> None:
+    """Check the settings of a single field.
+
+    :param field: its name, or nothing for settings of a collection or bucket.
+    :param where: the beginning of their names in the ini file.
+    :param own: the settings.
+    :param fields: the fields of its collection.
+    :raises SettingError: if the field is not declared, or cannot have one of these settings.
+    """
+    for name in field:
+        if "fields" in own:
+            raise SettingError(f"{where}fields", "cannot be set for a field")
+        if name not in fields:
+            declared = " ".join(str(each) for each in fields.values())
+            reason = f"{name!r} is not a field of this collection, which has: {declared}"
+            raise SettingError(f"{where}{min(own)}", reason)
+        if "max_files" in own and not fields[name].is_list:
+            reason = f"has no effect on a field with one file: declare it as {name}[]"
+            raise SettingError(f"{where}max_files", reason)
+
+
 def _split_resource(name: str) -> tuple[tuple[str, ...], str]:
     """Return the ids and the name in the name of a setting for one bucket or collection.
 
@@ -321,8 +371,9 @@ def _split_resource(name: str) -> tuple[tuple[str, ...], str]:
     (('blog', 'articles'), 'folder')
     """
     parts = name.split(".")[1:]
-    if len(parts) not in (2, 3) or not all(parts):
-        forms = (_in_ini(f"resources.{{bucket}}.{ids}{{setting}}") for ids in ("", "{collection}."))
+    if len(parts) not in (2, 3, 4) or not all(parts):
+        below = ("", "{collection}.", "{collection}.{field}.")
+        forms = (_in_ini(f"resources.{{bucket}}.{ids}{{setting}}") for ids in below)
         raise SettingError(_in_ini(name), f"is not of the form {' or '.join(forms)}")
     *ids, last = parts
     setting = _find(last, f"resources.{'.'.join(ids)}.")

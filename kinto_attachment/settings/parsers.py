@@ -7,6 +7,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 
+from ..files.field import Field, Fields
 from ..files.mimetype import accept_mimetype
 from .extensions import resolve_extensions
 from .setting import Parser, parses
@@ -263,3 +264,21 @@ def one_of(*names: str) -> Parser:
         return parse_text(value)
 
     return parse
+
+
+@parses("names of fields")
+def parse_fields(value: Any) -> Fields:
+    """Return the fields whose names the text contains, separated by spaces.
+
+    >>> list(parse_fields("cover pictures[]").values())
+    [Field(name='cover', is_list=False), Field(name='pictures', is_list=True)]
+    """
+    fields: dict[str, Field] = {}
+    for text in parse_text(value).replace(",", " ").split():
+        field = Field.parse(text)
+        if field.name in fields:
+            raise ValueError(f"the field {field.name!r} is named twice: name it once")
+        fields[field.name] = field
+    if not fields:
+        raise ValueError("is empty: name at least one field, such as attachment")
+    return MappingProxyType(fields)

@@ -1,4 +1,4 @@
-"""The policy of a bucket or collection: which files it accepts, and how they are stored."""
+"""The policy of a bucket, collection or field: which files it accepts, and how they are stored."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from ..errors import ContentRefused, ExtensionRefused
 from ..files.blob import Digest, Label, Source
+from ..files.field import DEFAULT_FIELDS, Fields
 from ..files.filename import checked_extension, extension_of
 from ..files.key import KeyTemplate
 from ..files.mimetype import (
@@ -21,7 +22,7 @@ from ..files.mimetype import (
 
 @dataclass(frozen=True)
 class Policy:
-    """What the settings say about the files of one bucket or collection.
+    """What the settings say about the files of one bucket, collection or field.
 
     :param template: makes the keys of the files.
     :param keep_old_files: whether to keep the bytes of replaced and deleted attachments.
@@ -30,6 +31,8 @@ class Policy:
     :param max_size: the largest accepted file in bytes; 0 for no limit.
     :param check_content: whether to refuse files whose first bytes contradict their type.
     :param private: whether only clients that may read the record can get its file.
+    :param fields: the fields of its records that have files.
+    :param max_files: the most files of a field that is a list.
     """
 
     template: KeyTemplate
@@ -39,6 +42,13 @@ class Policy:
     max_size: int
     check_content: bool
     private: bool
+    fields: Fields
+    max_files: int
+
+    @property
+    def has_default_fields(self) -> bool:
+        """Whether records have the one field that they have without any setting."""
+        return self.fields == DEFAULT_FIELDS
 
     def check_extension(self, filename: str) -> None:
         """Check that files with this extension are accepted.

@@ -1,5 +1,6 @@
 """All settings. Those of storages on other machines are in :mod:`.remote`."""
 
+from ..files.field import MAX_FILES
 from .parsers import (
     byte_size,
     integer,
@@ -7,6 +8,7 @@ from .parsers import (
     parse_dir_mode,
     parse_endpoint,
     parse_extensions,
+    parse_fields,
     parse_file_mode,
     parse_flag,
     parse_id,
@@ -116,6 +118,25 @@ _NAMES = (
         parse_flag,
         "false",
         "Keep the bytes of replaced and deleted attachments.",
+        per_resource=True,
+    ),
+)
+
+_FIELDS = (
+    Setting(
+        "fields",
+        parse_fields,
+        "attachment",
+        "Fields of a record that have files, separated by spaces. ``cover`` has one file, and "
+        "``pictures[]`` is a list of files. Without ``attachment`` among them, there is no "
+        "``{record}/attachment``. Objects of the media library always have this one field.",
+        per_resource=True,
+    ),
+    Setting(
+        "max_files",
+        integer(1, MAX_FILES, "files"),
+        "100",
+        "The most files in a field that is a list.",
         per_resource=True,
     ),
 )
@@ -337,6 +358,7 @@ TOPICS: dict[str, tuple[Setting, ...]] = {
     "S3": S3,
     "Google Cloud Storage": GCS,
     "Folders and names": _NAMES,
+    "Fields": _FIELDS,
     "Accepted files": _ACCEPTED,
     "Private files and downloads": _DOWNLOADS,
     "Media store": _MEDIA,

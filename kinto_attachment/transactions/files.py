@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from ..files.blob import Label, Source
 from ..files.key import KeyTemplate
-from ..files.ref import RecordRef, Ref
+from ..files.ref import FieldRef, RecordRef, Ref
 from ..metrics import Metrics
 from ..rows import Rows
 from ..rows.deletion import Rule
@@ -60,7 +60,8 @@ class FileTransaction:
         self._released: list[str] = []
         self._undo: list[Callable[[], None]] = []
         self._voted = False
-        self._expected: dict[RecordRef, dict[str, Any]] = {}
+        self._expected: dict[FieldRef, dict[str, Any]] = {}
+        self._held: set[RecordRef] = set()
         # For settle():
         self._to_delete: list[str] = []
         self._to_sweep: list[str] = []
@@ -136,11 +137,24 @@ class FileTransaction:
 
         return restart_transaction(self.transaction_manager, self, between=committed)
 
-    def expect(self, ref: RecordRef, attachment: dict[str, Any]) -> None:
-        """Announce that this transaction is about to write that attachment on the record."""
+    @contextmanager
+    def hold(self, ref: RecordRef) -> Iterator[bool]:
+        """Lock a record, and yield whether there was anything to lock; see
+        :meth:`~kinto_attachment.rows.record_lock.RecordLocks.hold`."""
+        with self._rows.locks.hold(ref) as found:
+            self._held.add(ref)
+            yield found
+
+    def holds(self, ref: RecordRef) -> bool:
+        """Return whether no other transaction can write the record, since :meth:`hold` and until
+        the end of this one."""
+        return self._rows.rolls_back and ref in self._held
+
+    def expect(self, ref: FieldRef, attachment: dict[str, Any]) -> None:
+        """Announce that this transaction is about to write that attachment in that place."""
         self._expected[ref] = attachment
 
-    def expects(self, ref: RecordRef, attachment: Any) -> bool:
+    def expects(self, ref: FieldRef, attachment: Any) -> bool:
         """Return whether :meth:`expect` announced exactly this."""
         return attachment is not None and self._expected.get(ref) == attachment
 
@@ -181,6 +195,14 @@ class FileTransaction:
         self.release(removed, keep_old)
         return bool(removed)
 
+    def unlink_all(self, links: list[Link], keep_old: bool) -> None:
+        """Release what these links, all of one bucket, give to their owners."""
+        if not links:
+            return
+        removed = self._rows.links.remove_links(links)
+        self.undo(lambda: self._add(links))
+        self.release(removed, keep_old)
+
     def move(self, before: Link, link: Link) -> None:
         """Give a record the blob of an upload. Call this only after ``UnclaimedUploads.take``
         returned true; no other request can then be moving the same blob."""
@@ -207,7 +229,10 @@ class FileTransaction:
 
     def _relink(self, ref: Ref, before: list[Link]) -> None:
         self._rows.links.remove(ref)
-        for link in before:
+        self._add(before)
+
+    def _add(self, links: list[Link]) -> None:
+        for link in links:
             self._rows.links.add(link)
 
     # IDataManager. A successful commit calls tpc_begin, commit, tpc_vote, tpc_finish and abort.
@@ -255,6 +280,7 @@ class FileTransaction:
         self._placement.created, self._placement.created_shared = [], []
         self._released, self._undo = [], []
         self._expected = {}
+        self._held = set()
         self._voted = False
         self._transaction = None
 

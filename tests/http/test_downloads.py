@@ -10,6 +10,7 @@ from webob import Request
 
 from kinto_attachment.errors import BlobNotFound, StorageUnavailable
 from kinto_attachment.files.blob import Source
+from kinto_attachment.files.ref import RecordRef
 from kinto_attachment.http.downloads import FileResponse
 from tests.support.site import ALICE, Site
 from tests.support.threads import in_thread
@@ -345,7 +346,7 @@ class TestUnlinkedRecords:
         ref = next(
             link.ref
             for link in record.site.in_transaction(lambda: list(record.site.links.all()))
-            if link.ref.record == record.id
+            if getattr(link.ref, "record", None) == RecordRef.from_uri(record.uri)
         )
         record.site.in_transaction(lambda: record.site.links.remove(ref))
 

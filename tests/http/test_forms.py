@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kinto_attachment.errors import MalformedForm, NotMultipart, Refused
-from kinto_attachment.http.forms import FormReader, read_boundary
+from kinto_attachment.http.forms import FileField, FormReader, read_boundary
 from kinto_attachment.http.requests import RequestBody
+
+FIELDS = {"attachment": FileField("attachment")}
 
 
 class BodyInPieces(io.RawIOBase):
@@ -65,7 +67,7 @@ CONTENT = st.lists(
     PIECES,
 )
 def test_a_form_in_any_pieces(content, data, order, line, after, sizes):
-    reader = FormReader(io.BytesIO)
+    reader = FormReader(io.BytesIO, FIELDS)
     read = reader.read(body_of(form(content, data, order, line, after), sizes), "XX")
     assert read.file.file.getvalue() == content
     assert read.file.digest.hexdigest() == sha256(content).hexdigest()
@@ -75,7 +77,7 @@ def test_a_form_in_any_pieces(content, data, order, line, after, sizes):
 @given(st.binary(max_size=500), st.lists(st.integers(1, 100), min_size=1, max_size=3))
 def test_any_bytes_are_read_or_refused(data, sizes):
     with pytest.raises(Refused):
-        FormReader(io.BytesIO).read(body_of(data, sizes), "never-in-there")
+        FormReader(io.BytesIO, FIELDS).read(body_of(data, sizes), "never-in-there")
 
 
 @given(
@@ -94,7 +96,7 @@ def test_damaged_forms_are_read_or_refused(at, length, damage, sizes):
         return spools[-1]
 
     try:
-        FormReader(spool).read(body_of(bad, sizes), "XX").file.file.close()
+        FormReader(spool, FIELDS).read(body_of(bad, sizes), "XX").file.file.close()
     except Refused as refused:
         assert refused.reason
     assert all(file.closed for file in spools)
@@ -115,7 +117,7 @@ def test_the_pieces_make_no_difference(content, sizes, cut):
 
     def read(sizes):
         try:
-            form = FormReader(io.BytesIO).read(body_of(whole, sizes), "XX")
+            form = FormReader(io.BytesIO, FIELDS).read(body_of(whole, sizes), "XX")
         except Refused as refused:
             return refused.reason
         return form.fields, form.file.file.getvalue()
@@ -132,7 +134,7 @@ def test_an_encoded_file_in_any_pieces(content, sizes):
         body = form(encoded, "{}", True).replace(
             b'filename="a"', b'filename="a"\r\nContent-Transfer-Encoding: ' + encoding.encode(), 1
         )
-        read = FormReader(io.BytesIO).read(body_of(body, sizes), "XX")
+        read = FormReader(io.BytesIO, FIELDS).read(body_of(body, sizes), "XX")
         assert read.file.file.getvalue() == content
         assert read.file.digest.size == len(content)
 

@@ -39,6 +39,7 @@ def server(unsplash, tmp_path_factory):
     settings = {
         "kinto.includes": f"{SETTINGS['kinto.includes']} kinto.plugins.prometheus",
         "kinto.attachment.base_path": str(folder / "files"),
+        "kinto.attachment.fields": "attachment cover pictures[]",
         "kinto.attachment.library.bucket": "site",
         "kinto.attachment.images.cache_seconds": "60",
         "kinto.attachment.media.verifier": "thread",
@@ -123,6 +124,32 @@ class TestScraped:
         assert increase("sent_bytes_sum", **door) == 1100
         assert increase("download_seconds_count", **door) == 2
         assert increase("deletions_total", result="deleted") == 1  # the file that was replaced
+
+    def test_fields(self, call, increase):
+        path = f"{ASSETS}/fields/attachments"
+        files = [
+            ("cover", ("a.txt", b"a" * 100)),
+            ("pictures", ("b.txt", b"b" * 20)),
+            ("pictures", ("c.txt", b"c" * 3)),
+        ]
+        entry = call("POST", path, 201, files=files).json()["pictures"][0]["id"]
+        call("POST", f"{path}/pictures", 201, files=form("pictures", b"d"))
+        call("PUT", f"{path}/pictures/{entry}", 200, files=form("attachment", b"e"))
+        call("POST", path, 400, files=form("other", b"f"))
+        door = {"door": "attachments"}
+        found = {
+            result: increase("uploads_total", **door, result=result)
+            for result in ("created", "updated", "refused")
+        }
+        assert found == {"created": 2, "updated": 1, "refused": 1}
+        assert increase("received_bytes_sum", **door) == 125
+        assert increase("received_bytes_count", **door) == 5
+        call("GET", f"{path}/cover", 200)
+        call("GET", f"{path}/pictures/{entry}", 200)
+        for about_files in (path, f"{path}/pictures"):
+            call("GET", about_files, 200)
+        assert increase("downloads_total", **door, result="sent") == 2
+        assert increase("sent_bytes_sum", **door) == 101
 
     def test_a_download_that_the_client_gives_up(self, call, increase, server):
         path = f"{ASSETS}/large/attachment"
@@ -337,6 +364,13 @@ class TestSummary:
             assert summary.attachment_size == len(content)
             assert summary.hash == sha256(content).hexdigest()
             assert summary.storage_ms >= 0
+
+    def test_of_several_files(self, make_site, summaries):
+        site = make_site(**{"kinto.attachment.fields": "pictures[]"})
+        files = [("pictures", name, b"x") for name in ("a.txt", "b.txt")]
+        site.http.post(f"{ASSETS}/r/attachments", upload_files=files, headers=ALICE)
+        assert summaries()[-1].attachment_size == 2
+        assert not hasattr(summaries()[-1], "hash")
 
     def test_of_the_default_bucket(self, make_site, summaries):
         site = make_site()

@@ -9,7 +9,7 @@ import pytest
 import transaction
 
 from kinto_attachment.errors import SweepRefused
-from kinto_attachment.files.ref import RecordRef
+from kinto_attachment.files.ref import FieldRef, RecordRef
 from kinto_attachment.legacy import adoption
 from kinto_attachment.maintenance.adopt_storage import adopt_storage
 from kinto_attachment.maintenance.gc import collect
@@ -142,7 +142,7 @@ class TestAdopt:
             storage.update("record", original.collection_uri, original.record, {"a": 1})
         found = one_site.adopt()
         assert original.uri not in {finding.record for finding in found}
-        assert {k.ref for k in one_site.every_link() if k.shared} == COPIES - {original}
+        assert {k.ref.record for k in one_site.every_link() if k.shared} == COPIES - {original}
 
     @pytest.mark.parametrize(
         "after", [1, 30, *(pytest.param(count, marks=pytest.mark.slow) for count in (0, 9, 47))]
@@ -177,8 +177,8 @@ class TestAdopt:
         site = AdoptedSite(deployment)
         site.adopt()
         links = site.every_link()
-        assert {link.ref for link in links} == attached()
-        assert {link.ref for link in links if link.shared} == COPIES
+        assert {link.ref.record for link in links} == attached()
+        assert {link.ref.record for link in links if link.shared} == COPIES
         assert {kind for kind, _ in site.problems()} == {"orphan object"}
 
     @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ class TestAdopt:
 
         one_site.adopt(*scope)
         expected = {ref for ref in attached() if is_meant(ref)}
-        assert {link.ref for link in one_site.every_link()} == expected
+        assert {link.ref.record for link in one_site.every_link()} == expected
         one_site.adopt()
         one_site.check_complete()
 
@@ -215,7 +215,7 @@ class TestAdopt:
         one_site.adopt()
         attachment = record.data["attachment"]
         ref = RecordRef("b_2", "c1", "r_5")
-        links = one_site.in_transaction(lambda: one_site.links.of(ref))
+        links = one_site.in_transaction(lambda: one_site.links.of(FieldRef(ref)))
         assert [link.key for link in links] == [one_site.key(attachment["location"])]
         assert one_site.read(attachment["location"]) == b"new"
 

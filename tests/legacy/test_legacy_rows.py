@@ -9,7 +9,7 @@ import psycopg2
 import pytest
 import transaction
 
-from kinto_attachment.files.ref import RecordRef
+from kinto_attachment.files.ref import FieldRef, RecordRef
 from kinto_attachment.finding import Finding
 from kinto_attachment.legacy import adoption
 from kinto_attachment.legacy.adoption import LegacyRows
@@ -70,7 +70,9 @@ class TestRows:
         assert site.in_transaction(rows.exist)
         assert self.adopt(site, rows) == [Finding("adopted", key, ref.uri)]
         digest = sha256(b"--fake--").hexdigest()
-        assert site.in_transaction(lambda: site.links.of(ref)) == [Link(ref, key, digest)]
+        assert site.in_transaction(lambda: site.links.of(FieldRef(ref))) == [
+            Link(FieldRef(ref), key, digest)
+        ]
         assert not site.in_transaction(rows.exist)
 
     def test_a_record_that_is_already_linked(self, site, rows, write):
@@ -111,10 +113,10 @@ class TestRows:
             write(ref, key)
         self.adopt(site, rows, one.bucket, one.collection, one.record)
         links = site.in_transaction(lambda: site.links.having(key))
-        assert [(link.ref, link.shared) for link in links] == [(one, True)]
+        assert [(link.ref.record, link.shared) for link in links] == [(one, True)]
         self.adopt(site, rows)
         links = site.in_transaction(lambda: site.links.having(key))
-        assert {(link.ref, link.shared) for link in links} == {(one, True), (other, True)}
+        assert {(link.ref.record, link.shared) for link in links} == {(one, True), (other, True)}
 
     @pytest.mark.parametrize("base_url", ["", "https://cdn.example/files/"])
     def test_a_copy_of_a_linked_file(self, site, rows, write, unlinked, base_url):
@@ -128,14 +130,14 @@ class TestRows:
         write(ref, key)
         self.adopt(site, rows)
         links = site.in_transaction(lambda: site.links.having(key))
-        assert {(link.ref, link.shared) for link in links} == {(ref, True), (other, True)}
+        assert {(link.ref.record, link.shared) for link in links} == {(ref, True), (other, True)}
 
     def test_a_row_written_after_the_records_were_read(
         self, site, rows, write, unlinked, monkeypatch
     ):
         ref, key = unlinked()
         write(ref, key)
-        monkeypatch.setattr(adoption._Adoption, "_unlinked_records", lambda *args: iter(()))
+        monkeypatch.setattr(adoption._Adoption, "_unlinked", lambda *args: iter(()))
         assert self.adopt(site, rows) == [Finding("adopted", key, ref.uri)]
 
 

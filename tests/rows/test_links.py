@@ -4,7 +4,7 @@ from uuid import uuid4
 
 import pytest
 
-from kinto_attachment.files.ref import RecordRef
+from kinto_attachment.files.ref import FieldRef, RecordRef
 from kinto_attachment.rows import paging
 from kinto_attachment.rows.links import Link
 from kinto_attachment.rows.paging import PAGE
@@ -25,18 +25,22 @@ def links(site):
     return site.links
 
 
+def place(bucket, collection, record):
+    return FieldRef(RecordRef(bucket, collection, record))
+
+
 @pytest.fixture
 def bucket():
     return f"b_{uuid4().hex}"
 
 
 def test_links_of_a_record(links, run, bucket):
-    ref = RecordRef(bucket, "c", "r")
+    ref = place(bucket, "c", "r")
     link = Link(ref, f"{bucket}/a.txt", "ab12", shared=True)
     run(lambda: links.add(link))
     run(lambda: links.add(link))
     assert run(lambda: links.of(ref)) == [link]
-    assert run(lambda: links.of(RecordRef(bucket, "c", "r2"))) == []
+    assert run(lambda: links.of(place(bucket, "c", "r2"))) == []
     assert run(lambda: links.remove(ref)) == [(link.key, True)]
     assert run(lambda: links.of(ref)) == []
 
@@ -53,11 +57,11 @@ def test_links_of_a_record(links, run, bucket):
     ],
 )
 def test_below_a_collection_are_only_its_own_links(links, run, bucket, ids, others):
-    mine = RecordRef(*(part.format(b=bucket) for part in ids))
-    other = RecordRef(*(part.format(b=bucket) for part in others))
+    mine = place(*(part.format(b=bucket) for part in ids))
+    other = place(*(part.format(b=bucket) for part in others))
     run(lambda: links.add(Link(mine, f"{bucket}/mine", "00")))
     run(lambda: links.add(Link(other, f"{bucket}/other", "00")))
-    removed = run(lambda: links.remove_links(below(links, mine.bucket, mine.collection)))
+    removed = run(lambda: links.remove_links(below(links, *mine.path[:2])))
     assert removed == [(f"{bucket}/mine", False)]
     assert run(lambda: links.remove(other)) == [(f"{bucket}/other", False)]
 
@@ -73,7 +77,7 @@ def clean(run, links, bucket):
 @pytest.mark.parametrize("where", [("c",), ()])
 def test_below_reads_page_by_page(links, run, bucket, monkeypatch, where):
     monkeypatch.setattr(paging, "PAGE", 1)
-    pair = [Link(RecordRef(bucket, "c", str(index)), f"{bucket}/{index}", "00") for index in (0, 1)]
+    pair = [Link(place(bucket, "c", str(index)), f"{bucket}/{index}", "00") for index in (0, 1)]
     for link in pair:
         run(lambda link=link: links.add(link))
     assert run(lambda: list(links.below(bucket, *where))) == [[pair[0]], [pair[1]]]
@@ -81,7 +85,7 @@ def test_below_reads_page_by_page(links, run, bucket, monkeypatch, where):
 
 
 def test_remove_links_takes_no_other_record_of_a_shared_key(links, run, bucket):
-    pair = [Link(RecordRef(bucket, "c", str(index)), f"{bucket}/k", "00", True) for index in (0, 1)]
+    pair = [Link(place(bucket, "c", str(index)), f"{bucket}/k", "00", True) for index in (0, 1)]
     for link in pair:
         run(lambda link=link: links.add(link))
     assert run(lambda: links.find([(pair[0].ref, f"{bucket}/k")])) == [pair[0]]
@@ -93,7 +97,7 @@ def test_remove_links_takes_no_other_record_of_a_shared_key(links, run, bucket):
 def test_linked_keys(links, run, bucket):
     keys = [f"{bucket}/{index}" for index in range(PAGE + 3)]
     for index in (0, PAGE, PAGE + 2):
-        ref = RecordRef(bucket, "c", str(index))
+        ref = place(bucket, "c", str(index))
         link = Link(ref, keys[index], "00", shared=index == 0)
         run(lambda link=link: links.add(link))
     assert run(lambda: links.linked(keys)) == {keys[0], keys[PAGE], keys[PAGE + 2]}
@@ -105,7 +109,7 @@ def test_one_of_each_key(links, run, bucket):
     for index in range(7):
         shared = index >= 5
         key = f"{bucket}/shared" if shared else f"{bucket}/{index}"
-        ref = RecordRef(bucket, "c", str(index))
+        ref = place(bucket, "c", str(index))
         run(lambda ref=ref, key=key, shared=shared: links.add(Link(ref, key, "00", shared)))
     found = run(lambda: list(links.one_of_each_key()))
     mine = [link.key for link in found if link.ref.path[0] == bucket]
@@ -116,7 +120,7 @@ def test_one_of_each_key(links, run, bucket):
 def test_all_reads_page_by_page(links, run, bucket, monkeypatch):
     monkeypatch.setattr(paging, "PAGE", 3)
     for index in range(10):
-        ref = RecordRef(bucket, "c", str(index))
+        ref = place(bucket, "c", str(index))
         run(lambda ref=ref, index=index: links.add(Link(ref, f"{bucket}/{index}", "00")))
     mine = run(lambda: [link.key for link in links.all() if link.ref.path[0] == bucket])
     assert mine == [f"{bucket}/{index}" for index in range(10)]
@@ -124,7 +128,7 @@ def test_all_reads_page_by_page(links, run, bucket, monkeypatch):
 
 
 def test_link_is_of():
-    link = Link(RecordRef("a", "b", "c"), "x/y.png", "12")
+    link = Link(place("a", "b", "c"), "x/y.png", "12")
     assert link.is_of({"location": "https://a.example/x/y.png"})
     assert not link.is_of({"location": "https://a.example/xx/y.png"[:-1]})
     assert not link.is_of(None)

@@ -8,13 +8,14 @@ import pytest
 from kinto.core.storage import Filter
 from kinto.core.utils import COMPARISON
 
-from kinto_attachment.files.ref import MediaRef, RecordRef, UploadRef
+from kinto_attachment.files.ref import FieldRef, MediaRef, RecordRef, UploadRef
 from kinto_attachment.rows import paging
 from kinto_attachment.rows.links import Link
 from kinto_attachment.rows.paging import (
     create_row,
     delete_rows,
     fetch_size,
+    find_owners,
     find_records,
     find_rows,
     keyset,
@@ -213,9 +214,15 @@ def test_find_records(site, run, storage, bucket):
             storage.create("record", ref.collection_uri, {"id": ref.record, "uri": ref.uri})
 
     run(write)
-    others = [RecordRef(bucket, "a", "unknown"), RecordRef(bucket, "c", "id001"), UploadRef("u")]
+    others = [RecordRef(bucket, "a", "unknown"), RecordRef(bucket, "c", "id001")]
     found = run(lambda: find_records(storage.list_all, [*refs, *others]))
     assert {ref: row["uri"] for ref, row in found.items()} == {ref: ref.uri for ref in refs}
+    owners = [UploadRef("u"), FieldRef(others[0]), FieldRef(refs[0], "cover")]
+    assert [*run(lambda: find_owners(storage.list_all, owners))] == refs[:1]
+
+
+def place(bucket, collection, record):
+    return FieldRef(RecordRef(bucket, collection, record))
 
 
 class TestLinks:
@@ -231,29 +238,29 @@ class TestLinks:
         return add
 
     def of_one_key(self, bucket) -> list[Link]:
-        refs = [RecordRef(bucket, "c", name) for name in ids()]
+        refs = [place(bucket, "c", name) for name in ids()]
         return [Link(ref, f"{bucket}/same", "00", shared=True) for ref in refs]
 
     def of_many_keys(self, bucket) -> list[Link]:
         return [
-            Link(RecordRef(bucket, "c", name), f"{bucket}/{name}", f"{number:02}")
+            Link(place(bucket, "c", name), f"{bucket}/{name}", f"{number:02}")
             for number, name in enumerate(ids())
         ]
 
     def test_having(self, run, links, add, bucket):
         added = self.of_one_key(bucket)
-        add(*added, Link(RecordRef(bucket, "c", "other"), f"{bucket}/other", "11"))
+        add(*added, Link(place(bucket, "c", "other"), f"{bucket}/other", "11"))
         found = run(lambda: links.having(f"{bucket}/same"))
-        assert sorted(found, key=lambda link: link.ref.record) == added
+        assert sorted(found, key=lambda link: link.ref.uri) == added
 
     @pytest.mark.parametrize("with_key", [True, False])
     @pytest.mark.parametrize("shared", [True, False])
     def test_find(self, run, links, add, bucket, with_key, shared):
         added = self.of_one_key(bucket) if shared else self.of_many_keys(bucket)
-        add(*added, Link(RecordRef(bucket, "c", "other"), f"{bucket}/other", "11"))
+        add(*added, Link(place(bucket, "c", "other"), f"{bucket}/other", "11"))
         pairs = [(link.ref, link.key if with_key else "") for link in added]
         found = run(lambda: links.find(pairs))
-        assert sorted(found, key=lambda link: link.ref.record) == added
+        assert sorted(found, key=lambda link: link.ref.uri) == added
 
     def test_digests(self, run, links, add, bucket):
         added = self.of_many_keys(bucket)
@@ -274,7 +281,7 @@ class TestLinks:
     @pytest.mark.parametrize("shared", [True, False])
     def test_remove_links(self, run, links, add, bucket, shared):
         added = self.of_one_key(bucket) if shared else self.of_many_keys(bucket)
-        other = Link(RecordRef(bucket, "c", "other"), f"{bucket}/other", "11")
+        other = Link(place(bucket, "c", "other"), f"{bucket}/other", "11")
         add(*added, other)
         removed = run(lambda: links.remove_links(added))
         assert sorted(removed) == sorted((link.key, link.shared) for link in added)
@@ -284,7 +291,7 @@ class TestLinks:
         one, many = self.of_one_key(bucket), self.of_many_keys(bucket)
         add(*one, *many)
         found = run(lambda: [link for link in links.all() if link.ref.path[0] == bucket])
-        assert sorted(found, key=lambda link: (link.key, link.ref.record)) == [*many, *one]
+        assert sorted(found, key=lambda link: (link.key, link.ref.uri)) == [*many, *one]
         found = run(lambda: [link.key for link in links.one_of_each_key()])
         keys = sorted(key for key in found if key.startswith(f"{bucket}/"))
         assert keys == [*(link.key for link in many), f"{bucket}/same"]

@@ -183,8 +183,8 @@ def test_the_storage_is_inferred(given, storage):
             "kinto.attachment.aws.timeout: '0' is not a number",
         ),
         (
-            {**BASE, "attachment.resources.fen.nec.fonts.randomize": "true"},
-            "fen.nec.fonts.randomize: is not of the form kinto.attachment.resources.{bucket}.{",
+            {**BASE, "attachment.resources.fen.nec.fonts.old.randomize": "true"},
+            "fonts.old.randomize: is not of the form kinto.attachment.resources.{bucket}.{",
         ),
         (
             {**BASE, "attachment.resources.fennec.base_path": "foobar"},

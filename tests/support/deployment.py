@@ -177,9 +177,9 @@ class AdoptedSite(Site):
         """Check that every attachment is linked and readable, and that ``fsck`` finds only the
         files that version 8 itself lost track of."""
         links = self.every_link()
-        assert {link.ref for link in links} == attached()
+        assert {link.ref.record for link in links} == attached()
         assert len(links) == len(attached())
-        assert {link.ref for link in links if link.shared} == COPIES
+        assert {link.ref.record for link in links if link.shared} == COPIES
         for ref in attached():
             record = self.record(ref)
             attachment = record.data["attachment"]

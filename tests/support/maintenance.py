@@ -16,11 +16,9 @@ def findings(job) -> list[tuple[str, str, str]]:
 
 def change(record, **values):
     """Change the attachment of a record directly in Kinto's storage."""
-    storage, data = record.site.registry.storage, record.data
-    data["attachment"].update(values)
-    record.site.in_transaction(
-        lambda: storage.update("record", record.collection.uri, record.id, data)
-    )
+    row = record.row
+    row[record.field].update(values)
+    record.write_row(row)
 
 
 def check(site, **options):

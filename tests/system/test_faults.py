@@ -169,8 +169,11 @@ def failing_call(storage, number: int, after: bool):
             delattr(storage, name)
 
 
-def check_all(site, record, response, before: dict) -> None:
-    """Check that no file is lost, and that none is left over."""
+def check_all(site, record, response, before: dict, state=state) -> None:
+    """Check that no file is lost, and that none is left over.
+
+    :param state: returns what a client sees, such as ``before``.
+    """
     after = state(record)
     if response.status_int >= 400:
         assert after == before

@@ -25,7 +25,7 @@ MAX_BLANKS = 256
 """Spaces and tabs after a boundary."""
 
 MAX_PARTS = 64
-"""Parts of one form."""
+"""Parts of one form, unless it may have more files."""
 
 # A parameter of a header, RFC 9110, section 5.6.6.
 _PARAMETER = re.compile(r';[ \t]*([^\s=;"]+)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^;"]*)')
@@ -145,9 +145,11 @@ class FormParser:
             ...  # a Part begins, bytes of it, or None at its end
 
     :param boundary: as in ``Content-Type``.
+    :param parts: how many parts the form may have, if these are more than :data:`MAX_PARTS`.
     """
 
-    def __init__(self, boundary: bytes):
+    def __init__(self, boundary: bytes, parts: int = 0):
+        self._most_parts = max(parts, MAX_PARTS)
         self._boundary = b"\n--" + boundary
         line = re.escape(self._boundary) + rb"(--)?" + _BLANKS
         self._line = re.compile(line + rb"(\r?\n)")
@@ -264,8 +266,8 @@ class FormParser:
             self._step = self._epilogue
             return
         self._parts += 1
-        if self._parts > MAX_PARTS:
-            raise MalformedForm(f"Invalid multipart form: it has over {MAX_PARTS} parts")
+        if self._parts > self._most_parts:
+            raise MalformedForm(f"Invalid multipart form: it has over {self._most_parts} parts")
         self._buffer, self._searched = self._buffer[line.end() :], 0
         self._step = self._headers
 

@@ -1,13 +1,16 @@
-"""The fields of a form, and its file.
+"""The fields of a form, and its files.
 
-The file is written to a spool, and is hashed and counted on the way. Text fields are kept in memory
-and have a size limit.
+Each file is written to a spool, and is hashed and counted on the way. Text fields are kept in
+memory and have a size limit.
 """
 
 import re
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from threading import BoundedSemaphore
 from typing import Any, BinaryIO
 
 from multipart import parse_options_header
@@ -19,7 +22,9 @@ from ...errors import (
     FilenameRefused,
     MalformedForm,
     NotMultipart,
+    StorageUnavailable,
     TooLarge,
+    TooManyFiles,
 )
 from ...files.blob import Digest
 from ...files.filename import accept_filename
@@ -32,41 +37,80 @@ MAX_FIELD_BYTES = 1024 * 1024
 """Bytes of one text field."""
 
 MAX_OVERHEAD_BYTES = 4 * 1024 * 1024
-"""Bytes of a form besides the file: text fields, headers, and some room for unusual clients."""
+"""Bytes of a form besides its files: text fields, headers, and some room for unusual clients."""
+
+_FURTHER_SPOOLS = BoundedSemaphore(max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
+"""Limits the open files of this process that receive further files of forms, so that it never runs
+out of them. The first file of a form is always received."""
 
 # Any printable ASCII. RFC 2046 allows less, but the boundaries of some clients contain a "$"
 # (WebTest).
 _BOUNDARY = re.compile(r"[ -~]{0,199}[!-~]")
 
 
+@dataclass(frozen=True)
+class FileField:
+    """A field of a form that has files.
+
+    :param name: how errors name it.
+    :param most: how many files it may have.
+    :param max_size: the largest accepted file in bytes; 0 for no limit.
+    :param check_filename: raises :class:`~kinto_attachment.errors.FilenameRefused` if a filename is
+        not acceptable. It is called before the bytes of the file are read.
+    """
+
+    name: str
+    most: int = 1
+    max_size: int = 0
+    check_filename: Callable[[str], None] = lambda filename: None
+
+
 @dataclass
 class Received:
     """A file that was received. The caller that gets it closes it.
 
+    :param field: the field of the form.
     :param file: the spool, readable and seekable.
     :param filename: as the client named it, already accepted.
     :param declared_type: the ``Content-Type`` that the client declared, or None.
     :param digest: the size of the file, and its SHA-256.
+    :ivar raw_size: its bytes as they were sent, which are more than its size if it is encoded.
     """
 
+    field: FileField
     file: BinaryIO
     filename: str
     declared_type: str | None
     digest: Digest = field(default_factory=Digest)
+    raw_size: int = 0
+    is_further: bool = False
 
     def close(self) -> None:
-        """Close the spool, even if the disk is full."""
+        """Close the spool, even if the disk is full. Idempotent."""
         # Closing flushes the last bytes. If that fails they are lost, but nothing needs them now.
         with suppress(OSError):
             self.file.close()
+        if self.is_further:
+            self.is_further = False
+            _FURTHER_SPOOLS.release()
 
 
 @dataclass
 class Form:
-    """A form that was received: its text fields by their names, and its file."""
+    """A form that was received: its text fields by their names, and its files in their order."""
 
     fields: dict[str, str]
-    file: Received
+    files: list[Received]
+
+    @property
+    def file(self) -> Received:
+        """The only file."""
+        return self.files[0]
+
+    def close(self) -> None:
+        """Close all files. Idempotent."""
+        for file in self.files:
+            file.close()
 
     def json_object(self, name: str) -> dict[str, Any] | None:
         """Return a text field as a JSON object, or None if the client did not send the field.
@@ -105,33 +149,27 @@ class FormReader:
     """The reader of one form.
 
     :param spool: makes the file to receive into, see ``IStorage.spool``.
+    :param file_fields: the fields that may have files, by the names of their parts.
     :param text_fields: the names of the text fields that the form may have.
-    :param file_field: the name of the field with the file.
-    :param max_size: the largest accepted file in bytes; 0 for no limit.
-    :param check_filename: raises :class:`~kinto_attachment.errors.FilenameRefused` if a filename is
-        not acceptable. It is called before the bytes of the file are read.
+    :param several: whether the form is for several fields, and not for one.
     """
 
     def __init__(
         self,
         spool: Callable[[], BinaryIO],
+        file_fields: Mapping[str, FileField],
         *,
         text_fields: tuple[str, ...] = ("data", "permissions"),
-        file_field: str = "attachment",
-        max_size: int = 0,
-        check_filename: Callable[[str], None] = lambda filename: None,
+        several: bool = False,
     ):
         self._spool = spool
+        self._file_fields = file_fields
         self._text_fields = text_fields
-        self._file_field = file_field
-        self._max_size = max_size
-        self._check_filename = check_filename
+        self._several = several
         self._texts: dict[str, tuple[bytearray, str]] = {}
-        self._file: Received | None = None
+        self._files: list[Received] = []
         self._unknown: str | None = None
         self._chosen = True
-        self._raw_size = 0
-        """Bytes of the file as they were sent, which is more than its size if it is encoded."""
 
     def read(self, body: RequestBody, boundary: str) -> Form:
         """Read the whole body, and return the form. No file stays open after an error.
@@ -141,21 +179,23 @@ class FormReader:
         :raises MalformedForm: if the form is broken, cut short, or too large besides its file.
         :raises AttachmentMissing: if it has no file.
         :raises FieldRefused: if a field is unknown, sent twice, sent as a file, too large, or not
-            text; or if there is a second file.
-        :raises FilenameRefused: if the filename is missing or not acceptable.
-        :raises TooLarge: if the file is over ``max_size``.
+            text; or if there is a second file where one is allowed.
+        :raises TooManyFiles: if a list has more files than it may.
+        :raises FilenameRefused: if a filename is missing or not acceptable.
+        :raises TooLarge: if a file is over ``max_size``.
         :raises StorageUnavailable: if the spool cannot be written.
         """
         try:
             self._read_parts(body, boundary)
             return self._form()
         except BaseException:
-            if self._file:
-                self._file.close()
+            for file in self._files:
+                file.close()
             raise
 
     def _read_parts(self, body: RequestBody, boundary: str) -> None:
-        parser = FormParser(boundary.encode())
+        most = sum(field.most for field in {*self._file_fields.values()})
+        parser = FormParser(boundary.encode(), most + len(self._text_fields))
         received = 0
         write: _Write = _ignore
         is_last = False
@@ -168,17 +208,16 @@ class FormReader:
                     write = self._start(event)
                 else:
                     write(event or b"", event is None)
-            size = self._file.digest.size if self._file else 0
             # An encoded file is up to four times as long, and not more.
-            if received - min(self._raw_size, 4 * size) > MAX_OVERHEAD_BYTES:
+            if received - _size_of(self._files) > MAX_OVERHEAD_BYTES:
                 self._refuse_unknown()
                 limit = MAX_OVERHEAD_BYTES
                 raise MalformedForm(f"The form has over {limit} bytes besides its file.")
 
     def _start(self, part: Part) -> "_Write":
         """Begin a part, and return the function that takes its bytes."""
-        if part.name == self._file_field:
-            return self._start_file(part)
+        if part.name in self._file_fields:
+            return self._start_file(self._file_fields[part.name], part)
         if part.name not in self._text_fields:
             # Refused only after the rest was read, because a missing file is reported first.
             self._unknown = self._unknown or part.name
@@ -191,88 +230,133 @@ class FormReader:
             raise FieldRefused(f"{part.name!r} is sent twice: send it once", part.name)
         text = bytearray()
         self._texts[part.name] = (text, part.charset)
-        return _decoded(part, lambda chunk: _append(text, chunk, part.name), strict=False)
+        return _decoded(part, part.name, partial(_append, text, part.name), strict=False)
 
-    def _start_file(self, part: Part) -> "_Write":
-        if self._file:
-            raise FieldRefused(f"Only one {self._file_field} is allowed.", self._file_field)
+    def _start_file(self, field: FileField, part: Part) -> "_Write":
+        if sum(file.field is field for file in self._files) == field.most:
+            if field.most == 1:
+                raise FieldRefused(f"Only one {field.name} is allowed.", field.name)
+            raise TooManyFiles(field.name, field.most)
         try:
             filename = part.filename
             if filename == "":
-                return self._nothing_chosen
+                return self._nothing_chosen(field)
             filename = accept_filename(filename)
-            self._check_filename(filename)
+            field.check_filename(filename)
         except FilenameRefused as error:
-            error.field = self._file_field
+            error.field = field.name
             raise
-        write = _decoded(part, self._write_file, strict=True)
-        self._file = Received(self._spool(), filename, part.content_type)
+        file = self._open(field, filename, part.content_type)
+        write = _decoded(part, field.name, lambda chunk: _write_file(file, chunk), strict=True)
 
         def write_raw(chunk: bytes, is_last: bool) -> None:
-            self._raw_size += len(chunk)
+            file.raw_size += len(chunk)
             write(chunk, is_last)
+            if is_last:
+                _check_size(file)
 
         return write_raw
 
-    def _nothing_chosen(self, chunk: bytes, is_last: bool) -> None:
-        """Take the bytes of a file without a name. A browser sends such a file, without bytes, for
-        an empty ``<input type="file">``.
+    def _open(self, field: FileField, filename: str, content_type: str | None) -> Received:
+        """Return the file to receive the next part into.
 
-        :raises FilenameRefused: if the file has bytes.
+        :raises StorageUnavailable: if forms that are being received have too many files open.
         """
-        if chunk:
-            raise FilenameRefused("Filename is required.", self._file_field)
-        self._chosen = False
+        is_further = bool(self._files)
+        if is_further and not _FURTHER_SPOOLS.acquire(blocking=False):
+            raise StorageUnavailable("spool", "too many files are being received at once")
+        try:
+            spool = self._spool()
+        except BaseException:
+            if is_further:
+                _FURTHER_SPOOLS.release()
+            raise
+        self._files.append(Received(field, spool, filename, content_type, is_further=is_further))
+        return self._files[-1]
 
-    def _write_file(self, chunk: bytes) -> None:
-        file = self._file
-        if self._max_size and file.digest.size + len(chunk) > self._max_size:
-            # Count the remaining bytes without storing them, so that the error can state the size
-            # of the file unless it is far too large.
-            file.digest.size += len(chunk)
-            if file.digest.size > self._max_size + MAX_OVERHEAD_BYTES:
-                raise TooLarge(file.digest.size, self._max_size)
-            return
-        file.digest.update(chunk)
-        with spooling():
-            file.file.write(chunk)
+    def _nothing_chosen(self, field: FileField) -> "_Write":
+        """Return the function that takes the bytes of a file without a name. A browser sends such a
+        file, without bytes, for an empty ``<input type="file">``."""
+
+        def write(chunk: bytes, is_last: bool) -> None:
+            if chunk:
+                raise FilenameRefused("Filename is required.", field.name)
+            self._chosen = False
+
+        return write
 
     def _form(self) -> Form:
-        if self._file and self._max_size and self._file.digest.size > self._max_size:
-            raise TooLarge(self._file.digest.size, self._max_size)
-        if not self._file:
-            raise AttachmentMissing(self._file_field, chosen=self._chosen)
+        if self._several:
+            self._refuse_unknown()
+        if not self._files:
+            first = next(iter(self._file_fields.values())).name
+            raise AttachmentMissing("attachments" if self._several else first, self._chosen)
         self._refuse_unknown()
         with spooling():
-            self._file.file.flush()
-        return Form({name: _decode(name, *text) for name, text in self._texts.items()}, self._file)
+            for file in self._files:
+                file.file.flush()
+        texts = {name: _decode(name, *text) for name, text in self._texts.items()}
+        return Form(texts, self._files)
 
     def _refuse_unknown(self) -> None:
         if self._unknown is not None:
-            raise FieldRefused(f"{self._unknown!r} not in {self._text_fields}", self._unknown)
+            known = (*self._file_fields, *self._text_fields) if self._several else self._text_fields
+            raise FieldRefused(f"{self._unknown!r} not in {known}", self._unknown)
 
 
 _Write = Callable[[bytes, bool], None]
 """Takes the bytes of a part, and is told at its end."""
 
 
+def _size_of(files: list[Received]) -> int:
+    """Return how many bytes of a form are those of its files."""
+    return sum(min(file.raw_size, 4 * file.digest.size) for file in files)
+
+
+def _write_file(file: Received, chunk: bytes) -> None:
+    limit = file.field.max_size
+    if limit and file.digest.size + len(chunk) > limit:
+        # Count the remaining bytes without storing them, so that the error can state the size of
+        # the file unless it is far too large.
+        file.digest.size += len(chunk)
+        if file.digest.size > limit + MAX_OVERHEAD_BYTES:
+            _check_size(file)
+        return
+    file.digest.update(chunk)
+    with spooling():
+        file.file.write(chunk)
+
+
+def _check_size(file: Received) -> None:
+    """Refuse a file that is too large.
+
+    :raises TooLarge: if it is.
+    """
+    limit = file.field.max_size
+    if limit and file.digest.size > limit:
+        error = TooLarge(file.digest.size, limit)
+        error.field = file.field.name
+        raise error
+
+
 def _ignore(chunk: bytes, is_last: bool) -> None:
     """Take the bytes of a part that the form should not have."""
 
 
-def _decoded(part: Part, write: Callable[[bytes], None], strict: bool) -> _Write:
+def _decoded(part: Part, field: str, write: Callable[[bytes], None], strict: bool) -> _Write:
     """Return the function that takes the bytes of a part as they are sent, and writes them as they
     are meant.
 
+    :param field: the name of its field, for errors. A part may be called otherwise.
     :raises FieldRefused: if the transfer encoding of the part is unknown.
     """
-    decoder = decoder_of(part.transfer_encoding, part.name, strict)
+    decoder = decoder_of(part.transfer_encoding, field, strict)
     if not decoder:
         return lambda chunk, is_last: write(chunk)
     return lambda chunk, is_last: write(decoder.decode(chunk, is_last))
 
 
-def _append(text: bytearray, chunk: bytes, name: str) -> None:
+def _append(text: bytearray, name: str, chunk: bytes) -> None:
     text += chunk
     if len(text) > MAX_FIELD_BYTES:
         raise FieldRefused(f"{name!r} is over {MAX_FIELD_BYTES} bytes, the limit of a field", name)

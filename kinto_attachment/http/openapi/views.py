@@ -73,5 +73,14 @@ def get_swagger(request: Request) -> Response:
     security = [{name: list(scopes)} for name, scopes in OpenAPI.security_roles.items()]
     paths, definitions = to_swagger(request.registry.attachment_api, security)
     definitions = {**document.get("definitions", {}), **definitions}
-    merged = {**document, "paths": {**document["paths"], **paths}, "definitions": definitions}
+    ours = _routes(request)
+    kintos = {path: item for path, item in document["paths"].items() if path not in ours}
+    merged = {**document, "paths": {**kintos, **paths}, "definitions": definitions}
     return reapply_cors(request, Response(json=merged))
+
+
+def _routes(request: Request) -> set[str]:
+    """Return the paths of all services of this plugin, with their regular expressions."""
+    registry = request.registry
+    services = registry.cornice_services.values()
+    return {each.path for each in services if each.name in registry.attachment_services}

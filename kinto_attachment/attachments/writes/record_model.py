@@ -22,7 +22,7 @@ from kinto.core.storage.exceptions import ObjectNotFoundError, UnicityError
 from kinto.views.records import Record
 from pyramid.request import Request
 
-from ..files.ref import RecordRef
+from ...files.ref import RecordRef
 
 _WRITE = "attachment_write"
 
@@ -38,7 +38,8 @@ class Write:
         again: creating it fails if another request has created it since.
     :param refuses_second: whether the storage raises ``UnicityError`` for an id that exists, even
         if it was not asked to look it up first.
-    :ivar old: the record before the write; None if it was not read.
+    :param is_undone: whether the write is undone by hand if the transaction fails.
+    :ivar old: the record before the write, if it may be undone; None if it was not read.
     :ivar new: the record as it is written; None before the write, and after a write that failed
         because the id exists.
     """
@@ -46,6 +47,7 @@ class Write:
     ref: RecordRef
     missing: bool = False
     refuses_second: bool = False
+    is_undone: bool = False
     old: Row | None = None
     new: Row | None = None
 
@@ -88,6 +90,8 @@ class RecordModel(Model):
         if self._write.missing:
             raise ObjectNotFoundError(object_id)
         found = super().get_object(object_id, parent_id)
+        if not self._write.is_undone:
+            return found
         self._write.old = deepcopy(found)  # Kinto changes the record in place
         del self._write.old[self.permissions_field]
         return found

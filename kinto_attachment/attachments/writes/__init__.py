@@ -1,0 +1,1 @@
+"""What happens when Kinto writes or deletes a record."""
