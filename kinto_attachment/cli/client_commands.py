@@ -8,6 +8,7 @@ from ..finding import Finding, Progress
 from ..transfer.client import Client
 from ..transfer.download import download
 from ..transfer.library import Description, read_descriptions, upload_media
+from ..transfer.records.upload import upload_records
 from ..transfer.upload import upload
 
 
@@ -18,6 +19,8 @@ def _upload(options: argparse.Namespace, progress: Progress) -> Iterator[Finding
             general = Description(options.title or "", options.alt or "", tuple(options.tag or ()))
             single = read_descriptions(options.metadata) if options.metadata else {}
             job = upload_media(client, options.files, general, single, **how)
+        elif options.records:
+            job = upload_records(client, options.files[0], **how)
         else:
             job = upload(client, options.files, **how)
         with closing(job):

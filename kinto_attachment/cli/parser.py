@@ -162,6 +162,11 @@ def _add_transfers(commands: Any) -> None:
             metavar="N",
             help="files at the same time (default: 4)",
         )
+    upload.add_argument(
+        "--records",
+        action="store_true",
+        help="FILE is a folder as download writes it: send each file to the record that it is of",
+    )
     media = upload.add_argument_group(
         "media library", "instead of --bucket and --collection; the options describe all files"
     )
@@ -177,6 +182,10 @@ def _add_transfers(commands: Any) -> None:
 
 
 def _check_upload(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.records and options.library:
+        parser.error("--records and --library exclude each other: media have one file each")
+    if options.records and len(options.files) > 1:
+        parser.error("--records takes one folder")
     if options.library:
         if options.bucket or options.collection:
             parser.error("--library is instead of --bucket and --collection: the server knows them")

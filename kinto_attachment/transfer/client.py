@@ -13,7 +13,7 @@ from urllib3.exceptions import HTTPError
 
 from ..errors import CommandFailed
 from ..files.blob import CHUNK
-from ..files.ref import RecordRef
+from ..files.ref import FieldRef, RecordRef
 from .connections import BreakableAdapter
 from .responses import (
     ENDED,
@@ -105,9 +105,13 @@ class Client:
         """
         return RecordRef(self._ref.bucket, self._ref.collection, record)
 
-    def attachment_url(self, ref: RecordRef) -> str:
-        """Return the URL of the attachment of a record."""
-        return f"{self.url}/records/{quote(ref.record, safe='')}/attachment"
+    def record_url(self, ref: RecordRef) -> str:
+        """Return the URL of a record."""
+        return f"{self.url}/records/{quote(ref.record, safe='')}"
+
+    def file_url(self, place: FieldRef) -> str:
+        """Return the URL of the file at a place of a record."""
+        return self.record_url(place.record) + place.url_path.removeprefix(place.record.uri)
 
     def use_collection(self, bucket: str, collection: str) -> None:
         """Become the client of that collection."""
@@ -135,7 +139,7 @@ class Client:
         """
         if self.is_missing:
             return None
-        response = self.request("GET", f"{self.url}/records/{quote(ref.record, safe='')}")
+        response = self.request("GET", self.record_url(ref))
         if response.status_code == 404:
             return None
         data = json_of(check_response(response)).get("data") or {}

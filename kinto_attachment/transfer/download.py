@@ -2,18 +2,20 @@
 
 import os
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import CommandFailed
 from ..files.blob import CHUNK, Attachment, Digest
-from ..files.ref import RecordRef
+from ..files.field import value_at
 from ..finding import NO_PROGRESS, Finding, Progress
 from .client import Client
-from .paths import PART, PathAllocator, link_on_the_way
-from .pool import FileProgress, Job, attempt, to_the_end, work
+from .local_files import move_without_replacing
+from .paths import PART, link_on_the_way
+from .pool import FileProgress, Job, attempt, known, to_the_end, work
+from .records.listing import LOST, Listing, StoredFile
 from .responses import LATER, TransferFailed, TryAgain, check_response
 from .upload import hash_of
 
@@ -21,8 +23,6 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
-
-LOST = "ask the operator of the server to run kinto-attachment fsck"
 
 
 def download(
@@ -34,8 +34,9 @@ def download(
     overwrite: bool = False,
 ) -> Generator[Finding, None, None]:
     """Download the files of all records. The attribute ``path`` of a record says where its file
-    goes below the folder; without a usable ``path``, the filename does. No file is written outside
-    the folder. An incomplete file is named ``NAME.part``, and the next run completes it.
+    goes below the folder; without a usable ``path``, the filename does. Files of other fields than
+    ``attachment`` go to ``{record}/{field}/{position}-{filename}``. No file is written outside the
+    folder. An incomplete file is named ``NAME.part``, and the next run completes it.
 
     :param folder: the folder; it is created if necessary.
     :param parallel: files to download at the same time.
@@ -68,34 +69,34 @@ def _jobs(
     client.connect(only_look=dry_run)
     if progress.is_shown and (count := client.count()) is not None:
         progress.expect(count)
-    with closing(PathAllocator()) as allocator:
+    with Listing(client, root) as listing:
+        is_checked = dry_run
         for page in client.records():
-            jobs = _jobs_of_page(client, page, allocator, make_transfer, progress)
-            if jobs and not dry_run:
-                _check_folder(root)
-            yield from jobs
+            for record in page:
+                found = list(listing.files_of(record))
+                if found and not is_checked:
+                    _check_folder(root)
+                    is_checked = True
+                if not dry_run:
+                    listing.move_to_positions(found)
+                yield from _jobs_of_record(found, make_transfer, progress)
+        yield from map(known, listing.outdated_files())
+        if root.is_dir() and not dry_run:
+            listing.write_index()
 
 
-def _jobs_of_page(
-    client: Client, page: list, allocator: PathAllocator, make_transfer: Any, progress: Progress
-) -> list[Job]:
-    jobs: list[Job] = []
-    for record in page:
-        value = record.get("attachment")
-        if value is None:
+def _jobs_of_record(
+    files: list[StoredFile | Finding], make_transfer: Any, progress: Progress
+) -> Iterator[Job]:
+    for file in files:
+        if isinstance(file, Finding):
+            yield known(file)
             continue
-        ref = client.ref(str(record.get("id")))
-        try:
-            attachment = Attachment.from_json(value)
-            path = allocator.give(ref.record, record.get("path"), attachment.filename)
-        except ValueError as error:
-            finding = Finding("refused", "", ref.uri, str(error), LOST)
-            jobs.append(partial(lambda finding: finding, finding))
-            continue
-        progress.expect_bytes(1, attachment.size)
-        transfer = make_transfer(ref=ref, attachment=attachment, path=path)
-        jobs.append(partial(attempt, transfer.run, path, ref.uri))
-    return jobs
+        if file.place.is_nested:
+            progress.expect(1)  # the server counts the others
+        progress.expect_bytes(1, file.attachment.size)
+        transfer = make_transfer(file=file)
+        yield partial(attempt, transfer.run, file.path, file.place.uri)
 
 
 def _check_folder(root: Path) -> None:
@@ -117,7 +118,6 @@ class _Download:
     """The download of one file.
 
     :param root: the folder.
-    :param path: where the file goes below the folder.
     """
 
     def __init__(
@@ -127,15 +127,14 @@ class _Download:
         dry_run: bool,
         progress: Progress,
         overwrite: bool,
-        ref: RecordRef,
-        attachment: Attachment,
-        path: str,
+        file: StoredFile,
     ):
-        self._client, self._root, self._ref, self._path = client, root, ref, path
+        self._client, self._root = client, root
+        self._place, self._path = file.place, file.path
         self._dry_run, self._overwrite = dry_run, overwrite
         self._progress = FileProgress(progress)
-        self._attachment = attachment
-        self._target = root / path
+        self._attachment = file.attachment
+        self._target = root / file.path
         self._part = self._target.with_name(self._target.name + PART)
         self._attempts = 0
         self._mismatches = 0
@@ -171,7 +170,7 @@ class _Download:
         return self._finding("downloaded")
 
     def _finding(self, kind: str) -> Finding:
-        return Finding(kind, self._path, self._ref.uri)
+        return Finding(kind, self._path, self._place.uri)
 
     def _conflict(self) -> TransferFailed:
         remedy = "move it away, or use --overwrite"
@@ -213,9 +212,9 @@ class _Download:
 
     def _read_record(self) -> None:
         """Read the record again; start over if it has another file now."""
-        found = self._client.find(self._ref)
+        found = self._client.find(self._place.record)
         try:
-            now = Attachment.from_json(found and found.data.get("attachment"))
+            now = Attachment.from_json(value_at(self._place, found and found.data))
         except ValueError as error:
             raise TransferFailed("missing", "the record no longer has a file", LATER) from error
         if now.hash != self._hash:
@@ -229,7 +228,7 @@ class _Download:
         headers = {"Accept-Encoding": "identity"}
         if start:
             headers |= {"Range": f"bytes={start}-", "If-Range": f'"{self._hash}"'}
-        with self._client.open(self._client.attachment_url(self._ref), headers) as response:
+        with self._client.open(self._client.file_url(self._place), headers) as response:
             if response.status_code == 404:
                 raise TransferFailed("missing", "the server does not have the bytes", LOST)
             if start and response.status_code == 416:
@@ -258,7 +257,10 @@ class _Download:
         if self._overwrite:
             os.replace(self._part, self._target)
         else:
-            _move_without_replacing(self._part, self._target, self._conflict())
+            try:
+                move_without_replacing(self._part, self._target)
+            except FileExistsError as error:
+                raise self._conflict() from error
         _sync_folder(self._target.parent)
 
 
@@ -281,24 +283,6 @@ def _open_part(path: Path) -> Iterator[BinaryIO]:
             if not os.path.samestat(os.fstat(file.fileno()), os.lstat(path)):
                 raise busy  # the other run finished, and renamed it, before we got the lock
         yield file
-
-
-def _move_without_replacing(part: Path, target: Path, conflict: TransferFailed) -> None:
-    """Rename the part file without replacing another file.
-
-    :raises TransferFailed: ``conflict``, if there is another file by now.
-    """
-    try:
-        os.link(part, target)
-    except FileExistsError as error:
-        raise conflict from error
-    except OSError:  # a file system without hard links
-        if target.exists():
-            raise conflict from None
-        os.rename(part, target)
-    else:
-        with suppress(FileNotFoundError):
-            part.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def _walk(folder: str, prefix: str) -> Iterator[LocalFile | Finding]:
                 if entry.is_dir(follow_symlinks=False):
                     yield from _walk(entry.path, f"{name}/")
                 elif entry.is_symlink():
-                    yield Finding("skipped", _printable(name), "", "a symbolic link")
+                    yield Finding("skipped", printable_name(name), "", "a symbolic link")
                 else:
                     yield _regular(entry.path, name)
     except OSError as error:
@@ -122,19 +123,39 @@ def _walk(folder: str, prefix: str) -> Iterator[LocalFile | Finding]:
 def _regular(path: str, name: str) -> LocalFile | Finding:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            return Finding("skipped", _printable(name), "", "not a regular file")
+            return Finding("skipped", printable_name(name), "", "not a regular file")
     except OSError as error:
         return _unreadable(name, error)
-    if _printable(name) != name:
-        return Finding("refused", _printable(name), "", "its name is not valid text", RENAME)
+    if printable_name(name) != name:
+        return Finding("refused", printable_name(name), "", "its name is not valid text", RENAME)
     return LocalFile(path, name)
 
 
 def _unreadable(name: str, error: OSError) -> Finding:
-    return Finding("failed", _printable(name), "", error.strerror or str(error), remedy_for(error))
+    return Finding(
+        "failed", printable_name(name), "", error.strerror or str(error), remedy_for(error)
+    )
 
 
-def _printable(name: str) -> str:
+def printable_name(name: str) -> str:
     """Return the name with escapes for bytes that are not valid text. The names on a disk are
     bytes; such a name can be neither sent nor printed."""
     return name.encode("utf-8", "backslashreplace").decode()
+
+
+def move_without_replacing(source: Path, target: Path) -> None:
+    """Rename a file without replacing another one.
+
+    :raises FileExistsError: if there is another file.
+    """
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if target.exists():
+            raise FileExistsError(target) from None
+        os.rename(source, target)
+    else:
+        with suppress(FileNotFoundError):
+            source.unlink()

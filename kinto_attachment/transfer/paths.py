@@ -28,6 +28,15 @@ _NOT_ON_WINDOWS = re.compile(
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,200}")
 
 
+def is_record_id(text: str) -> bool:
+    """Return whether a record can have that id.
+
+    >>> is_record_id("2e41d7e6"), is_record_id("..")
+    (True, False)
+    """
+    return _ID.fullmatch(text) is not None
+
+
 class PathAllocator:
     """Allocates paths below a folder. No two paths are equal, no path is a folder of another one,
     and the same holds for their part files. The paths are remembered in a temporary file. ::
@@ -57,7 +66,7 @@ class PathAllocator:
         :param wanted: what the record suggests, of any type; unsafe values are ignored.
         :raises ValueError: if ``record`` is not the id of a record.
         """
-        if not _ID.fullmatch(record):
+        if not is_record_id(record):
             raise ValueError(f"{ascii(record)[:80]} is not the id of a record")
         path = first = next(filter(self._accepts, wanted), None) or self._by_id(record, wanted)
         ids = chain([record], (f"{record}-{number}" for number in count(2)))
@@ -69,6 +78,18 @@ class PathAllocator:
         while not self._take(path):
             path = next(others)
         return path
+
+    def reserve(self, path: str) -> None:
+        """Give a path to no record."""
+        self._take(path)
+
+    def has_file(self, path: str) -> bool:
+        """Return whether a record has that path for its file."""
+        return self._is_folder(self._folded(path)) is False
+
+    def has_folder(self, path: str) -> bool:
+        """Return whether a record has a path below that one."""
+        return self._is_folder(self._folded(path)) is True
 
     def close(self) -> None:
         """Delete the temporary file."""
@@ -94,8 +115,7 @@ class PathAllocator:
 
     def _take(self, path: str) -> bool:
         """Reserve a path; return whether it was free."""
-        if self._fold:
-            path = unicodedata.normalize("NFC", path).casefold()
+        path = self._folded(path)
         files = [path, path + PART]
         folders = [str(folder) for folder in PurePosixPath(path).parents][:-1]
         if any(self._is_folder(name) is not None for name in files):
@@ -105,6 +125,9 @@ class PathAllocator:
         rows = [*((name, False) for name in files), *((name, True) for name in folders)]
         self._taken.executemany("INSERT OR IGNORE INTO taken VALUES (?, ?)", rows)
         return True
+
+    def _folded(self, path: str) -> str:
+        return unicodedata.normalize("NFC", path).casefold() if self._fold else path
 
     def _is_folder(self, path: str) -> bool | None:
         """Return whether the path is a folder (True) or a file (False); None if it is free."""

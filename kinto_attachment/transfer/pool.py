@@ -10,8 +10,8 @@ from ..finding import Finding, Progress
 from .client import Client
 from .responses import LATER, TransferFailed
 
-Job = Callable[[], Finding]
-"""The transfer of one file."""
+Job = Callable[[], Finding | list[Finding]]
+"""The transfer of one file, or of the files of one record."""
 FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 """Errors of the file system that every other file would meet too."""
 
@@ -19,7 +19,7 @@ FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 def work(
     client: Client, jobs: Generator[Job, None, None], parallel: int
 ) -> Generator[Finding, None, None]:
-    """Run jobs in threads, and yield the finding of each when it ends. At most ``2 * parallel``
+    """Run jobs in threads, and yield the findings of each when it ends. At most ``2 * parallel``
     jobs are taken from the generator before one of them has ended.
 
     If the generator is closed or interrupted, the client is stopped and all threads end. So they do
@@ -46,7 +46,7 @@ def work(
     except Exception:
         client.stop()
         pool.shutdown(cancel_futures=True)
-        yield from (each.result() for each in running if _has_result(each))
+        yield from _findings(running)
         raise
     except BaseException:
         client.stop()
@@ -57,9 +57,16 @@ def work(
 
 def _results(done: set[Future]) -> Iterator[Finding]:
     """Yield the findings of jobs that have ended, and then raise the error of one that failed."""
-    yield from (each.result() for each in done if _has_result(each))
+    yield from _findings(done)
     for failed in done:
         failed.result()
+
+
+def _findings(jobs: set[Future]) -> Iterator[Finding]:
+    """Yield the findings of the jobs that have ended without an error."""
+    for job in filter(_has_result, jobs):
+        result = job.result()
+        yield from [result] if isinstance(result, Finding) else result
 
 
 def _has_result(job: Future) -> bool:
@@ -71,7 +78,7 @@ def known(finding: Finding) -> Job:
     return lambda: finding
 
 
-def attempt(call: Job, path: str, record: str) -> Finding:
+def attempt(call: Callable[[], Finding], path: str, record: str) -> Finding:
     """Return what ``call`` returns, or a finding that says why it failed.
 
     :raises CommandFailed: if every other file would fail for the same reason.

@@ -14,6 +14,7 @@ from urllib3.filepost import encode_multipart_formdata
 
 from ..errors import CommandFailed
 from ..files.blob import CHUNK, Digest
+from ..files.ref import FieldRef
 from ..finding import NO_PROGRESS, Finding, Progress
 from .client import Client, Found
 from .local_files import LocalFile, found_files
@@ -60,6 +61,21 @@ def upload(
 
 
 def _jobs(client: Client, paths: list, dry_run: bool, progress: Progress) -> Iterator[Job]:
+    trial = connect(client, dry_run)
+    for job in found_files(paths, progress):
+        if isinstance(job, Finding):
+            yield known(job)
+            continue
+        transfer = _Upload(client, job, trial, progress)
+        yield partial(attempt, transfer.run, job.name, transfer.ref.uri)
+
+
+def connect(client: Client, dry_run: bool) -> Trial | None:
+    """Find the server, and the collection to upload to. Return what a dry run asks instead of
+    sending files; None if it is no dry run.
+
+    :raises CommandFailed: if nothing can be uploaded there.
+    """
     info = client.connect(only_look=dry_run)
     if info.library and client.is_collection(*info.library):
         raise CommandFailed(
@@ -67,13 +83,7 @@ def _jobs(client: Client, paths: list, dry_run: bool, progress: Progress) -> Ite
             "--library instead of --bucket and --collection"
         )
     client.check_list()
-    trial = Trial(client, info) if dry_run else None
-    for job in found_files(paths, progress):
-        if isinstance(job, Finding):
-            yield known(job)
-            continue
-        transfer = _Upload(client, job, trial, progress)
-        yield partial(attempt, transfer.run, job.name, transfer.ref.uri)
+    return Trial(client, info) if dry_run else None
 
 
 class _Upload:
@@ -103,7 +113,7 @@ class _Upload:
             return self._finding("unchanged")
         try:
             if self._trial:
-                url = self._client.attachment_url(self.ref)
+                url = self._client.file_url(FieldRef(self.ref))
                 exists = self._before is not None
                 self._trial.check(url, self._file.path, self._file.name, exists)
                 return self._finding("uploaded")
@@ -123,7 +133,7 @@ class _Upload:
         with open(self._file.path, "rb") as file:
             form = Form(file, self._file.name, {"data": json.dumps({"path": self._file.name})})
             headers = {"Content-Type": form.content_type, **self._precondition()}
-            url = self._client.attachment_url(self.ref)
+            url = self._client.file_url(FieldRef(self.ref))
             response = self._client.request(
                 "POST", url, headers=headers, data=ProgressForm(form, self._client, self._progress)
             )

@@ -22,6 +22,7 @@ from tests.support.servers.wsgi import Gunicorn
 @pytest.fixture(scope="module")
 def server(file_settings, tmp_path_factory):
     settings = file_settings("local")
+    settings["kinto.attachment.resources.fields.fields"] = "attachment cover pictures[]"
     with Gunicorn(settings, tmp_path_factory.mktemp("server")) as server:
         server.files = Path(settings["kinto.attachment.base_path"])
         yield server
@@ -157,6 +158,49 @@ class TestUploadAndDownload:
             *("failed", "gone.png", "No such file or directory"),
             "check that it exists and is spelt correctly",
         ]
+
+
+class TestRecords:
+    """``upload --records``; tests/transfer tests what is transferred."""
+
+    @pytest.fixture
+    def where(self, server):
+        alice, collection = ("alice", "secret"), f"c{uuid4().hex}"
+        for uri in ("buckets/fields", f"buckets/fields/collections/{collection}"):
+            requests.put(f"{server.url}/{uri}", auth=alice, timeout=60).raise_for_status()
+        where = ["--server", server.url, "--bucket", "fields", "--collection", collection]
+        return [*where, "--auth", "alice:secret"]
+
+    def test_there_and_back(self, where, tmp_path):
+        folder = tmp_path / "r1" / "pictures"
+        folder.mkdir(parents=True)
+        for number in range(1, 13):
+            (folder / f"{number:03}-{13 - number}.png").write_bytes(b"%d" % number)
+        upload = ("upload", "--records", tmp_path, *where)
+        status, lines, said = shell(*upload, "--dry-run")
+        assert (status, len(lines), said) == (0, 12, "Dry run: would upload 12\n")
+        status, lines, said = shell(*upload, "--json")
+        found = [json.loads(line) for line in lines]
+        assert (status, said, {each["kind"] for each in found}) == (0, "", {"uploaded"})
+        assert [each["key"] for each in found][-1] == "r1/pictures/012-1.png"
+        assert found[0]["record"].endswith("/records/r1/attachments/pictures")
+        assert shell(*upload)[::2] == (0, "12 unchanged\n")
+
+        (folder / "012-1.png").rename(folder / "000-1.png")
+        status, lines, said = shell(*upload, "--dry-run", "--json")
+        kinds = [json.loads(line)["kind"] for line in lines]
+        assert (status, kinds) == (0, ["unchanged"] * 12 + ["would reorder"])
+        (folder / "001-12.png").unlink()
+        assert shell(*upload)[::2] == (0, "1 kept, 1 reordered, 11 unchanged\n")
+        (folder / "013-a.exe").write_bytes(b"MZ")
+        status, lines, said = shell(*upload, "--quiet")
+        assert (status, len(lines), said) == (1, 1, "1 kept, 11 unchanged, 1 refused\n")
+        assert "File extension is not allowed" in lines[0]
+
+        copies = tmp_path / "copies"
+        assert shell("download", copies, *where)[::2] == (0, "12 downloaded\n")
+        names = sorted(path.name for path in (copies / "r1" / "pictures").iterdir())
+        assert names[0] == "001-1.png" and names[-1] == "012-12.png"
 
 
 class Silent(SimpleHTTPRequestHandler):

@@ -35,6 +35,8 @@ class TestUse:
             ("upload --server http://127.0.0.1/v1 --bucket b --collection c", "required: FILE"),
             ("download", "required: DIR, --server, --bucket, --collection"),
             ("upload f --server http://a", "required: --bucket, --collection (or --library)"),
+            ("upload f --server http://a --library --records", "exclude each other"),
+            ("upload f g --records --server http://a --bucket b --collection c", "one folder"),
             ("upload f --server http://a --library --bucket b", "--library is instead of --bucket"),
             (
                 "upload f --server http://a --bucket b --collection c --title t --tag u",

@@ -42,24 +42,28 @@ class Told(Progress):
         self.expected_bytes += moved - size
 
 
+def make_client(record, auth=AUTH, url=None, **options):
+    """Return a client of the collection of a record."""
+    match = re.search("/buckets/([^/]+)/collections/([^/]+)", record.record)
+    return Client(url or record.server.url, *match.groups(), auth, **options)
+
+
 @contextmanager
 def client_of(record, auth=AUTH, url=None, **options):
     """Yield a client of the collection of a record. Check that no thread is left in the end."""
-    match = re.search("/buckets/([^/]+)/collections/([^/]+)", record.record)
-    with Client(url or record.server.url, *match.groups(), auth, **options) as client:
+    with make_client(record, auth, url, **options) as client:
         yield client
         assert not [t for t in threading.enumerate() if t.name.startswith("transfer")]
 
 
 def kinds(findings) -> dict[str, int]:
     """Return how many findings of each kind there are. Check that all are problems except those
-    about files that were transferred or skipped."""
+    about files that were transferred, put in order, kept or skipped."""
+    good = ("uploaded", "downloaded", "unchanged", "reordered", "kept", "skipped")
     found: dict[str, int] = {}
     for finding in findings:
         found[finding.kind] = found.get(finding.kind, 0) + 1
-        assert finding.is_problem == (
-            finding.kind not in ("uploaded", "downloaded", "unchanged", "skipped")
-        )
+        assert finding.is_problem == (finding.kind not in good)
     return found
 
 
