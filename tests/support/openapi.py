@@ -13,6 +13,15 @@ from jsonschema import Draft202012Validator
 PREFIX = "/v1"
 
 
+def template_of(route: str) -> str:
+    """A path as OpenAPI writes it: that of a route, without its regular expressions.
+
+    >>> template_of(r"/media/{hash:[0-9a-f]{64}}/{width:\\d+}x{height:\\d+}")
+    '/media/{hash}/{width}x{height}'
+    """
+    return re.sub(r"\{(\w+):(?:[^{}]|\{[^{}]*\})*\}", r"{\1}", route)
+
+
 class CheckedApp(webtest.TestApp):
     """WebTest, which also checks that what the server answers is described.
 
@@ -39,10 +48,7 @@ class Conformance:
 
     def __init__(self, document: dict[str, Any]):
         self._document = document
-        self._paths = [
-            (re.compile(re.sub(r"\\{[^}]+\\}", "[^/]+", re.escape(path))), item)
-            for path, item in document["paths"].items()
-        ]
+        self._paths = [(_pattern(path, item), item) for path, item in document["paths"].items()]
         # The more a path says, the more specific it is: /media/stat goes before /media/{hash}.
         self._paths.sort(key=lambda pair: pair[0].pattern.count("[^/]+"))
 
@@ -82,3 +88,15 @@ class Conformance:
             return item
         _, _, kind, name = item["$ref"].split("/")
         return self._document["components"][kind][name]
+
+
+def _pattern(path: str, item: dict[str, Any]) -> re.Pattern:
+    """Return a regular expression for the URLs of a path. A parameter of which the document says
+    what it looks like is taken at its word."""
+    parameters = {each["name"]: each["schema"] for each in item.get("parameters", ())}
+
+    def pattern_of(match: re.Match) -> str:
+        stated = parameters.get(match[1], {}).get("pattern")
+        return f"(?:{stated.strip('^$')})" if stated else "[^/]+"
+
+    return re.compile(re.sub(r"\\{([^}]+)\\}", pattern_of, re.escape(path)))

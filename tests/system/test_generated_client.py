@@ -29,6 +29,7 @@ def server(tmp_path_factory):
     settings = {
         "kinto.attachment.base_path": str(folder / "files"),
         "kinto.attachment.library.bucket": "site",
+        "kinto.attachment.fields": "attachment cover pictures[]",
     }
     with Gunicorn(settings, folder) as server:
         for path in ("/buckets/site", LIBRARY):
@@ -100,6 +101,39 @@ def test_attaches_a_file(api):
     assert again.parsed.code == 412
     delete = api.of("attachments", "delete_attachment")
     assert delete.sync_detailed(client=api.client, **RECORD).status_code == 204
+
+
+def test_attaches_files_to_fields(api):
+    models = api.models
+    form = models.UploadAttachmentsBody(
+        data=models.UploadAttachmentsBodyData.from_dict({"theme": "orange"})
+    )
+    form["cover"] = file(api, jpeg(40, 30), "lake.jpg")
+    form["pictures"] = file(api, b"1", "one.txt")
+    upload = api.of("attachments", "upload_attachments")
+    record = {**RECORD, "id": "fields"}
+    uploaded = upload.sync_detailed(client=api.client, body=form, **record)
+    assert uploaded.status_code == 201, uploaded.content
+    assert uploaded.parsed["cover"].filename == "lake.jpg"
+    [one] = uploaded.parsed["pictures"]
+    more = models.UploadFieldBody(attachment=file(api, b"2", "two.txt"))
+    append = api.of("attachments", "upload_field")
+    two = append.sync(client=api.client, body=more, field="pictures", **record)
+    assert isinstance(two, models.Entry)
+    place = {**record, "field": "pictures", "entry": one.id}
+    new = models.ReplaceEntryBody(attachment=file(api, b"3", "three.txt"))
+    replaced = api.of("attachments", "replace_entry").sync(client=api.client, body=new, **place)
+    assert (replaced.id, replaced.filename) == (one.id, "three.txt")
+    fetched = api.of("attachments", "get_entry").sync(client=api.client, **place)
+    assert fetched.payload.read() == b"3"
+    delete = api.of("attachments", "delete_entry").sync_detailed(client=api.client, **place)
+    assert delete.status_code == 204
+    image = api.of("attachments", "get_field_image").sync_detailed(
+        client=api.client, field="cover", width="20", height="0", **record
+    )
+    assert image.content.startswith(b"\xff\xd8\xff")
+    read = api.of("attachments", "get_attachments").sync(client=api.client, **record)
+    assert [each.id for each in read["pictures"]] == [two.id]
 
 
 def test_stores_media(api):
