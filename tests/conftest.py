@@ -2,7 +2,9 @@
 
 A test that asks for ``site`` runs on each of the combinations. The tests of a module that does not
 depend on the file storage run on those in its ``FILES`` alone, and on the others only in ``make
-tests-all``. Servers are started when the first test needs them, and stopped at the end.
+tests-all``. Tests with another field than ``attachment`` run in the places of ``USUAL``, if the
+``FIELD_NAMES`` of their module include it; in ``make tests-all`` they run everywhere.
+Servers are started when the first test needs them, and stopped at the end.
 """
 
 import signal
@@ -19,9 +21,11 @@ from pyramid.events import NewRequest
 
 from kinto_attachment.maintenance import fsck, gc
 from kinto_attachment.maintenance.server import Server
+from tests.support.other_field import OTHER
 from tests.support.servers.gcs import FakeGCS
 from tests.support.servers.postgresql import PostgreSQL
 from tests.support.servers.s3 import Moto, SeaweedFS
+from tests.support.servers.wsgi import Gunicorn
 from tests.support.site import ALICE, Site
 from tests.support.threads import in_thread
 
@@ -36,6 +40,9 @@ FILE_STORAGES = ["local", "moto", "seaweedfs", "gcs", "own"]
 # The other combinations find the same: only `make tests-all` runs these.
 RARE = {("memory", "moto"), ("memory", "gcs"), ("postgresql", "own")}
 
+# Where tests with another field run.
+USUAL = ("postgresql", "local", Gunicorn, None)
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
@@ -44,6 +51,11 @@ def pytest_collection_modifyitems(items):
         kinto, files = names.get("kinto"), names.get("files")
         is_whole_site = "site" in item.fixturenames and kinto
         is_rare = (kinto, files) in RARE or (files == "own" and not is_whole_site)
+        if names.get("field_name") == OTHER:
+            server = names.get("server")
+            place = server if isinstance(server, tuple) else (server,)
+            is_rare = is_rare or not all(each in USUAL for each in (kinto, files, *place))
+            is_rare = is_rare or OTHER not in getattr(item.module, "FIELD_NAMES", ())
         if is_rare or (files and files not in getattr(item.module, "FILES", FILE_STORAGES)):
             item.add_marker("slow")
 

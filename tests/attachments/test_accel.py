@@ -28,12 +28,13 @@ SHARED_HEADERS = [
 
 
 @pytest.fixture(scope="module", params=[Gunicorn, Waitress])
-def server(request, tmp_path_factory):
+def server(request, field_name, tmp_path_factory):
     folder = tmp_path_factory.mktemp("accel")
     files = folder / "files"
     settings = {
         "kinto.attachment.base_path": str(files),
         "kinto.attachment.extensions": "any",
+        "kinto.attachment.fields": field_name,
         "kinto.attachment.download": "accel",
         "kinto.backoff": "10",
         "kinto.eos": "2100-01-01",
@@ -44,13 +45,13 @@ def server(request, tmp_path_factory):
 
 
 @pytest.fixture
-def record(server):
-    return HTTPRecord(server)
+def record(server, field_name):
+    return HTTPRecord(server, field_name)
 
 
 @pytest.fixture(scope="module")
-def attached(server):
-    attached = HTTPRecord(server)
+def attached(server, field_name):
+    attached = HTTPRecord(server, field_name)
     attached.upload(CONTENT, "写真.pdf", "application/pdf")
     return attached
 
@@ -226,7 +227,7 @@ def test_permissions(record):
 
 
 def test_default_bucket(server, record):
-    record.url = f"{server.url}/buckets/default/collections/c/records/r/attachment"
+    record.url = f"{server.url}/buckets/default/collections/c/records/r/{record.path}"
     record.upload()
     assert record.get().content == CONTENT
 
@@ -266,7 +267,7 @@ def test_private_files_are_served_by_kinto_only(server, attached, tmp_path):
         assert requests.get(url, auth=ALICE, timeout=60).content == CONTENT
 
 
-def test_a_folder_behind_a_symbolic_link(tmp_path):
+def test_a_folder_behind_a_symbolic_link(field_name, tmp_path):
     """``base_path`` may be a symbolic link, as for Kinto."""
     (tmp_path / "disk").mkdir()
     files = tmp_path / "files"
@@ -274,10 +275,11 @@ def test_a_folder_behind_a_symbolic_link(tmp_path):
     settings = {
         "kinto.attachment.base_path": str(files),
         "kinto.attachment.extensions": "any",
+        "kinto.attachment.fields": field_name,
         "kinto.attachment.download": "accel",
     }
     with Gunicorn(settings, tmp_path) as kinto, Nginx(kinto.port, files, tmp_path) as nginx:
-        record = HTTPRecord(SimpleNamespace(url=nginx.url))
+        record = HTTPRecord(SimpleNamespace(url=nginx.url), field_name)
         record.upload()
         assert record.get().content == CONTENT
 
@@ -295,23 +297,24 @@ def test_a_lost_file(server, record):
 @pytest.mark.parametrize(
     "name", ["100% of it?.txt", "a+b #1;c.txt", "été/写真.png", "x'y\"z.txt", "%2e%2e/..%41.txt"]
 )
-def test_odd_keys(make_database, tmp_path, name):
+def test_odd_keys(make_database, field_name, tmp_path, name):
     """Keys that older settings may have made."""
     files = tmp_path / "files"
     settings = {
         **make_database(),
         "kinto.attachment.base_path": str(files),
+        "kinto.attachment.fields": field_name,
         "kinto.attachment.download": "accel",
     }
-    site = Site(**settings)
+    site = Site(field=field_name, **settings)
     record = site.collection().record()
     record.upload(b"content")
     (link,) = site.in_transaction(lambda: list(site.links.all()))
     path = files / name
     path.parent.mkdir(exist_ok=True)
     os.rename(files / link.key, path)
-    data = record.data
-    data["attachment"]["location"] = f"https://cdn.example/files/{name}"
+    data = record.row
+    data[record.field]["location"] = f"https://cdn.example/files/{name}"
 
     def rename():
         site.links.remove(link.ref)
@@ -320,7 +323,7 @@ def test_odd_keys(make_database, tmp_path, name):
 
     site.in_transaction(rename)
     with Gunicorn(settings, tmp_path) as kinto, Nginx(kinto.port, files, tmp_path) as nginx:
-        url = f"{nginx.url}{quote(record.attachment_uri)}"
+        url = f"{nginx.url}{quote(link.ref.url_path)}"
         response = requests.get(url, auth=ALICE, timeout=60)
         assert (response.status_code, response.content) == (200, b"content")
 
@@ -368,9 +371,10 @@ class TestReplacedMeanwhile:
             between.shutdown()
 
     @pytest.fixture
-    def record(self, server, between):
+    def record(self, server, between, field_name):
         """A record that is written past nginx, and read through it."""
-        record = HTTPRecord(SimpleNamespace(url=f"http://127.0.0.1:{server.kinto.port}/v1"))
+        url = f"http://127.0.0.1:{server.kinto.port}/v1"
+        record = HTTPRecord(SimpleNamespace(url=url), field_name)
         record.upload()
         return record
 
@@ -402,7 +406,7 @@ class TestReplacedMeanwhile:
         between.before_answer = lambda: requests.delete(record.url, auth=ALICE, timeout=60)
         response = self.get(between, record)
         assert response.status_code == 404
-        assert response.json()["message"] == "No attachment on this record."
+        assert response.json()["message"] == f"No {record.field} on this record."
         assert "no-store" in response.headers["Cache-Control"]
         assert repeated(response) <= {"cache-control"}
 

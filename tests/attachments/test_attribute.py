@@ -7,6 +7,8 @@ from sqlalchemy import event, text
 
 from tests.support.site import ALICE, Site
 
+FIELD_NAMES = {"attachment", "cover"}
+
 FILES = {"local"}
 
 MERGE = {**ALICE, "Content-Type": "application/merge-patch+json"}
@@ -248,19 +250,16 @@ class TestFromBefore:
     """Records that are older than this plugin, or than its settings."""
 
     @pytest.mark.parametrize("value", ["see page 3", 3, ["a"], {"location": None}, {"a": 1}])
-    def test_attribute_of_another_kind(self, site, record, value):
+    def test_attribute_of_another_kind(self, record, value):
         record.put(family="sans")
-        old = {**record.data, "attachment": value}
-        site.in_transaction(
-            lambda: site.registry.storage.update("record", record.collection.uri, record.id, old)
-        )
+        record.write_row({**record.row, record.field: value})
         record.http.patch_json(record.uri, {"data": {"family": "serif"}}, headers=ALICE)
         assert record.data["attachment"] == value
         record.upload(b"real", status=200)
         record.check(b"real")
 
-    def test_another_base_url_than_before(self, make_database, file_settings, files):
-        settings = {**make_database(), **file_settings(files)}
+    def test_another_base_url_than_before(self, make_database, file_settings, files, field_name):
+        settings = {"field": field_name, **make_database(), **file_settings(files)}
         record = Site(**settings).collection().record()
         location = record.upload(b"content").json["location"]
         for base_url in ("", "https://other.example/"):

@@ -2,6 +2,8 @@
 
 from tests.support.site import ALICE
 
+FIELD_NAMES = {"attachment", "cover"}
+
 
 def test_removes_the_file_and_the_key(record):
     record.upload(b"content", data={"family": "sans"}, permissions={"read": ["system.Everyone"]})

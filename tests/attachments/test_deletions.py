@@ -5,10 +5,12 @@ from hashlib import sha256
 import pytest
 from kinto.core.storage.exceptions import IntegrityError
 
-from kinto_attachment.attachments import listeners
+from kinto_attachment.attachments.writes import listeners
 from kinto_attachment.files.blob import Source
 from kinto_attachment.rows import paging
 from tests.support.site import ALICE, Collection, Site
+
+FIELD_NAMES = {"attachment", "cover"}
 
 
 @pytest.fixture
@@ -249,8 +251,8 @@ def test_keep_old_files(make_site, kinto, files, target):
 
 
 @pytest.mark.parametrize("keep", ["false", "true"])
-def test_flush(kinto_settings, file_settings, kinto, files, keep):
-    settings = {**kinto_settings(kinto, fresh=True), **file_settings(files)}
+def test_flush(kinto_settings, file_settings, kinto, files, field_name, keep):
+    settings = {"field": field_name, **kinto_settings(kinto, fresh=True), **file_settings(files)}
     site = Site(**settings, **{"kinto.attachment.resources.kept.keep_old_files": keep})
     collection = site.collection()
     for _ in range(3):

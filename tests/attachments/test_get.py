@@ -33,13 +33,14 @@ SERVERS = [
 @pytest.fixture(
     scope="module", params=SERVERS, ids=lambda param: f"{param[0].__name__}-{param[1]}-{param[2]}"
 )
-def server(request, kinto_settings, file_settings, tmp_path_factory):
+def server(request, field_name, kinto_settings, file_settings, tmp_path_factory):
     kind, kinto, files = request.param
     options = {"fresh": True} if kinto == "postgresql" else {}
     settings = {
         **kinto_settings(kinto, **options),
         **file_settings(files),
         "kinto.attachment.extensions": "any",
+        "kinto.attachment.fields": field_name,
     }
     if kinto == "postgresql":
         Site(**settings).close()  # creates the tables
@@ -48,14 +49,14 @@ def server(request, kinto_settings, file_settings, tmp_path_factory):
 
 
 @pytest.fixture
-def record(server):
-    return HTTPRecord(server)
+def record(server, field_name):
+    return HTTPRecord(server, field_name)
 
 
 @pytest.fixture(scope="module")
-def attached(server):
+def attached(server, field_name):
     """A record with a file, which no test changes."""
-    attached = HTTPRecord(server)
+    attached = HTTPRecord(server, field_name)
     attached.upload()
     return attached
 
@@ -482,7 +483,7 @@ class TestPermissions:
             "collection": f"{record.bucket}/collections/other/records/r",
             "bucket": f"{other}/collections/c/records/r",
         }[missing]
-        record.url = f"{record.record}/attachment"
+        record.url = f"{record.record}/{record.path}"
         file, plain = self.both(record, auth)
         assert file.status_code == plain.status_code
         assert file.status_code in (401, 403, 404)
@@ -491,7 +492,7 @@ class TestPermissions:
     @pytest.mark.parametrize("record_id", ["with space", "a.b", "é"])
     def test_impossible_record_ids(self, record, record_id):
         record.record = f"{record.collection}/records/{record_id}"
-        record.url = f"{record.record}/attachment"
+        record.url = f"{record.record}/{record.path}"
         for auth in (None, ALICE, BOB):
             file, plain = self.both(record, auth)
             assert file.status_code == plain.status_code
@@ -500,7 +501,7 @@ class TestPermissions:
         requests.put(record.record, json={"data": {"a": 1}}, auth=ALICE, timeout=60)
         for method in ("GET", "HEAD"):
             assert record.get(method=method).status_code == 404
-        assert record.get().json()["message"] == "No attachment on this record."
+        assert record.get().json()["message"] == f"No {record.field} on this record."
         assert record.get(auth=BOB).status_code == 403
 
     def test_detached(self, record):
@@ -515,7 +516,7 @@ class TestDefaultBucket:
         record.bucket = f"{record.server.url}/buckets/default"
         record.collection = f"{record.bucket}/collections/c{secrets.token_hex(4)}"
         record.record = f"{record.collection}/records/r"
-        record.url = f"{record.record}/attachment"
+        record.url = f"{record.record}/{record.path}"
         return record
 
     def test_get(self, record):

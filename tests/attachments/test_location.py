@@ -53,13 +53,7 @@ def test_that_is_not_encoded(record):
     attachment = record.upload(b"content").json
     base_url = site.settings["kinto.attachment.base_url"]
     attachment["location"] = base_url + site.key(attachment["location"])
-
-    def change():
-        row = site.registry.storage.get("record", record.collection.uri, record.id)
-        row["attachment"] = attachment
-        site.registry.storage.update("record", record.collection.uri, record.id, row)
-
-    site.in_transaction(change)
+    record.write_row({**record.row, record.field: attachment})
     assert record.http.get(record.attachment_uri, headers=ALICE).body == b"content"
     assert check(site) == gc(site) == []
     body = {"data": {"attachment": attachment, "a": 1}}

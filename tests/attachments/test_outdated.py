@@ -2,7 +2,7 @@
 
 import pytest
 
-from kinto_attachment.attachments.attribute import FEW
+from kinto_attachment.attachments.writes.guard import FEW
 from tests.support.site import ALICE, batch
 
 FILES = {"local"}

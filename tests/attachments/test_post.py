@@ -10,6 +10,8 @@ import pytest
 
 from tests.support.site import ALICE, ATTRIBUTES, BOB, SCHEMA
 
+FIELD_NAMES = {"attachment", "cover"}
+
 
 def test_creates_the_record(record):
     response = record.upload(b"content", "photo.jpg", status=201)

@@ -7,9 +7,11 @@ import kinto_http
 import pytest
 import requests
 
-from kinto_attachment.files.ref import RecordRef
+from kinto_attachment.files.ref import FieldRef, RecordRef
 from tests.support.servers.wsgi import Gunicorn
 from tests.support.site import ALICE, BOB, Site
+
+FIELD_NAMES = {"attachment", "cover"}
 
 PRIVATE = {"kinto.attachment.private": "true"}
 HASHED = {
@@ -137,9 +139,9 @@ def test_one_private_collection(make_site, kinto, files):
     assert site.http.get(f"{uri}/attachment", headers=ALICE).body == b"secret"
 
 
-def test_turned_on_and_off_again(make_database, file_settings, files):
+def test_turned_on_and_off_again(make_database, file_settings, files, field_name):
     """Records keep the location that they have until their file is replaced."""
-    settings = {**make_database(), **file_settings(files)}
+    settings = {"field": field_name, **make_database(), **file_settings(files)}
     record = Site(**settings).collection().record()
     record.upload(b"public")
     later = Site(**settings, **PRIVATE)
@@ -210,10 +212,14 @@ def test_clients_that_follow_the_location(file_settings, tmp_path):
 
 def test_ref_of_a_location():
     ref = RecordRef("blog", "articles", "a-b_c")
+    entry = "38e4e0f8-1419-4a38-a3f3-a30f62ecc133"
+    places = (FieldRef(ref), FieldRef(ref, "cover"), FieldRef(ref, "pictures", entry))
     for base in ("https://kinto.example/v1", "http://127.0.0.1:8888/prefix/v1", "/v2"):
-        assert RecordRef.attached_at(f"{base}{ref.uri}/attachment") == ref
-    for location in ("", ref.uri, f"/v1{ref.uri}/attachment/x", f"/v1{ref.uri}/attachment?a"):
-        assert RecordRef.attached_at(location) is None
+        for place in places:
+            assert FieldRef.served_at(f"{base}{place.url_path}") == place
+    for end in ("", "/attachment/x", "/attachment?a", "/attachments", "/attachments/cover/x"):
+        assert FieldRef.served_at(f"/v1{ref.uri}{end}") is None
+    assert FieldRef.served_at("") is None
 
 
 @pytest.mark.parametrize("settings", [PRIVATE, HASHED], ids=["private", "hashed"])

@@ -21,10 +21,11 @@ def account(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", params=["seaweedfs", "moto", "gcs"])
-def server(request, file_settings, tmp_path_factory):
+def server(request, field_name, file_settings, tmp_path_factory):
     settings = {
         **file_settings(request.param),
         "kinto.attachment.extensions": "any",
+        "kinto.attachment.fields": field_name,
         "kinto.attachment.download": "redirect",
         "kinto.attachment.redirect_expires": "2",
     }
@@ -37,8 +38,8 @@ def server(request, file_settings, tmp_path_factory):
 
 
 @pytest.fixture
-def record(server):
-    return HTTPRecord(server)
+def record(server, field_name):
+    return HTTPRecord(server, field_name)
 
 
 def test_the_storage_serves_the_file(record):
@@ -143,18 +144,22 @@ def test_responses_without_bytes_are_not_redirected(record):
 
 def test_in_the_default_bucket(record):
     record.record = f"{record.server.url}/buckets/default/collections/c/records/r"
-    record.url = f"{record.record}/attachment"
+    record.url = f"{record.record}/{record.path}"
     record.upload()
     response = record.get()
     assert response.status_code == 307
     assert requests.get(response.headers["Location"], timeout=60).content == CONTENT
 
 
-def test_without_a_key_the_server_streams(file_settings, tmp_path):
+def test_without_a_key_the_server_streams(field_name, file_settings, tmp_path):
     """Default credentials of Google may have no key to sign with."""
-    settings = {**file_settings("gcs"), "kinto.attachment.download": "redirect"}
+    settings = {
+        **file_settings("gcs"),
+        "kinto.attachment.fields": field_name,
+        "kinto.attachment.download": "redirect",
+    }
     with Gunicorn(settings, tmp_path) as server:
-        record = HTTPRecord(server)
+        record = HTTPRecord(server, field_name)
         content = secrets.token_bytes(1000)
         record.upload(content, "a.pdf")
         response = record.get(Range="bytes=0-9")

@@ -152,8 +152,8 @@ def test_a_location_that_is_not_encoded(make_server):
 
     def write_raw():
         record = storage.get("record", where, "r1")
-        base_url = site.settings["kinto.attachment.base_url"]
-        record["attachment"]["location"] = base_url + site.key(record["attachment"]["location"])
+        attachment, base_url = record[site.field], site.settings["kinto.attachment.base_url"]
+        attachment["location"] = base_url + site.key(attachment["location"])
         storage.update("record", where, "r1", record)
 
     site.in_transaction(write_raw)

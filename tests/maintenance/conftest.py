@@ -1,6 +1,11 @@
-"""A server of its own for each test, on each file storage."""
+"""A server of its own for each test, on each file storage. All tests also run with one field of
+another name."""
 
 import pytest
+
+from tests.support.other_field import field_name, make_server, make_site
+
+__all__ = ["field_name", "make_server", "make_site"]
 
 
 @pytest.fixture(

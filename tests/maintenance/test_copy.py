@@ -57,9 +57,9 @@ class TestCopy:
         record.upload(b"content")
         (key,) = site.keys
         site.storage.delete([key])
-        assert self.run(site, target) == [("missing object", key, record.uri)]
+        assert self.run(site, target) == [("missing object", key, record.place.uri)]
         site.put(key, b"CONTENT")
-        assert self.run(site, target) == [("wrong bytes", key, record.uri)]
+        assert self.run(site, target) == [("wrong bytes", key, record.place.uri)]
         assert list(target.list()) == []
 
     def test_kept_files_are_copied(self, make_server, files, target):

@@ -31,7 +31,7 @@ class TestFsck:
         record.upload(b"content")
         (key,) = site.keys
         site.storage.delete([key])
-        assert check(site) == [("missing object", key, record.uri)]
+        assert check(site) == [("missing object", key, record.place.uri)]
 
     def test_wrong_bytes(self, site):
         record = site.collection().record()
@@ -40,7 +40,7 @@ class TestFsck:
         site.storage.delete([key])
         site.put(key, b"CONTENT")
         assert check(site) == []
-        assert check(site, deep=True) == [("wrong bytes", key, record.uri)]
+        assert check(site, deep=True) == [("wrong bytes", key, record.place.uri)]
 
     def test_wrong_size(self, site):
         record = site.collection().record()
@@ -48,7 +48,7 @@ class TestFsck:
         (key,) = site.keys
         site.storage.delete([key])
         site.put(key, b"conten")
-        assert check(site) == [("wrong size", key, record.uri)]
+        assert check(site) == [("wrong size", key, record.place.uri)]
 
     def test_orphan_object(self, site):
         site.collection().record().upload(b"content")
@@ -67,7 +67,7 @@ class TestFsck:
         site.in_transaction(
             lambda: site.registry.storage.delete("record", record.collection.uri, record.id)
         )
-        assert check(site) == [("link without record", key, record.uri)]
+        assert check(site) == [("link without record", key, record.place.uri)]
 
     def test_record_with_another_attachment(self, site):
         record = site.collection().record()
@@ -75,8 +75,8 @@ class TestFsck:
         (key,) = site.keys
         change(record, location="https://cdn.example/files/other.txt", hash="0" * 64)
         assert check(site) == [
-            ("link without record", key, record.uri),
-            ("record without link", "", record.uri),
+            ("link without record", key, record.place.uri),
+            ("record without link", "", record.place.uri),
         ]
 
     def test_wrong_location(self, site):
@@ -84,14 +84,14 @@ class TestFsck:
         record.upload(b"content")
         (key,) = site.keys
         change(record, location="https://cdn.example/files/other.txt")
-        assert check(site) == [("wrong location", key, record.uri)]
+        assert check(site) == [("wrong location", key, record.place.uri)]
 
     def test_wrong_hash(self, site):
         record = site.collection().record()
         record.upload(b"content")
         (key,) = site.keys
         change(record, hash="0" * 64)
-        assert check(site) == [("wrong hash", key, record.uri)]
+        assert check(site) == [("wrong hash", key, record.place.uri)]
 
     def test_unreadable_object(self, site, monkeypatch):
         for _ in range(3):
@@ -169,7 +169,7 @@ class TestFsck:
         site.in_transaction(lambda: site.links.remove(link.ref))
         assert check(site) == [
             ("orphan object", link.key, ""),
-            ("record without link", "", record.uri),
+            ("record without link", "", record.place.uri),
         ]
 
     def test_kept_files_are_known(self, make_server, files):

@@ -89,8 +89,8 @@ class TestGC:
         site.in_transaction(
             lambda: site.registry.storage.delete("record", record.collection.uri, record.id)
         )
-        assert gc(site, dry_run=True) == [("released", key, record.uri)]
-        assert gc(site) == [("deleted", key, ""), ("released", key, record.uri)]
+        assert gc(site, dry_run=True) == [("released", key, record.place.uri)]
+        assert gc(site) == [("deleted", key, ""), ("released", key, record.place.uri)]
         assert check(site) == []
         other.check(b"content")
 

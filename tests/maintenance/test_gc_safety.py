@@ -18,6 +18,7 @@ from kinto_attachment.rows import deletion
 from kinto_attachment.rows.deletion import Rule
 from kinto_attachment.transactions import placement
 from kinto_attachment.transactions.files import FileTransaction
+from tests.support.maintenance import change
 from tests.support.site import ALICE
 from tests.support.threads import in_thread
 
@@ -43,13 +44,7 @@ def test_the_file_of_a_wrong_location(make):
     site = make()
     record = site.collection().record()
     record.upload(b"content")
-    row = site.in_transaction(
-        lambda: site.registry.storage.get("record", record.collection.uri, record.id)
-    )
-    row["attachment"]["location"] = "https://elsewhere.example/oops.jpg"
-    site.in_transaction(
-        lambda: site.registry.storage.update("record", record.collection.uri, record.id, row)
-    )
+    change(record, location="https://elsewhere.example/oops.jpg")
     assert [finding.kind for finding in collect(site.server, NOW)] == []
     assert len(site.keys) == 1
 
@@ -63,16 +58,12 @@ def test_files_of_more_records_than_a_page(make):
     links = site.in_transaction(lambda: list(site.links.all()))
     for copy in range(3):
         for link in links:
-            record = f"{link.ref.record}-{copy}"
+            original = collection.record(link.ref.record.record)
+            record = collection.record(f"{original.id}-{copy}")
             site.in_transaction(
-                lambda link=link, record=record: site.links.add(
-                    replace(link, ref=replace(link.ref, record=record))
-                )
+                lambda link=link, place=record.place: site.links.add(replace(link, ref=place))
             )
-            row = {
-                "id": record,
-                "attachment": collection.record(link.ref.record).data["attachment"],
-            }
+            row = {"id": record.id, record.field: original.row[record.field]}
             site.in_transaction(
                 lambda row=row: site.registry.storage.create("record", collection.uri, row)
             )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from kinto_attachment.files.blob import ATTRIBUTE
+from kinto_attachment.files.ref import ATTRIBUTE
 from kinto_attachment.finding import restoring
 from kinto_attachment.legacy.adoption import PARENT
 from kinto_attachment.maintenance.adopt_storage import adopt_storage

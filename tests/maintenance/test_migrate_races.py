@@ -245,7 +245,7 @@ class TestCopiedFiles:
         (link,) = old.in_transaction(lambda: list(old.links.all()))
         old.in_transaction(lambda: old.links.remove(link.ref))
         (finding,) = copy(old.server, new.storage)
-        expected = ("record without link", record.uri, True)
+        expected = ("record without link", record.place.uri, True)
         assert (finding.kind, finding.record, finding.is_problem) == expected
 
     def test_dry_run_reports_missing_files(self, make):

@@ -10,6 +10,8 @@ from tests.support.maintenance import check, findings
 from tests.support.site import ALICE
 from tests.support.threads import in_thread
 
+FIELD_NAMES = {"attachment", "cover"}
+
 
 class TestRebase:
     OLD, NEW = "https://cdn.example/files/", "https://other.example/"

@@ -5,12 +5,14 @@ import pytest
 from kinto_attachment.finding import restoring
 from kinto_attachment.maintenance.fsck import fsck
 from tests.support.legacy import adopt
-from tests.support.maintenance import check, gc
+from tests.support.maintenance import change, check, gc
 from tests.support.site import ALICE
+
+FIELD_NAMES = {"attachment", "cover"}
 
 
 @pytest.mark.parametrize("lost", ["once", "never"])
-def test_record_without_link(make_server, files, lost):
+def test_record_without_link(request, make_server, files, lost):
     """A link that is gone, with or without a trace of it, while the file is still there."""
     site = make_server(files)
     record = site.collection().record()
@@ -18,7 +20,7 @@ def test_record_without_link(make_server, files, lost):
     storage, where = site.registry.storage, ("attachment-link", "/attachment-links/*")
     site.in_transaction(lambda: storage.delete_all(*where, with_deleted=lost == "once"))
     ((kind, _, uri),) = [found for found in check(site) if found[0] == "record without link"]
-    assert uri == record.uri
+    assert uri == record.place.uri
     assert [finding.kind for finding in adopt(site)] == ["adopted"]
     assert check(site) == []
     body = {"data": {"title": "edited"}}
@@ -37,7 +39,7 @@ def test_private_record_without_link(make_server):
     site.in_transaction(lambda: storage.delete_all(*where))
     found = {finding.kind: finding for finding in fsck(site.server)}
     assert set(found) == {"record without link", "orphan object"}
-    assert found["record without link"].remedy == restoring(record.uri)
+    assert found["record without link"].remedy == restoring(record.place.uri)
     record.upload(b"content")
     gc(site)
     assert check(site) == []
@@ -50,14 +52,11 @@ def test_wrong_location(make_server):
     site = make_server("local")
     record = site.collection().record()
     record.upload(b"content")
-    attachment = {**record.data["attachment"], "location": "https://cdn.example/files/other.txt"}
-    uri, storage = record.collection.uri, site.registry.storage
-    change = {"attachment": attachment}
-    site.in_transaction(lambda: storage.update("record", uri, record.id, change))
+    change(record, location="https://cdn.example/files/other.txt")
     (finding,) = fsck(site.server)
     assert (finding.kind, finding.remedy) == (
         "wrong location",
-        f"upload the file again: POST {record.attachment_uri}",
+        f"upload the file again: POST {record.place.url_path}",
     )
     record.upload(b"content")
     assert check(site) == []

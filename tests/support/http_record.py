@@ -1,4 +1,4 @@
-"""A record with an attachment, as a client of a running server sees it."""
+"""A record with a file, as a client of a running server sees it."""
 
 import re
 import secrets
@@ -12,20 +12,26 @@ CONTENT = secrets.token_bytes(1_000_003)
 
 
 class HTTPRecord:
-    """The record ``r`` of a new collection. It has a file once :meth:`upload` was called."""
+    """The record ``r`` of a new collection. It has a file once :meth:`upload` was called.
 
-    def __init__(self, server):
+    :param field: the field that the file is in.
+    :ivar path: where the file is served, below the record.
+    """
+
+    def __init__(self, server, field="attachment"):
         self.server = server
+        self.field = field
+        self.path = field if field == "attachment" else f"attachments/{field}"
         self.bucket = f"{server.url}/buckets/b{secrets.token_hex(8)}"
         self.collection = f"{self.bucket}/collections/c"
         self.record = f"{self.collection}/records/r"
-        self.url = f"{self.record}/attachment"
+        self.url = f"{self.record}/{self.path}"
         for parent in (self.bucket, self.collection):
             requests.put(parent, auth=ALICE, timeout=60).raise_for_status()
 
     def upload(self, content=CONTENT, filename="file.bin", mimetype="application/octet-stream"):
         """Upload a file to the record; return the attachment."""
-        form = {"attachment": (filename, content, mimetype)}
+        form = {self.field: (filename, content, mimetype)}
         response = requests.post(self.url, files=form, auth=ALICE, timeout=60)
         response.raise_for_status()
         return response.json()

@@ -13,7 +13,9 @@ from kinto import main
 from kinto.core import testing
 
 from kinto_attachment.files.blob import Source
+from kinto_attachment.files.ref import FieldRef, RecordRef
 from tests.support.openapi import CheckedApp
+from tests.support.other_field import OWN, OtherField
 
 ALICE = {"Authorization": "Basic YWxpY2U6c2VjcmV0"}  # alice:secret
 BOB = {"Authorization": "Basic Ym9iOnNlY3JldA=="}  # bob:secret
@@ -44,13 +46,19 @@ class Site:
 
     Each test works in buckets of its own, so that many tests can share a site.
 
+    :param field: the one field that records have. Over HTTP, tests call it ``attachment``, whatever
+        its name is; see :mod:`tests.support.other_field`.
     :param settings: settings of the ini file, which take precedence over :data:`SETTINGS`.
     """
 
-    def __init__(self, **settings: str):
-        self.settings = {**SETTINGS, **settings}
-        self.wsgi = main({}, **self.settings)
-        self.registry = self.wsgi.registry
+    def __init__(self, *, field: str = OWN, **settings: str):
+        is_other = field != OWN
+        fields = {"kinto.attachment.fields": field} if is_other else {}
+        self.field = field
+        self.settings = {**SETTINGS, **fields, **settings}
+        app = main({}, **self.settings)
+        self.wsgi = OtherField(app) if is_other else app
+        self.registry = app.registry
         self.registry.storage.initialize_schema()
         self.registry.permission.initialize_schema()
         self.registry.cache.initialize_schema()
@@ -145,11 +153,15 @@ class Collection:
 
 
 class Record:
-    """A record of a collection, which may not exist yet, and its file."""
+    """A record of a collection, which may not exist yet, and its file.
+
+    :ivar field: the name of the field that has the file, in Kinto's storage.
+    """
 
     def __init__(self, collection: Collection, record: str):
         self.collection = collection
         self.site, self.http = collection.site, collection.http
+        self.field = collection.site.field
         self.id = record
         self.uri = f"{collection.uri}/records/{record}"
         self.attachment_uri = f"{self.uri}/attachment"
@@ -160,6 +172,22 @@ class Record:
     @property
     def data(self) -> dict[str, Any]:
         return self.http.get(self.uri, headers=ALICE).json["data"]
+
+    @property
+    def place(self) -> FieldRef:
+        """Where its file is, in this plugin's rows and findings."""
+        return FieldRef(RecordRef.from_uri(self.uri), self.field)
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The record as it is in Kinto's storage."""
+        storage = self.site.registry.storage
+        return self.site.in_transaction(lambda: storage.get("record", self.collection.uri, self.id))
+
+    def write_row(self, row: dict[str, Any]) -> None:
+        """Change the record directly in Kinto's storage."""
+        storage, where = self.site.registry.storage, self.collection.uri
+        self.site.in_transaction(lambda: storage.update("record", where, self.id, row))
 
     def upload(
         self,
@@ -173,7 +201,7 @@ class Record:
     ):
         """Post a form as browsers do; return the response.
 
-        :param files: ``(field, filename, content)`` of each file; by default, one attachment.
+        :param files: ``(field, filename, content)`` of each file; by default, one for the field.
         :param fields: the other fields. Values are sent as JSON unless they are text.
         """
         texts = [
@@ -181,7 +209,7 @@ class Record:
             for name, value in fields.items()
         ]
         if files is None:
-            files = [("attachment", filename, content)]
+            files = [(self.field, filename, content)]
         mimetype, body = self.http.encode_multipart(texts, files)
         return self.post(body, mimetype, headers=headers, status=status)
 
