@@ -7,7 +7,7 @@ file does.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from types import MappingProxyType
@@ -40,6 +40,8 @@ VARIANTS = KeyTemplate("private/_variants", "{shard}/{hash}-{uuid}", is_own=True
 """The keys of resized copies. Their names begin with the hash of their image. It is no folder,
 because to create one and sync it costs about as much as to store the copy."""
 
+_PRIVATE = "private/"
+
 _OLDER_VARIANTS = KeyTemplate("private/_variants", "{shard}/{hash}/{uuid}", is_own=True)
 """The keys that they had before."""
 
@@ -64,7 +66,7 @@ class Settings(Mapping[str, Any]):
     :ivar media: the policy of the media store.
     :ivar pending: the policy of its uploads whose hash is not checked yet.
     :ivar variants: the policy of resized copies.
-    :ivar reserved_policies: these three, and those of keys that are not made any more.
+    :ivar reserved_policies: these three.
     :ivar folders: a pattern for the folders of all files of records.
     :ivar storage: the name of the storage, never ``auto``.
     :raises SettingError: if settings contradict each other, or if a needed one is missing.
@@ -101,8 +103,8 @@ class Settings(Mapping[str, Any]):
             template.keep_clear_of(self.folders)
         self.media, self.pending = self._media_policies(is_public)
         self.variants = replace(self.pending, template=VARIANTS, max_size=0)
-        older = replace(self.variants, template=_OLDER_VARIANTS)
-        self.reserved_policies = (self.media, self.pending, self.variants, older)
+        self.reserved_policies = (self.media, self.pending, self.variants)
+        self._older = (replace(self.variants, template=_OLDER_VARIANTS), *self._older_private())
         self.storage = self._find_storage()
 
     def __getitem__(self, name: str) -> Any:
@@ -154,8 +156,8 @@ class Settings(Mapping[str, Any]):
         return any(not (template.unique or template.shared) for template in templates)
 
     def matching_policies(self, key: str) -> list[Policy]:
-        """Return the policies under which a file can get this key."""
-        policies = (*self.policies, *self.reserved_policies)
+        """Return the policies under which a file can get this key, or could in an older version."""
+        policies = (*self.policies, *self.reserved_policies, *self._older)
         return [policy for policy in policies if policy.template.makes(key)]
 
     @property
@@ -193,10 +195,10 @@ class Settings(Mapping[str, Any]):
                 setting = "folder" if values["folder"] else "filename_pattern"
                 reason = f"is reserved for the plugin itself: use another name than {first}"
                 raise SettingError(setting, reason)
-            if template.shared and values["private"]:
-                # The same bytes may also be public. They need an object of their own then, because
-                # public and private objects have different ACLs.
-                folder = f"private/{values['folder'].lstrip('/')}"
+            if values["private"]:
+                # A web server that serves the public files of a folder can leave this one out. The
+                # same bytes may also be public, in an object with another ACL.
+                folder = _PRIVATE + values["folder"].lstrip("/")
                 template = KeyTemplate(folder, **naming, is_own=True)
         except SettingError as error:
             raise SettingError(f"{INI_PREFIX}{where}{error.key}", error.reason) from error
@@ -223,6 +225,13 @@ class Settings(Mapping[str, Any]):
             private=not is_public,
         )
         return kept, replace(kept, template=PENDING_MEDIA, private=True)
+
+    def _older_private(self) -> Iterator[Policy]:
+        """Yield policies with the keys that private files had when they lay beside public ones."""
+        for policy in self.policies:
+            if policy.private and not policy.template.shared:
+                text = policy.template.text.removeprefix(_PRIVATE)
+                yield replace(policy, template=KeyTemplate("", text))
 
     def _find_storage(self) -> str:
         """Return the name of the storage.

@@ -47,7 +47,7 @@ class Policy:
 
     @property
     def has_default_fields(self) -> bool:
-        """Whether records have the one field that they have without any setting."""
+        """Whether records have the field ``attachment`` only, as they do without any setting."""
         return self.fields == DEFAULT_FIELDS
 
     def check_extension(self, filename: str) -> None:

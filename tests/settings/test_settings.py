@@ -3,7 +3,7 @@
 import pytest
 
 from kinto_attachment.errors import ContentRefused, FilenameRefused, SettingError
-from kinto_attachment.files.ref import RecordRef
+from kinto_attachment.files.ref import FieldRef, RecordRef
 from kinto_attachment.library.collection import open_library
 from kinto_attachment.remote.unsplash import open_unsplash
 from kinto_attachment.settings import read_settings
@@ -458,6 +458,19 @@ def test_private_files_by_hash_have_keys_of_their_own():
 def test_accel_path_is_absolute(path):
     with pytest.raises(SettingError, match="attachment.accel_path"):
         settings(accel_path=path)
+
+
+@pytest.mark.parametrize("randomize", ["true", "false"])
+def test_private_files_have_a_folder_of_their_own(randomize):
+    """A web server that serves the public files can leave it out."""
+    names = {"folder": "{bucket_id}", "randomize": randomize}
+    read = settings(**names, **{"resources.secret.private": "true"})
+    place = FieldRef(RecordRef("secret", "c", "r"))
+    key = next(read.policy_of(place).template.keys(place, "a.txt", "ab" * 32))
+    assert key.startswith("private/secret/")
+    older = key.removeprefix("private/")
+    assert read.makes(key) and read.makes(older)  # where such files were before
+    assert read.makes_once(older) is (randomize == "true")
 
 
 def test_private_files_need_no_base_url():

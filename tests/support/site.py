@@ -132,7 +132,8 @@ class Collection:
     @property
     def keys(self) -> list[str]:
         """The keys of all files in the storage that belong to the bucket."""
-        return sorted(stat.key for stat in self.site.storage.list(f"{self.bucket}/"))
+        folders = (f"{self.bucket}/", f"private/{self.bucket}/")
+        return sorted(stat.key for each in folders for stat in self.site.storage.list(each))
 
     @property
     def links(self) -> list[str]:
@@ -148,7 +149,7 @@ class Collection:
             (release.rule.value, key)
             for release in releases
             for key in release.keys
-            if key.startswith(f"{self.bucket}/")
+            if key.removeprefix("private/").startswith(f"{self.bucket}/")
         )
 
 
