@@ -21,7 +21,7 @@ from pyramid.response import Response
 
 from ..errors import BlobNotFound, FieldRefused, MetadataForged, ReplacedMeanwhile
 from ..files.blob import Attachment, Blob
-from ..files.field import value_at, with_file
+from ..files.field import is_attachment, value_at, with_file
 from ..files.key import is_key
 from ..files.mimetype import DEFAULT_MIMETYPE, accept_mimetype
 from ..files.ref import FieldRef, RecordRef, Ref
@@ -156,7 +156,8 @@ def _with_files(data: Row, stored: Sequence[Stored], record: Row | None) -> Row:
         if place.entry and not isinstance(before, list | None):
             if name in written:
                 raise MetadataForged(name)
-            reason = f"{name} has a single file, from before it became a list: delete that first"
+            what = "a single file" if is_attachment(before) else "another value"
+            reason = f"{name} has {what}, from before it was a list of files: remove that first"
             raise FieldRefused(reason, name)
         if value_at(place, record) is not None and value_at(place, {name: before}) is None:
             raise FieldRefused(f"{name} in data leaves out the entry whose file is sent", name)
@@ -332,13 +333,28 @@ def keys_in(plugin: Plugin, attachment: Any) -> list[str]:
 
 def find_key(plugin: Plugin, attachment: dict[str, Any]) -> str:
     """Return the key of a file that another record may have; empty if it is unknown."""
-    ref = FieldRef.served_at(str(attachment.get("location", "")))
-    links = plugin.rows.links.of(ref) if ref else ()
-    found = next((link.key for link in links if link.is_of(attachment)), "")
+    place = FieldRef.served_at(str(attachment.get("location", "")))
+    if place:
+        return _find_private_key(plugin, place, attachment)
     keys = keys_in(plugin, attachment)
-    if found or len(keys) < 2:
-        return found or next(iter(keys), "")
+    if len(keys) < 2:
+        return next(iter(keys), "")
     return next((key for key in keys if plugin.rows.links.having(key)), keys[0])
+
+
+def _find_private_key(plugin: Plugin, place: FieldRef, attachment: dict[str, Any]) -> str:
+    """Return the key of a private file; empty if it is unknown.
+
+    :param place: where its location says that it is. It may have lost the file since, while a copy
+        of the record still has it.
+    """
+    links = plugin.rows.links
+    for link in links.of(place):
+        if link.is_of(attachment):
+            return link.key
+    digest = attachment.get("hash")
+    lost = (key for key in links.lost(place) if any(k.digest == digest for k in links.having(key)))
+    return next(lost, "")
 
 
 def undo_by_hand(request: Request, write: Write) -> None:

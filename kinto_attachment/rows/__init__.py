@@ -47,9 +47,10 @@ from enum import Enum
 from typing import Any
 
 from .deletion import Releases, Reservations, Rule
+from .former import FormerAttachments
 from .grants import Grants
 from .identity import Identities
-from .links import FormerAttachments, Link, Links
+from .links import Link, Links
 from .paging import UnreadableRow
 from .record_lock import RecordLocks
 from .turns import Turns

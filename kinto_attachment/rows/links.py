@@ -15,16 +15,16 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from hashlib import sha256
 from typing import Any
 
 from kinto.core.storage import Filter, Sort
 from kinto.core.utils import COMPARISON
 
-from ..files.blob import Attachment, canonical_json
+from ..files.blob import Attachment
 from ..files.key import check_key, is_key, key_suffixes, quote_key
 from ..files.ref import FieldRef, RecordRef, Ref, read_ref
 from .paging import (
+    PAGE,
     ListAll,
     Row,
     UnreadableRow,
@@ -40,10 +40,6 @@ from .paging import (
 
 LINK_ROWS = "attachment-link"
 LINKS_PARENT = "/attachment-links"
-FORMER_ROWS = "attachment-former"
-_DELETED_TOGETHER = "deleted-together"
-_FIELD = 4
-"""How many names of the path of a :class:`FieldRef` its field has, but for the default one."""
 # Neither LIKE nor a regular expression gives these characters a meaning.
 _ESCAPED = re.compile(r"[^A-Za-z0-9-]")
 
@@ -132,11 +128,11 @@ class Links:
             "mimetype": link.mimetype,
             "size": link.size,
         }
-        self._storage.update(LINK_ROWS, _parent(link.ref), _link_id(link.key, link.shared), row)
+        self._storage.update(LINK_ROWS, parent_of(link.ref), _link_id(link.key, link.shared), row)
 
     def of(self, ref: Ref) -> list[Link]:
         """Return the links of one owner; there is at most one when all is well."""
-        return _links(self._storage.list_all(LINK_ROWS, _parent(ref)))
+        return _links(self._storage.list_all(LINK_ROWS, parent_of(ref)))
 
     def of_record(self, ref: RecordRef, nested: bool) -> list[Link]:
         """Return the links of the files of a record.
@@ -145,7 +141,7 @@ class Links:
         """
         found = self.of(FieldRef(ref))
         if nested:
-            found += _links(row for rows in self._pages(_parent(FieldRef(ref))) for row in rows)
+            found += _links(row for rows in self._pages(parent_of(FieldRef(ref))) for row in rows)
         return found
 
     def has_lost(self, ref: FieldRef, attachment: dict[str, Any]) -> bool:
@@ -166,10 +162,22 @@ class Links:
     def _lost(self, ref: FieldRef, *filters: Filter) -> bool:
         """Return whether the place has lost a link."""
         only = [*filters, Filter("deleted", True, COMPARISON.EQ)]
-        parent = _parent(ref)
+        parent = parent_of(ref)
         return bool(
             self._storage.list_all(LINK_ROWS, parent, filters=only, limit=1, include_deleted=True)
         )
+
+    def lost(self, ref: FieldRef) -> list[str]:
+        """Return keys that the place has lost, the last ones first."""
+        rows = self._storage.list_all(
+            LINK_ROWS,
+            parent_of(ref),
+            filters=[Filter("deleted", True, COMPARISON.EQ)],
+            sorting=[Sort("last_modified", -1)],
+            limit=PAGE,
+            include_deleted=True,
+        )
+        return [_split(row["id"])[0] for row in rows]
 
     def having(self, key: str) -> list[Link]:
         """Return the links of all owners of the key."""
@@ -192,7 +200,7 @@ class Links:
         ids = [_link_id(key, shared) for key in keys for shared in (False, True)]
         rows = self._storage.list_all(
             LINK_ROWS,
-            f"{_parent(like, 1)}/*",
+            f"{parent_of(like, 1)}/*",
             filters=[Filter("id", ids, COMPARISON.IN)],
             sorting=[Sort("last_modified", 1)],
             limit=1,
@@ -206,14 +214,14 @@ class Links:
 
     def digests(self, keys: Iterable[str], like: Ref | None = None) -> dict[str, str]:
         """Return the keys as :meth:`linked` does, each with the SHA-256 of its bytes."""
-        list_all = self._reader(_parent(like, 1) if like else LINKS_PARENT)
+        list_all = self._reader(parent_of(like, 1) if like else LINKS_PARENT)
         ids = (_link_id(key, shared) for key in keys for shared in (False, True))
         found = find_rows(list_all, ids)
         return {_split(link_id)[0]: row.get("hash", "") for link_id, row in found.items()}
 
     def remove(self, ref: Ref) -> list[tuple[str, bool]]:
         """Delete the links of one owner; return the ``(key, shared)`` that it had."""
-        rows = self._storage.delete_all(LINK_ROWS, _parent(ref))
+        rows = self._storage.delete_all(LINK_ROWS, parent_of(ref))
         return [_split(row["id"]) for row in rows]
 
     def find(self, pairs: Iterable[tuple[Ref, str]]) -> list[Link]:
@@ -223,7 +231,7 @@ class Links:
         """
         found: list[Link] = []
         for page in pages(pairs):
-            parent = _parent(page[0][0], 2)
+            parent = parent_of(page[0][0], 2)
             ids = [_link_id(key, shared) for _, key in page if key for shared in (False, True)]
             exact = [_of_ids(ids), _of_owners(ref for ref, key in page if key)]
             others = [_of_owners(ref for ref, key in page if not key)]
@@ -235,7 +243,7 @@ class Links:
     def below(self, bucket: str, collection: str | None = None) -> Iterator[list[Link]]:
         """Yield pages of the links of a whole bucket or collection. The links of a page may be
         deleted before the next one is read."""
-        for rows in self._pages(_parent_below(bucket, collection)):
+        for rows in self._pages(parent_below(bucket, collection)):
             yield _links(rows)
 
     def remove_links(self, links: Iterable[Link]) -> list[tuple[str, bool]]:
@@ -244,7 +252,7 @@ class Links:
         for page in pages(links):
             ids = _of_ids([_link_id(link.key, link.shared) for link in page])
             owners = _of_owners(link.ref for link in page)
-            parent = f"{_parent(page[0].ref, 1)}/*"
+            parent = f"{parent_of(page[0].ref, 1)}/*"
             how = {"with_deleted": True, "most": len(page)}
             rows = delete_rows(self._storage, LINK_ROWS, parent, ids, owners, **how)
             removed += [_split(row["id"]) for row in rows]
@@ -276,60 +284,6 @@ class Links:
         return keyset(self._reader(parent), *filters, by=("id", "record"), least=least)
 
 
-class FormerAttachments:
-    """The attachments that records had before.
-
-    An offline client keeps the last version of a record that it has seen, and sends it back much
-    later, with an attachment that was replaced or removed since. Such a value is outdated, but not
-    forged. These rows tell the two apart: each stands for one value that a record had, by its hash.
-
-    Of records that were deleted together there may be too many values. One row then says that their
-    collection or bucket lost records; the tombstones of the links tell which.
-
-    :param storage: ``registry.storage``.
-    """
-
-    def __init__(self, storage: Any):
-        self._storage = storage
-
-    def add(self, ref: FieldRef, attachment: Any) -> None:
-        """Remember that the place had this value. Idempotent."""
-        self._storage.update(FORMER_ROWS, _parent(ref, _FIELD), _row_id(attachment), {})
-
-    def known(self, ref: FieldRef, attachments: list[Any]) -> list[bool]:
-        """Return for each of these values whether the field had it, if it is a list in any of its
-        entries. One lookup, whatever else it had."""
-        ids = [_row_id(attachment) for attachment in attachments]
-        list_all = partial(self._storage.list_all, FORMER_ROWS, _parent(ref, _FIELD))
-        found = find_rows(list_all, ids)
-        return [each in found for each in ids]
-
-    def add_all(self, bucket: str, collection: str | None = None) -> None:
-        """Remember that records of a collection or bucket were deleted together. Idempotent."""
-        parent = _parent_below(bucket, collection)
-        self._storage.update(FORMER_ROWS, parent, _DELETED_TOGETHER, {})
-
-    def add_field(self, ref: FieldRef) -> None:
-        """Remember that many entries of a field were removed together. Idempotent.
-
-        :param ref: one of them.
-        """
-        self._storage.update(FORMER_ROWS, _parent(ref, _FIELD), _DELETED_TOGETHER, {})
-
-    def may_have(self, ref: FieldRef) -> bool:
-        """Return whether the file of the place may have been deleted together with others."""
-        only = [Filter("id", _DELETED_TOGETHER, COMPARISON.EQ)]
-        depths = (1, 2, _FIELD) if ref.is_nested else (1, 2)
-        parents = (_parent(ref, depth) for depth in depths)
-        list_all = partial(self._storage.list_all, FORMER_ROWS, filters=only, limit=1)
-        return any(list_all(parent_id=parent) for parent in parents)
-
-    def forget(self, before: int) -> None:
-        """Delete the rows from before then (milliseconds since 1970)."""
-        only = [Filter("last_modified", before, COMPARISON.LT)]
-        delete_rows(self._storage, FORMER_ROWS, f"{LINKS_PARENT}/*", *only)
-
-
 def _of_ids(ids: list[str]) -> Filter:
     """Return the filter that finds rows by the primary key."""
     return Filter("id", ids, COMPARISON.IN)
@@ -339,16 +293,16 @@ def _of_owners(refs: Iterable[Ref]) -> Filter:
     return Filter("record", [ref.uri for ref in refs], COMPARISON.IN)
 
 
-def _parent(ref: Ref, depth: int | None = None) -> str:
+def parent_of(ref: Ref, depth: int | None = None) -> str:
     """Return the parent of the rows of an owner.
 
     :param depth: how many names of its path: 1 for the rows of its bucket, 2 for those of its
-        collection, :data:`_FIELD` for those of its field.
+        collection.
     """
     return _joined(*ref.path[:depth])
 
 
-def _parent_below(bucket: str, collection: str | None) -> str:
+def parent_below(bucket: str, collection: str | None) -> str:
     """Return the parent of the rows of a bucket, or of a collection."""
     return _joined(bucket, *([collection] if collection else []))
 
@@ -393,7 +347,3 @@ def _link(row: Row) -> Link:
         size=row.get("size"),
         modified=row["last_modified"],
     )
-
-
-def _row_id(attachment: Any) -> str:
-    return sha256(canonical_json(attachment).encode()).hexdigest()

@@ -171,3 +171,20 @@ def test_the_collection_of_a_copy_is_deleted(signed):
     signed.check("published", PUBLISHED)
     signed.http.delete("/buckets/preview", headers=ALICE)
     signed.check("published", PUBLISHED)
+
+
+@pytest.mark.parametrize("change", ["replace", "remove"])
+def test_a_private_file_is_rolled_back(make_server, change):
+    """Its location is that of the record that has lost it; the published copy has it still."""
+    signed = Signed(make_server("local", **SIGNER, **{"kinto.attachment.private": "true"}))
+    signed.upload("a", b"first")
+    signed.ask("to-sign")
+    if change == "replace":
+        signed.upload("a", b"second")
+    else:
+        signed.http.delete(f"{signed.uri('a')}/attachment", headers=ALICE)
+    signed.ask("to-rollback")
+    for bucket in BUCKETS:
+        signed.check(bucket, {"a": b"first"})
+    gc(signed.site)
+    assert check(signed.site, deep=True) == []
