@@ -157,6 +157,8 @@ class GuardedInput:
         self._environ.pop("HTTP_TRANSFER_ENCODING", None)
         self._environ["CONTENT_LENGTH"] = str(len(content))
         self._environ["wsgi.input"] = BytesIO(content)
+        # Or WebOb copies it, to a temporary file if it is over 10 KiB.
+        self._environ["webob.is_body_seekable"] = True
 
     def trust(self) -> None:
         """From here on, let the client be as slow as the settings allow: it may send this body."""
