@@ -267,13 +267,12 @@ class TooManyFiles(Refused):
 class ReplacedMeanwhile(Refused):
     """A write would bring back an attachment that was replaced or removed since it was read.
 
-    :param unlinked: the URI of the record, if it has no file at all.
+    :param unlinked: the URI of the place, if it has no file at all.
     """
 
-    def __init__(self, unlinked: str = "") -> None:
-        super().__init__(
-            "The attachment of this record was replaced meanwhile: read the record again."
-        )
+    def __init__(self, unlinked: str = "", field: str = "attachment") -> None:
+        reason = "The attachment of this record was replaced meanwhile: read the record again."
+        super().__init__(reason, field)
         self.unlinked = unlinked
 
 

@@ -24,7 +24,9 @@ class TestCapability:
         capability = self.capability(make_site())
         assert {"pdf", "jpg"} <= set(capability.pop("extensions"))
         assert capability == {
-            "description": "Attach a file to any record: POST, GET or DELETE {record}/attachment",
+            "description": "Attach files to any record: POST, GET or DELETE {record}/attachment,"
+            " and {record}/attachments/{field} for other fields",
+            "fields": True,
             "url": "https://github.com/Kinto/kinto-attachment/",
             "version": kinto_attachment.__version__,
             "base_url": "https://cdn.example/files/",

@@ -33,8 +33,8 @@ def read_files(request: Request, ref: RecordRef, record: Mapping[str, Any] | Non
 
 
 def has_other_fields(request: Request, ref: RecordRef, places: Iterable[FieldRef] = ()) -> bool:
-    """Return whether a record may have files in other fields than the one that each record has
-    without any setting. If not, a server makes no statement for them.
+    """Return whether a record may have files in other fields than ``attachment``. If not, a server
+    makes no statement for them.
 
     :param places: where the record has files, or had them.
     """

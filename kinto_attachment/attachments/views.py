@@ -76,8 +76,8 @@ def download(request: Request) -> Any:
 @field.post(permission=DYNAMIC)
 @attachment.post(permission=DYNAMIC)
 def upload(request: Request) -> dict[str, Any]:
-    """Attach the file of a multipart form to the record: in the place of that of the field, or at
-    the end of a list. The file is the field ``attachment`` of the form, or has the name of the
+    """Attach the file of a multipart form to the record. It replaces that of the field, or becomes
+    the last one of a list. The file is the field ``attachment`` of the form, or has the name of the
     field; the optional fields ``data`` and ``permissions`` are JSON objects for the record."""
     context: RecordContext = request.context
     context.check_preconditions()

@@ -99,13 +99,18 @@ def files_of(ref: RecordRef, record: Mapping[str, Any] | None, names: Collection
     files: Files = {}
     for name, value in (record or {}).items():
         for entry, each in _entries(value):
-            if name in names or (is_attachment(each) and _can_be_field(name)):
+            if name in names or (is_attachment(each) and is_field_name(name)):
                 files[FieldRef(ref, name, entry)] = each
     return files
 
 
-def _can_be_field(name: str) -> bool:
-    return name not in RESERVED and _NAME.fullmatch(name) is not None
+def is_field_name(text: str) -> bool:
+    """Return whether a field can have that name.
+
+    >>> is_field_name("pictures"), is_field_name("../x"), is_field_name("pictures[]")
+    (True, False, False)
+    """
+    return text not in RESERVED and _NAME.fullmatch(text) is not None
 
 
 def is_attachment(value: Any) -> bool:

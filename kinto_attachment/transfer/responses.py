@@ -27,7 +27,7 @@ LATER = "run it again: finished files are skipped"
 REMEDIES = {
     400: "change the file, or ask the operator of the server to accept such files",
     403: "ask the owner of the collection for the permission",
-    404: "run it again, if it was deleted in the meantime",
+    404: "run it again if it was deleted meanwhile; declare fields in the settings of the server",
     500: "ask the operator of the server to look into its log",
 }
 """Remedies by status, or by the first status of a class."""

@@ -20,7 +20,7 @@ FILES = {"local", "seaweedfs"}
 
 SERVERS = [
     (Gunicorn, "postgresql", "local"),
-    (Gunicorn, "memory", "local"),
+    pytest.param((Gunicorn, "memory", "local"), marks=pytest.mark.slow),
     (Gunicorn, "postgresql", "seaweedfs"),
     (Gunicorn, "memory", "gcs"),
     (GunicornSync, "memory", "local"),

@@ -17,6 +17,8 @@ from tests.support.fields import (
     put,
     send,
 )
+from tests.support.images import size_of
+from tests.support.library import jpeg
 from tests.support.site import ALICE, ATTRIBUTES, BOB
 
 
@@ -340,7 +342,7 @@ class TestDeclarations:
         record = type(collection)(new, collection.bucket, "fonts").record("r")
         assert get(record, "/cover").body == b"bytes"
         answer = send(record, "cover", status=400)
-        assert "delete that first" in answer.json["message"]
+        assert "has a single file" in answer.json["message"]
         assert record.data["cover"] == cover
         record.http.delete(f"{record.uri}/attachments/cover", headers=ALICE, status=204)
         send(record, "cover", status=201)
@@ -418,3 +420,23 @@ class TestDefaultBucket:
         site.http.delete(f"{uri}/cover", headers=ALICE, status=204)
         assert len(site.http.get(uri, headers=ALICE).json["pictures"]) == 1
         site.http.get(uri, status=401)
+
+
+class TestImages:
+    def test_at_any_size(self, record):
+        entry = send(record, "pictures", jpeg(), "a.jpg").json
+        send(record, "cover", jpeg(), "b.jpg")
+        for path in (f"pictures/{entry['id']}", "cover"):
+            answer = get(record, f"/{path}/16x0")
+            assert answer.content_type == "image/jpeg"
+            assert size_of(answer.body)[0] == 16
+            assert get(record, f"/{path}/0x0").body == jpeg()
+        answer = get(record, "/pictures/16x0", status=404)
+        assert answer.json["message"] == "pictures is a list: request one of its entries."
+        get(record, f"/pictures/{uuid4()}/16x0", status=404)
+        get(record, f"/notes/{entry['id']}/16x0", status=404)
+        url = f"{record.uri}/attachments/pictures/{entry['id']}/16x0"
+        record.http.get(url, headers=BOB, status=403)
+        record.http.delete(f"{record.uri}/attachments/pictures", headers=ALICE)
+        record.http.delete(f"{record.uri}/attachments/cover", headers=ALICE)
+        assert record.collection.keys == []

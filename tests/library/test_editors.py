@@ -11,6 +11,8 @@ from tests.support import images
 from tests.support.library import MediaLibrary, field_of, jpeg
 from tests.support.site import ALICE, BOB
 
+FILES = {"local"}
+
 CAROL = {"Authorization": "Basic Y2Fyb2w6c2VjcmV0"}  # carol:secret
 
 

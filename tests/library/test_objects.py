@@ -11,6 +11,8 @@ import pytest
 from tests.support.library import MediaLibrary, field_of, jpeg, settings
 from tests.support.site import ALICE, BOB
 
+FILES = {"local"}
+
 TEXT = b"a text, and nothing else\n"
 FACTS = {
     "id", "extension", "fileName", "mimeType", "size", "type", "source", "externalId", "url",

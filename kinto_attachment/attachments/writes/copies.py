@@ -58,7 +58,7 @@ def _find_link(request: Request, place: FieldRef, attachment: dict[str, Any]) ->
         alike = [link for link in others if getattr(link.ref, "field", "") == place.field]
         if not any(is_same(value_of(request, link.ref), attachment) for link in alike):
             if alike and is_declared(request, place):
-                raise SourceReplaced()
+                raise SourceReplaced(field=place.field)
             return None
     for link in others:
         # Writing the row locks it: a request that is about to replace the file waits for this copy.
@@ -66,7 +66,7 @@ def _find_link(request: Request, place: FieldRef, attachment: dict[str, Any]) ->
     stale = [link for link in others if not link.is_of(value_of(request, link.ref))]
     links.remove_links(stale)
     if others and len(stale) == len(others):
-        raise SourceReplaced()
+        raise SourceReplaced(field=place.field)
     # Of a key without a known owner, only gc can tell whether it has one.
     shared = not others or any(link.shared for link in others)
     try:

@@ -145,7 +145,7 @@ def _settled(request: Request, ref: RecordRef, name: str, value: Any, current: A
 def _settled_list(request: Request, ref: RecordRef, name: str, value: Any, current: Any) -> Any:
     """Return the list to store, as :func:`_settled` does. An entry that the record has lost counts
     as not there, and one whose file was replaced counts as it is now."""
-    now, others = _entries(current)
+    now, others = _split(current)
     # What the record had in this attribute before it was a field; each may stay.
     older = Counter(map(canonical_json, others))
     if len(value) > max(MAX_FILES, len(now) + len(others)):
@@ -184,7 +184,7 @@ def _settled_list(request: Request, ref: RecordRef, name: str, value: Any, curre
     return settled
 
 
-def _entries(value: Any) -> tuple[dict[str, Any], list[Any]]:
+def _split(value: Any) -> tuple[dict[str, Any], list[Any]]:
     """Return the entries of a list by their ids, and what else is in it."""
     items = value if isinstance(value, list) else []
     entries, others = {}, []
@@ -204,7 +204,7 @@ def _remember_removed(request: Request, ref: RecordRef, name: str, before: Any, 
     kept = {id(each) for each in after or ()}  # entries that stay are the same objects
     removed = {
         FieldRef(ref, name, entry): each
-        for entry, each in _entries(before)[0].items()
+        for entry, each in _split(before)[0].items()
         if id(each) not in kept
     }
     if len(removed) > FEW:
@@ -308,7 +308,7 @@ def check_still_linked(request: Request, files: Files, links: Iterable[Link]) ->
             else not plugin_of(request).rows.links.has_lost(place, attachment)
         )
         if not is_linked:
-            raise ReplacedMeanwhile(unlinked="" if linked else place.uri)
+            raise ReplacedMeanwhile("" if linked else place.uri, place.field)
 
 
 def install() -> None:

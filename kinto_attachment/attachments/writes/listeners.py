@@ -387,5 +387,5 @@ def _check_nothing_is_lost(request: Request, written: list[Written]) -> None:
         if link.ref in alive.get(link.ref.record, ()):
             continue
         if plugin_of(request).rows.rolls_back:
-            raise ReplacedMeanwhile()
+            raise ReplacedMeanwhile(field=link.ref.field)
         file_transaction(request).unlink(link.ref, policy_at(request, link.ref).keep_old_files)

@@ -288,9 +288,12 @@ class FormReader:
     def _form(self) -> Form:
         if self._several:
             self._refuse_unknown()
+        names = [field.name for field in dict.fromkeys(self._file_fields.values())]
+        if not self._files and self._several:
+            reason = f"The form has no file. Its fields for files are: {', '.join(names)}."
+            raise FieldRefused(reason, "attachments")
         if not self._files:
-            first = next(iter(self._file_fields.values())).name
-            raise AttachmentMissing("attachments" if self._several else first, self._chosen)
+            raise AttachmentMissing(names[0], self._chosen)
         self._refuse_unknown()
         with spooling():
             for file in self._files:

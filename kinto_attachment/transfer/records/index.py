@@ -15,9 +15,10 @@ from shutil import copyfileobj
 from tempfile import TemporaryFile
 
 from ...errors import CommandFailed
+from ...files.field import is_field_name
 from ...files.ref import ATTRIBUTE
 from ..paths import PART, is_record_id
-from .layout import RecordFile, is_field_name, read_path
+from .layout import RecordFile, read_path
 
 INDEX = "kinto-attachment.jsonl"
 """The name of the index in the folder."""

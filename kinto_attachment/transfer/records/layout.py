@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from ...files.field import Field
+from ...files.field import is_field_name
 from ...files.filename import extension_of
 from ...files.ref import ATTRIBUTE
 from ..paths import is_record_id
@@ -33,18 +33,6 @@ class RecordFile:
     position: int
     filename: str
     path: str | None = None
-
-
-def is_field_name(text: str) -> bool:
-    """Return whether a field can have that name.
-
-    >>> is_field_name("pictures"), is_field_name("../x"), is_field_name("pictures[]")
-    (True, False, False)
-    """
-    try:
-        return Field.parse(text).name == text
-    except ValueError:
-        return False
 
 
 def read_path(path: str) -> RecordFile:

@@ -19,7 +19,7 @@ from ..paths import PART, PathAllocator, link_on_the_way
 from ..responses import check_response, json_of
 from ..upload import hash_of
 from .index import INDEX, IndexWriter
-from .layout import RecordFile, is_field_name, paths_of
+from .layout import RecordFile, paths_of
 
 LOST = "ask the operator of the server to run kinto-attachment fsck"
 
@@ -140,7 +140,7 @@ class Listing:
         if value is not None and not isinstance(value, dict | list):
             yield FieldRef(ref), value
         places = files_of(ref, record, {ATTRIBUTE})
-        names = {place.field for place in places if place.is_nested and is_field_name(place.field)}
+        names = {place.field for place in places if place.is_nested}
         if not names <= self._fields:
             self._fields |= names & self._client.persist(lambda: self._ask(ref))
         for place, value in places.items():
