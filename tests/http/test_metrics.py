@@ -3,7 +3,9 @@
 import io
 import logging
 import time
+from dataclasses import replace
 from hashlib import sha256
+from uuid import uuid4
 
 import pytest
 import requests
@@ -384,6 +386,15 @@ class TestSummary:
         digest = site.http.post("/media", b"stored", headers=ALICE).text
         site.http.get(f"/media/{digest}", headers=ALICE)
         assert [each.hash for each in summaries()[-2:]] == [digest, digest]
+
+    def test_of_a_file_of_unknown_size(self, make_site, summaries):
+        """Its row was written by other means."""
+        site = make_site()
+        digest = site.http.post("/media", uuid4().bytes, headers=ALICE).text
+        [link] = [each for each in site.links.all() if each.digest == digest]
+        site.links.add(replace(link, size=None))
+        site.http.get(f"/media/{digest}", headers=ALICE, status="*")
+        assert not hasattr(summaries()[-1], "attachment_size")
 
     def test_of_other_requests(self, make_site, summaries):
         make_site().http.get("/")

@@ -130,8 +130,8 @@ def test_appends_beside_reorderings_with_if_match(server, record):
             assert {*at_once(*calls)} == {201}
         finally:
             done.set()
+    # On a slow machine, an append may come before each of them.
     assert {*reordered} <= {200, 412}
-    assert reordered[200]
     assert len(data_of(record)["pictures"]) == 25
     check(server, record)
 
