@@ -39,7 +39,19 @@ MAX_FIELD_BYTES = 1024 * 1024
 MAX_OVERHEAD_BYTES = 4 * 1024 * 1024
 """Bytes of a form besides its files: text fields, headers, and some room for unusual clients."""
 
-_FURTHER_SPOOLS = BoundedSemaphore(max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
+
+def _further_spools(limit: int) -> int:
+    """Return how many further files a process may receive at once.
+
+    :param limit: how many files it may have open; ``RLIM_INFINITY`` if there is no limit.
+
+    >>> _further_spools(1024), _further_spools(resource.RLIM_INFINITY)
+    (256, 4096)
+    """
+    return 4096 if limit == resource.RLIM_INFINITY else max(1, limit // 4)
+
+
+_FURTHER_SPOOLS = BoundedSemaphore(_further_spools(resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
 """Limits the open files of this process that receive further files of forms, so that it never runs
 out of them. The first file of a form is always received."""
 
