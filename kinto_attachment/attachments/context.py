@@ -19,7 +19,7 @@ from ..http.requests import RequestBody, read_conditions
 from ..http.responses import explained, explaining
 from ..plugin import plugin_of
 from ..transactions.request import file_transaction, is_in_batch
-from .fields import declared_fields, links_of
+from .fields import declared_fields, linked_fields
 from .records import read_record
 
 logger = logging.getLogger(__name__)
@@ -197,8 +197,7 @@ class RecordContext(RouteFactory):
         name = self.place.field
         if name in declared_fields(self._request, self.ref):
             return
-        links = links_of(self._request, self.ref, [self.place]) if record else []
-        if not any(link.ref.field == name for link in links):
+        if not record or name not in linked_fields(self._request, self.ref, [self.place]):
             raise self.not_found(self._no_field, ERRORS.MISSING_RESOURCE)
 
     @property

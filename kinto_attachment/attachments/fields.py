@@ -49,3 +49,11 @@ def links_of(request: Request, ref: RecordRef, places: Iterable[FieldRef] = ()) 
     """
     nested = has_other_fields(request, ref, places)
     return plugin_of(request).rows.links.of_record(ref, nested)
+
+
+def linked_fields(request: Request, ref: RecordRef, places: Iterable[FieldRef]) -> set[str]:
+    """Return the names of the fields that have files of a record, whatever is declared now.
+
+    :param places: where the record has files, or had them.
+    """
+    return {link.ref.field for link in links_of(request, ref, places)}

@@ -6,12 +6,12 @@ from typing import Any
 from kinto.core.authorization import DYNAMIC
 from pyramid.request import Request
 
-from ..files.field import is_attachment, new_entry_id
+from ..files.field import is_attachment
 from ..files.ref import FieldRef, RecordRef
 from ..http.forms import FileField, Received
 from .api import FILES
 from .context import RecordContext
-from .fields import declared_fields, is_declared, links_of, policy_at, read_files
+from .fields import declared_fields, linked_fields, policy_at, read_files
 from .rules import rules_for
 from .upload import file_field, receive
 from .views import attach_form, describe_reading, service
@@ -26,13 +26,10 @@ def read(request: Request) -> dict[str, Any]:
     record = context.find_record()
     found = read_files(request, context.ref, record)
     shown = {place: value for place, value in found.items() if is_attachment(value)}
-    if any(not is_declared(request, place) for place in shown):
-        linked = {link.ref.field for link in links_of(request, context.ref, shown)}
-        shown = {
-            place: value
-            for place, value in shown.items()
-            if is_declared(request, place) or place.field in linked
-        }
+    names = {*declared_fields(request, context.ref)}
+    if any(place.field not in names for place in shown):
+        names |= linked_fields(request, context.ref, shown)
+    shown = {place: value for place, value in shown.items() if place.field in names}
     describe_reading(request, context, record)
     return _by_field(shown.items())
 
@@ -83,5 +80,4 @@ def _parts(request: Request, ref: RecordRef) -> dict[str, FileField]:
 
 def _place_of(request: Request, ref: RecordRef, received: Received) -> FieldRef:
     """Return the place of a file that was received."""
-    declared = declared_fields(request, ref)[received.field.name]
-    return FieldRef(ref, declared.name, new_entry_id() if declared.is_list else "")
+    return declared_fields(request, ref)[received.field.name].new_place(ref)

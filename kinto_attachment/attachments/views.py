@@ -23,7 +23,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from ..errors import NotInBatch
-from ..files.field import Field, is_attachment, new_entry_id, value_at, without_entry
+from ..files.field import Field, is_attachment, value_at, without_entry
 from ..files.ref import FieldRef, RecordRef
 from ..http.downloads import Download, serve
 from ..http.openapi.components import EXPOSED_HEADERS
@@ -84,8 +84,7 @@ def upload(request: Request) -> dict[str, Any]:
     declared = context.declared_field()
     if context.current_object is not None:
         rules_for(request, context.ref).check_removable(context.ref)
-    place = FieldRef(context.ref, declared.name, new_entry_id() if declared.is_list else "")
-    return _attach(request, context, declared, place)
+    return _attach(request, context, declared, declared.new_place(context.ref))
 
 
 @entry.put(permission=DYNAMIC)

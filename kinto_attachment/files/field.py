@@ -47,6 +47,10 @@ class Field:
     def __str__(self) -> str:
         return f"{self.name}[]" if self.is_list else self.name
 
+    def new_place(self, record: RecordRef) -> FieldRef:
+        """Return the place of the next file: in a list, that of a new entry."""
+        return FieldRef(record, self.name, str(uuid4()) if self.is_list else "")
+
     @classmethod
     def parse(cls, text: str) -> "Field":
         """Return the field that an operator has declared.
@@ -75,15 +79,10 @@ DEFAULT_FIELDS: Fields = MappingProxyType({ATTRIBUTE: Field(ATTRIBUTE)})
 """The fields of a collection for which no setting declares any."""
 
 
-def new_entry_id() -> str:
-    """Return the id of a new entry of a list."""
-    return str(uuid4())
-
-
 def is_entry_id(value: Any) -> bool:
     """Return whether an entry can have that id.
 
-    >>> is_entry_id(new_entry_id()), is_entry_id("1"), is_entry_id(1)
+    >>> is_entry_id(str(uuid4())), is_entry_id("1"), is_entry_id(1)
     (True, False, False)
     """
     return isinstance(value, str) and _ENTRY.fullmatch(value) is not None
@@ -124,9 +123,11 @@ def is_attachment(value: Any) -> bool:
 def value_at(place: FieldRef, record: Mapping[str, Any] | None) -> Any:
     """Return what a record says at a place; None if it says nothing there."""
     value = (record or {}).get(place.field)
+    if isinstance(value, list) is not bool(place.entry):
+        return None
     if not place.entry:
-        return None if isinstance(value, list) else value
-    return dict(_entries(value)).get(place.entry)
+        return value
+    return next((each for each in value if _is_entry(each, place.entry)), None)
 
 
 def with_file(value: Any, place: FieldRef, file: dict[str, Any]) -> Any:

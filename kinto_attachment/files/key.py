@@ -216,7 +216,7 @@ class KeyTemplate:
         """
         extension = extension_of(filename)
         values = {
-            **dict(zip(("bucket_id", "collection_id", "record_id"), ref.path, strict=False)),
+            **dict(zip(("bucket_id", "collection_id", "record_id"), ref.path[:3], strict=True)),
             "hash": digest,
             "shard": digest[:2],
             "extension": f".{extension}" if extension else "",

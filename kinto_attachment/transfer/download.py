@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -69,7 +69,7 @@ def _jobs(
     client.connect(only_look=dry_run)
     if progress.is_shown and (count := client.count()) is not None:
         progress.expect(count)
-    with Listing(client, root) as listing:
+    with closing(Listing(client, root)) as listing:
         is_checked = dry_run
         for page in client.records():
             for record in page:

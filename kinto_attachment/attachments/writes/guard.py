@@ -29,7 +29,14 @@ from ...files.ref import FieldRef, RecordRef
 from ...plugin import plugin_of
 from ...rows.links import Link
 from ...transactions.request import file_transaction
-from ..fields import declared_fields, is_declared, links_of, policy_at, read_files
+from ..fields import (
+    declared_fields,
+    is_declared,
+    linked_fields,
+    links_of,
+    policy_at,
+    read_files,
+)
 from ..records import is_same
 from ..rules import rules_for
 
@@ -113,7 +120,7 @@ def _guarded(
     fields = declared_fields(request, ref)
     others = {place.field for place in (*before, *read_files(request, ref, new))} - {*fields}
     changed = {name for name in others if not is_same(new.get(name), old.get(name))}
-    linked = {link.ref.field for link in links_of(request, ref, before)} if changed else set()
+    linked = linked_fields(request, ref, before) if changed else set()
     return [*fields, *sorted(changed & linked)]
 
 

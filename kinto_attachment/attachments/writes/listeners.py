@@ -108,7 +108,8 @@ def on_record_written(event: ResourceChanged) -> None:
     request, unsure = event.request, []
     written = [_Change.of(event, impacted) for impacted in event.impacted_objects]
     alive = _files_now(request, [change.ref for change in written if change.gone])
-    lost = [(change.ref, gone) for change in written if (gone := change.without(alive))]
+    for change in written:
+        change.keep(alive.get(change.ref, {}))
     for change in written:
         ref, now, before = change.ref, change.now, change.before
         places = {*now, *before}
@@ -117,18 +118,17 @@ def on_record_written(event: ResourceChanged) -> None:
             # No other request has written the record since this one read it. So the cost does not
             # grow with the entries of a list.
             continue
-        kept = {
-            place: value
-            for place, value in now.items()
-            if not file_transaction(request).expects(place, value)  # attach() links it
-        }
+        kept = now
+        if now:
+            expects = file_transaction(request).expects  # attach() links these files
+            kept = {place: value for place, value in now.items() if not expects(place, value)}
         if is_trusted_copy(request):
             kept = link_copies(request, kept, before)
         links = links_of(request, ref, places) if kept else None
         check_still_linked(request, kept, links or ())
         if change.had_record and (nested or not (now or change.gone)):
             unsure.append((ref, places, None if is_in_batch(request) else links))
-    _release(request, lost, alive)
+    _release(request, [(each.ref, each.gone) for each in written if each.gone], alive)
     if unsure and is_in_batch(request):
         # In a batch, a record may lose its file, be written, and get another one, and the events
         # do not tell the order. Only the end counts.
@@ -143,12 +143,14 @@ class _Change:
 
     :param now: what the record says about its files.
     :param before: what it said when Kinto read it.
+    :param gone: what it says no longer.
     :param had_record: whether there was a record before.
     """
 
     ref: RecordRef
     now: Files
     before: Files
+    gone: Files
     had_record: bool
 
     @classmethod
@@ -156,23 +158,18 @@ class _Change:
         new, old = impacted["new"], impacted.get("old") or {}
         ref = _ref(event, new.get("id") or old["id"])
         now, before = (read_files(event.request, ref, record) for record in (new, old))
-        return cls(ref, now, before, bool(old))
+        gone = {place: value for place, value in before.items() if place not in now}
+        return cls(ref, now, before, gone, bool(old))
 
-    @property
-    def gone(self) -> Files:
-        """What the record says no longer, as far as the event tells."""
-        return {place: value for place, value in self.before.items() if place not in self.now}
+    def keep(self, there: Files) -> None:
+        """Take back what is not gone: with ``Response-Behavior: light`` or ``diff`` Kinto tells the
+        changes only.
 
-    def without(self, alive: dict[RecordRef, Files]) -> Files:
-        """Return what the record has lost. With ``Response-Behavior: light`` or ``diff`` Kinto
-        tells the changes only, so what is there after all is added to what the record says.
-
-        :param alive: what records say now.
+        :param there: what the record says after all.
         """
-        there = alive.get(self.ref, {})
-        gone = self.gone
-        self.now |= {place: there[place] for place in gone if place in there}
-        return {place: value for place, value in gone.items() if place not in there}
+        for place in [place for place in self.gone if place in there]:
+            self.now[place] = there[place]
+            del self.gone[place]
 
 
 def on_record_deleted(event: ResourceChanged) -> None:

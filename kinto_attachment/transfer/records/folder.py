@@ -4,10 +4,8 @@ import os
 import sqlite3
 import unicodedata
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import astuple, dataclass
 from itertools import groupby
-from types import TracebackType
 
 from ...finding import Finding, Progress
 from ..local_files import LocalFile, find_files
@@ -82,17 +80,9 @@ class RecordFolder:
             return RecordFile(*row)
         return None if name.lower().endswith(PART) else read_path(name)
 
-    def __enter__(self) -> "RecordFolder":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        with closing(self._found):
-            pass
+    def close(self) -> None:
+        """Delete the temporary file."""
+        self._found.close()
 
 
 def _composed(name: str) -> str:

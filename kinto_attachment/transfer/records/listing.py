@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ...files.blob import Attachment
@@ -159,14 +158,3 @@ class Listing:
         """Delete the temporary files."""
         with closing(self._allocator), closing(self._index):
             pass
-
-    def __enter__(self) -> "Listing":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

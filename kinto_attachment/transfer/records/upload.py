@@ -13,6 +13,7 @@ import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -60,7 +61,7 @@ def _jobs(
     if not os.path.isdir(folder):
         raise CommandFailed(f"{os.fspath(folder)} is not a folder: give one for --records")
     trial = connect(client, dry_run)
-    with RecordFolder(folder) as found:
+    with closing(RecordFolder(folder)) as found:
         yield from map(known, found.read(progress))
         for record, files in found.records():
             yield _RecordUpload(client, record, files, trial, progress).run
