@@ -155,11 +155,14 @@ def is_shown(mimetype: str) -> bool:
 
 def served_type(mimetype: str) -> str:
     """Return the ``Content-Type`` with which our own server sends files of a type. Scripts are sent
-    as text: with ``nosniff``, no page can run text as a script.
+    as text: with ``nosniff``, no page can run text as a script. What is no type at all, and may not
+    fit into a header, is sent as bytes of any kind.
 
-    >>> served_type("text/javascript"), served_type("image/svg+xml")
-    ('text/plain', 'image/svg+xml')
+    >>> served_type("text/javascript"), served_type("image/svg+xml"), served_type("a\\nb")
+    ('text/plain', 'image/svg+xml', 'application/octet-stream')
     """
+    if not mimetype or not mimetype.isascii() or not mimetype.isprintable():
+        return DEFAULT_MIMETYPE
     return "text/plain" if is_javascript_mime_type(mimetype.encode()) else mimetype
 
 
