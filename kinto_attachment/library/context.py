@@ -15,6 +15,7 @@ from ..http.requests import RequestBody, owner_of
 from ..plugin import plugin_of
 from ..rows.uploads import Unclaimed
 from .collection import Library
+from .schema import is_well_formed
 
 
 class UploadContext(RouteFactory):
@@ -126,10 +127,10 @@ def protect_collection(event: ContextFound) -> None:
 
 def own_upload(request: Request, upload_id: str) -> Unclaimed | None:
     """Return an upload that no object describes yet, or None if the user of this request has not
-    sent it, or if it has expired."""
+    sent it, if it has expired, or if another program has broken its facts."""
     plugin = plugin_of(request)
     upload = plugin.rows.unclaimed.get(upload_id)
-    if upload is None or upload.owner != owner_of(request):
+    if upload is None or upload.owner != owner_of(request) or not is_well_formed(upload.facts):
         return None
     expires = upload.modified / 1000 + plugin.settings["library.unclaimed_ttl"]
     return upload if time.time() <= expires else None

@@ -11,7 +11,7 @@ from ..attachments.image_views import Cut, serve_image
 from ..errors import FieldRefused
 from ..http.openapi.components import EXPOSED_HEADERS
 from .context import ObjectContext
-from .schema import FILE_NAME, trim_of
+from .schema import name_of, trim_of
 
 
 def _service(name: str, path: str, description: str) -> Service:
@@ -62,13 +62,13 @@ def get_variant(request: Request) -> Response:
         if trim is None:
             raise request.context.not_found("This image has no variant of this name.")
         # An editor may give the name to another part of the image.
-        return Cut(trim, _cache_control(request, immutable=False), record.get(FILE_NAME))
+        return Cut(trim, _cache_control(request, immutable=False), name_of(record))
 
     return serve_image(request, cut_of)
 
 
 def _whole(request: Request, record: dict[str, Any]) -> Cut:
-    return Cut(None, _cache_control(request), record.get(FILE_NAME))
+    return Cut(None, _cache_control(request), name_of(record))
 
 
 def _cache_control(request: Request, immutable: bool = True) -> str:

@@ -175,10 +175,25 @@ def _check_trim(data: Mapping[str, Any], trim: Mapping[str, int], field: str) ->
         raise FieldRefused(reason, field)
 
 
+def is_well_formed(data: Mapping[str, Any]) -> bool:
+    """Return whether no property is malformed. Another program may have written the object."""
+    return _VALIDATOR.is_valid(data)
+
+
+def name_of(data: Mapping[str, Any]) -> str | None:
+    """Return what the file is called, or None if the object does not say so."""
+    name = data.get(FILE_NAME)
+    return name if isinstance(name, str) else None
+
+
 def trim_of(data: Mapping[str, Any], name: str) -> Trim | None:
     """Return the part of the image that has this name, or None if there is none."""
-    found = (each["trim"] for each in data.get("variants") or () if each["name"] == name)
-    return next((Trim(**trim) for trim in found), None)
+    variants = data.get("variants")
+    for each in variants if isinstance(variants, list) else ():
+        is_wanted = isinstance(each, dict) and each.get("name") == name
+        if is_wanted and is_well_formed({"variants": [each]}):
+            return Trim(**each["trim"])
+    return None
 
 
 def definition() -> dict[str, Any]:
