@@ -43,9 +43,8 @@ class Transfer:
     def finish(self, request: Request, response: Response) -> None:
         """Count the result, and tell Kinto's log ``request.summary`` of the file."""
         milliseconds = round(self.storage_seconds * 1000)
-        sizes = [size for size, _ in self.files]  # that of an older file may be unknown
         request.log_context(
-            attachment_size=sum(sizes) if sizes and None not in sizes else None,
+            attachment_size=sum(size for size, _ in self.files) if self.files else None,
             hash=self.files[0][1] if len(self.files) == 1 else None,
             storage_ms=milliseconds if self.files else None,
         )

@@ -130,7 +130,7 @@ def get(request: Request) -> Response:
         raise NotInBatch()
     link = _find(request)
     release_connection(request)
-    blob = Blob(link.key, link.digest, link.size, link.mimetype)
+    blob = Blob(link.key, link.digest, _size(request, link), link.mimetype)
     extension = guess_extension(link.mimetype) or ""
     cache_control = f"{_audience(request)}, max-age=31536000, immutable"
     seconds = link.modified // 1000
@@ -239,6 +239,18 @@ def _find(request: Request) -> Link:
     if found is None:
         raise _not_found(request)
     return found
+
+
+def _size(request: Request, link: Link) -> int:
+    """Return the size of an entry in bytes. The storage tells it if the row does not.
+
+    :raises BlobNotFound: if the storage does not have the blob.
+    :raises StorageUnavailable: if the storage cannot be reached.
+    """
+    if link.size is not None:
+        return link.size
+    with storage_time(request):
+        return plugin_of(request).storage.stat(link.key).size
 
 
 def _not_found(request: Request) -> httpexceptions.HTTPNotFound:
