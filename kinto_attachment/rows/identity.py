@@ -14,13 +14,14 @@ a production server, and must not delete the files of that one.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import chain
 from threading import Lock
 from typing import Any
 from uuid import uuid4
 
 from kinto.core.storage.exceptions import ObjectNotFoundError, UnicityError
 
-from .paging import Row
+from .paging import Row, check_types, readable
 
 IDENTITY_ROWS = "attachment-identity"
 IDENTITY_PARENT = "/attachment-identity"
@@ -94,22 +95,26 @@ class Identities:
         return hasattr(self._storage, "client")
 
     def find(self) -> Identity:
-        """Return the identity of this database; an empty one if it has none yet."""
+        """Return the identity of this database; an empty one if it has none that can be read."""
         row_id = self._row_id()
-        row = self._find(row_id) if row_id else None
-        return _identity(row) if row else Identity()
+        return self._find(row_id) if row_id else Identity()
 
     def get(self) -> Identity:
-        """Return the identity of this database. The first call makes it."""
+        """Return the identity of this database. The first call makes it, and makes a new one if it
+        cannot be read: no storage belongs to the database then until an operator says so."""
         row_id = self._row_id()
-        row = self._find(row_id)
-        if row is None:
-            new = {"id": row_id, **_row(Identity(uuid4().hex))}
-            try:
-                row = self._storage.create(IDENTITY_ROWS, IDENTITY_PARENT, new)
-            except UnicityError:  # another process has made it since
-                row = self._storage.get(IDENTITY_ROWS, IDENTITY_PARENT, row_id)
-        return _identity(row)
+        found = self._find(row_id)
+        if found.owner:
+            return found
+        new = Identity(uuid4().hex)
+        try:
+            self._storage.create(IDENTITY_ROWS, IDENTITY_PARENT, {"id": row_id, **_row(new)})
+        except UnicityError:  # it cannot be read, or another process has made it since
+            found = self._find(row_id)
+            if found.owner:
+                return found
+            self.save(new)
+        return new
 
     def save(self, identity: Identity) -> None:
         """Write the identity of this database. Idempotent."""
@@ -134,11 +139,12 @@ class Identities:
             with client.connect(readonly=True) as session:
                 session.get_bind().dispose()
 
-    def _find(self, row_id: str) -> Row | None:
+    def _find(self, row_id: str) -> Identity:
         try:
-            return self._storage.get(IDENTITY_ROWS, IDENTITY_PARENT, row_id)
+            row = self._storage.get(IDENTITY_ROWS, IDENTITY_PARENT, row_id)
         except ObjectNotFoundError:
-            return None
+            return Identity()
+        return next(readable([row], _identity), Identity())
 
     def _lock_row(self) -> None:
         client = getattr(self._storage, "client", None)
@@ -184,5 +190,9 @@ def _row(identity: Identity) -> Row:
 
 
 def _identity(row: Row) -> Identity:
-    nonces = tuple((new, before) for new, before in row.get("nonces", ()))
+    row = {"nonces": [], **row}
+    check_types(row, owner=str, folders=list, nonces=list)
+    nonces = tuple((new, before) for new, before in row["nonces"])
+    if not all(isinstance(text, str) for text in (*row["folders"], *chain(*nonces))):
+        raise TypeError("a folder or a nonce is not text")
     return Identity(row["owner"], tuple(row["folders"]), nonces)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from kinto_attachment.errors import ForeignStorage
 from kinto_attachment.files.ref import ATTRIBUTE
 from kinto_attachment.finding import restoring
 from kinto_attachment.legacy.adoption import PARENT
@@ -28,6 +29,7 @@ from kinto_attachment.rows.deletion import (
     RESERVATIONS_PARENT,
 )
 from kinto_attachment.rows.grants import GRANT_ROWS, GRANTS_PARENT
+from kinto_attachment.rows.identity import IDENTITY_PARENT, IDENTITY_ROWS
 from kinto_attachment.rows.links import LINK_ROWS, LINKS_PARENT
 from kinto_attachment.rows.uploads import (
     LEASE_ROWS,
@@ -303,6 +305,37 @@ def test_a_grant_grants_nothing(site, row):
     assert [kind for kind, _, _ in findings(fsck(site.server))] == ["unreadable row"]
     assert MediaLibrary(site).findings == []
     assert findings(fsck(site.server)) == []
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *(
+            {name: value}
+            for name in ("owner", "folders", "nonces")
+            for value in (None, 7, {"x": 1})
+        ),
+        *({name: [value]} for name in ("folders", "nonces") for value in (None, ["x"], [7, 8])),
+        {"owner": ""},
+    ],
+    ids=repr,
+)
+def test_a_database_without_identity(site, values):
+    """Files are stored and served. ``gc`` deletes none until an operator says whose they are."""
+    record = site.collection().record()
+    record.upload(b"content")
+    storage = site.registry.storage
+    [row] = site.in_transaction(lambda: storage.list_all(IDENTITY_ROWS, IDENTITY_PARENT))
+    write(site, IDENTITY_ROWS, IDENTITY_PARENT, row["id"], {**row, **values})
+    record.check(b"content")
+    record.upload(b"another", status=200)
+    for _ in range(2):
+        with pytest.raises(ForeignStorage, match="adopt-storage"):
+            list(collect(site.server, timedelta(0), offline=True))
+    assert findings(adopt_storage(site.server, lambda whose: True))
+    findings(collect(site.server, timedelta(0), offline=True))
+    assert findings(fsck(site.server)) == []
+    record.check(b"another")
 
 
 @given(st.text() | st.text().map("/media/{}".format) | st.text().map("/buckets/{}".format))
