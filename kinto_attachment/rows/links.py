@@ -20,7 +20,7 @@ from typing import Any
 from kinto.core.storage import Filter, Sort
 from kinto.core.utils import COMPARISON
 
-from ..files.blob import Attachment
+from ..files.blob import Attachment, is_digest
 from ..files.key import check_key, is_key, key_suffixes, quote_key
 from ..files.ref import FieldRef, RecordRef, Ref, read_ref
 from .paging import (
@@ -28,6 +28,7 @@ from .paging import (
     ListAll,
     Row,
     UnreadableRow,
+    check_types,
     delete_rows,
     fetch_size,
     find_rows,
@@ -42,6 +43,8 @@ LINK_ROWS = "attachment-link"
 LINKS_PARENT = "/attachment-links"
 # Neither LIKE nor a regular expression gives these characters a meaning.
 _ESCAPED = re.compile(r"[^A-Za-z0-9-]")
+# Rows that were written before links had these values leave them out.
+_UNKNOWN = {"filename": "", "mimetype": "", "size": None}
 
 
 @dataclass(frozen=True)
@@ -205,7 +208,11 @@ class Links:
             sorting=[Sort("last_modified", 1)],
             limit=1,
         )
-        return next(iter(_links(rows)), None)
+        found = _links(rows)
+        if rows and not found:  # the oldest row cannot be read
+            others = self._pages(parent_of(like, 1), _of_ids(ids))
+            found = _links(row for page in others for row in page)
+        return min(found, key=lambda link: link.modified, default=None)
 
     def linked(self, keys: Iterable[str], like: Ref | None = None) -> set[str]:
         """Return those of the keys (any number) that have an owner, or one in the bucket or the
@@ -213,11 +220,13 @@ class Links:
         return set(self.digests(keys, like))
 
     def digests(self, keys: Iterable[str], like: Ref | None = None) -> dict[str, str]:
-        """Return the keys as :meth:`linked` does, each with the SHA-256 of its bytes."""
+        """Return the keys as :meth:`linked` does, each with the SHA-256 of its bytes. It is empty
+        if a row cannot be read: its key has an owner all the same."""
         list_all = self._reader(parent_of(like, 1) if like else LINKS_PARENT)
         ids = (_link_id(key, shared) for key in keys for shared in (False, True))
         found = find_rows(list_all, ids)
-        return {_split(link_id)[0]: row.get("hash", "") for link_id, row in found.items()}
+        read = {link.key: link.digest for link in _links(found.values())}
+        return dict.fromkeys((_split(link_id)[0] for link_id in found), "") | read
 
     def remove(self, ref: Ref) -> list[tuple[str, bool]]:
         """Delete the links of one owner; return the ``(key, shared)`` that it had."""
@@ -329,12 +338,13 @@ def _links(rows: Iterable[Row]) -> list[Link]:
 
 
 def _link(row: Row) -> Link:
+    row = {**_UNKNOWN, **row}
+    check_types(row, hash=str, record=str, filename=str, mimetype=str, size=int | None)
     key, shared = _split(row["id"])
-    texts = row["hash"], row.get("filename", ""), row.get("mimetype", "")
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError("hash, filename or mimetype is not text")
     if row["id"] != _link_id(key, shared):
         raise ValueError("the id is malformed")
+    if not is_digest(row["hash"]) or (row["size"] or 0) < 0:
+        raise ValueError("hash or size is malformed")
     ref = read_ref(row["record"])
     ref.uri.encode()  # the owner may not be Unicode
     return Link(
@@ -342,8 +352,8 @@ def _link(row: Row) -> Link:
         check_key(key),
         row["hash"],
         shared,
-        filename=row.get("filename", ""),
-        mimetype=row.get("mimetype", ""),
-        size=row.get("size"),
+        filename=row["filename"],
+        mimetype=row["mimetype"],
+        size=row["size"],
         modified=row["last_modified"],
     )

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, get_args
 
 from kinto.core.storage import MISSING, Filter, Sort
 from kinto.core.storage.exceptions import UnicityError
@@ -156,18 +157,20 @@ def unreadable(
             yield UnreadableRow(name, row, str(error))
 
 
-def check_types(row: Row, **kinds: type) -> None:
+def check_types(row: Row, **kinds: type | UnionType) -> None:
     """Check the types of some values of a row.
 
-    :raises TypeError: if a value is missing, or is of another type.
+    :param kinds: the type of each value, or several, as in ``int | None``. A value that is missing
+        counts as None.
+    :raises TypeError: if a value is of another type.
 
     >>> check_types({"size": True}, size=int)
     Traceback (most recent call last):
     TypeError: size is not of the type int
     """
     for name, kind in kinds.items():
-        if type(row.get(name)) is not kind:
-            raise TypeError(f"{name} is not of the type {kind.__name__}")
+        if type(row.get(name)) not in (get_args(kind) or (kind,)):
+            raise TypeError(f"{name} is not of the type {getattr(kind, '__name__', kind)}")
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -137,7 +137,9 @@ def _parent(original: str, name: str) -> str:
 
 
 def _variant(row: Row) -> Variant:
+    row = {"direct": True, **row}
     check_types(row, key=str, name=str, digest=str, mimetype=str, size=int, width=int, height=int)
+    check_types(row, direct=bool)
     if not is_digest(row["digest"]) or min(row["size"], row["width"], row["height"]) < 0:
         raise ValueError("digest, size, width or height is malformed")
     values = {name: row[name] for name in Variant.__annotations__ if name in row}

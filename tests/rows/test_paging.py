@@ -30,6 +30,7 @@ COUNT = 35
 """More rows than three calls return."""
 
 NAME = "paging-test"
+DIGEST = "0" * 64
 
 
 @pytest.fixture
@@ -239,17 +240,17 @@ class TestLinks:
 
     def of_one_key(self, bucket) -> list[Link]:
         refs = [place(bucket, "c", name) for name in ids()]
-        return [Link(ref, f"{bucket}/same", "00", shared=True) for ref in refs]
+        return [Link(ref, f"{bucket}/same", DIGEST, shared=True) for ref in refs]
 
     def of_many_keys(self, bucket) -> list[Link]:
         return [
-            Link(place(bucket, "c", name), f"{bucket}/{name}", f"{number:02}")
+            Link(place(bucket, "c", name), f"{bucket}/{name}", f"{number:064}")
             for number, name in enumerate(ids())
         ]
 
     def test_having(self, run, links, add, bucket):
         added = self.of_one_key(bucket)
-        add(*added, Link(place(bucket, "c", "other"), f"{bucket}/other", "11"))
+        add(*added, Link(place(bucket, "c", "other"), f"{bucket}/other", DIGEST))
         found = run(lambda: links.having(f"{bucket}/same"))
         assert sorted(found, key=lambda link: link.ref.uri) == added
 
@@ -257,7 +258,7 @@ class TestLinks:
     @pytest.mark.parametrize("shared", [True, False])
     def test_find(self, run, links, add, bucket, with_key, shared):
         added = self.of_one_key(bucket) if shared else self.of_many_keys(bucket)
-        add(*added, Link(place(bucket, "c", "other"), f"{bucket}/other", "11"))
+        add(*added, Link(place(bucket, "c", "other"), f"{bucket}/other", DIGEST))
         pairs = [(link.ref, link.key if with_key else "") for link in added]
         found = run(lambda: links.find(pairs))
         assert sorted(found, key=lambda link: link.ref.uri) == added
@@ -265,7 +266,7 @@ class TestLinks:
     def test_digests(self, run, links, add, bucket):
         added = self.of_many_keys(bucket)
         add(*added, *self.of_one_key(bucket))
-        expected = {link.key: link.digest for link in added} | {f"{bucket}/same": "00"}
+        expected = {link.key: link.digest for link in added} | {f"{bucket}/same": DIGEST}
         keys = [*expected, f"{bucket}/unknown"]
         assert run(lambda: links.digests(keys)) == expected
         assert run(lambda: links.digests(keys, like=added[0].ref)) == expected
@@ -281,7 +282,7 @@ class TestLinks:
     @pytest.mark.parametrize("shared", [True, False])
     def test_remove_links(self, run, links, add, bucket, shared):
         added = self.of_one_key(bucket) if shared else self.of_many_keys(bucket)
-        other = Link(place(bucket, "c", "other"), f"{bucket}/other", "11")
+        other = Link(place(bucket, "c", "other"), f"{bucket}/other", DIGEST)
         add(*added, other)
         removed = run(lambda: links.remove_links(added))
         assert sorted(removed) == sorted((link.key, link.shared) for link in added)
