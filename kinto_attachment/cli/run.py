@@ -8,6 +8,8 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from ..finding import Finding, Progress
 from .failures import explain
@@ -69,7 +71,8 @@ def _run(options: argparse.Namespace) -> int:
     try:
         with showing(output) as progress:
             for finding in job(options, progress):
-                output.add(finding)
+                with _uninterrupted():
+                    output.add(finding)
     except BrokenPipeError:
         raise
     except Exception:
@@ -77,6 +80,30 @@ def _run(options: argparse.Namespace) -> int:
         raise
     output.end()
     return PROBLEMS if output.has_problems else CLEAN
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait until the block has ended: the threads that draw the bar share a lock with
+    it, and would wait forever if the block was left without releasing it. A second Ctrl-C does not
+    wait, as printing may."""
+    late = False
+
+    def interrupt(*args: Any) -> None:
+        nonlocal late
+        if late:
+            raise KeyboardInterrupt
+        late = True
+
+    signals = signal.SIGINT, signal.SIGTERM
+    before = [signal.signal(each, interrupt) for each in signals]
+    try:
+        yield
+    finally:
+        for each, handler in zip(signals, before, strict=True):
+            signal.signal(each, handler)
+    if late:
+        raise KeyboardInterrupt
 
 
 def _job(command: str) -> Job:
