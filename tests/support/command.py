@@ -36,7 +36,11 @@ def interrupted(*arguments) -> int:
     ) as process:
         assert process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        printed, said = process.communicate(timeout=60)
+        try:
+            printed, said = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()  # or the end of the block would wait for it
+            raise
     assert (process.returncode, said) == (2, "Interrupted; run it again to go on.\n")
     return 1 + len(printed.splitlines())
 

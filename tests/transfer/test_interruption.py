@@ -131,6 +131,65 @@ def test_no_finding_is_lost(client):
     assert len(set(found)) == len(found)
 
 
+@pytest.mark.parametrize("parallel", ["1", "3"])
+def test_wherever_the_interrupt_comes(parallel):
+    """Python raises ``KeyboardInterrupt`` between any two steps of the main thread. No thread waits
+    forever for what another one was about to release."""
+    command = [sys.executable, "-c", ANYWHERE, parallel]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout) == (0, "ended each time\n"), done.stderr
+
+
+# Step after step of the thread that calls ``work()`` is interrupted, until there are none left.
+ANYWHERE = """
+import inspect, os, sys, threading
+from contextlib import closing
+from itertools import count
+from kinto_attachment.finding import Finding
+from kinto_attachment.transfer.client import Client
+from kinto_attachment.transfer.pool import work
+
+def jobs():
+    for number in range(8):
+        yield lambda: Finding("uploaded", "a.png")
+
+def run(step):
+    def trace(frame, event, arg):
+        # Where a generator yields, Python does not look for signals.
+        yields = frame.f_code.co_flags & inspect.CO_GENERATOR
+        if event == "line" or (event == "return" and not yields):
+            where.append(f"{frame.f_code.co_filename}:{frame.f_lineno} {event}")
+            if len(where) == step:
+                raise KeyboardInterrupt
+        return trace
+
+    client = Client("http://127.0.0.1:9/v1", "b", "c")
+    sys.settrace(trace)
+    try:
+        with closing(work(client, jobs(), int(sys.argv[1]))) as found:
+            for finding in found:
+                pass
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(None)
+
+for step in count(1):
+    where = []
+    caller = threading.Thread(target=run, args=(step,), daemon=True)
+    caller.start()
+    caller.join(5)
+    if caller.is_alive():
+        print("interrupted at", where[-1], "and does not end", flush=True)
+        os._exit(1)
+    left = [each for each in threading.enumerate() if each.name.startswith("transfer")]
+    assert not left, where[-1]
+    if len(where) < step:
+        break
+assert step > 40
+print("ended each time")
+"""
+
 SCRIPT = """
 import json, sys
 from kinto_attachment.transfer.client import Client
