@@ -10,6 +10,8 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any, BinaryIO
 
+from kinto.core.storage.exceptions import IntegrityError
+
 from ..errors import BlobNotFound, ImageRefused, ResizeBusy, SizeRefused, StorageUnavailable
 from ..files.blob import CHUNK, Blob, Digest, Source
 from ..files.ref import MediaRef
@@ -306,7 +308,7 @@ class ImageService:
                     raise _MadeElsewhere
                 self._rows.variants.drop(outdated)
                 files.release([(other.key, False) for other in outdated], keep_old=False)
-        except _MadeElsewhere:
+        except (_MadeElsewhere, IntegrityError):  # the latter if it was in this millisecond
             return None
         return replace(variant, modified=int(time.time() * 1000))
 
