@@ -11,6 +11,7 @@ from ..media.store import MediaStore
 from ..metrics import Metrics
 from ..plugin import Plugin
 from ..rows.paging import PAGE, Row
+from ..transactions.files import in_transaction
 
 Item = TypeVar("Item")
 
@@ -59,9 +60,9 @@ class Server:
         }
 
     def run(self, call: Callable[[], Item]) -> Item:
-        """Return what ``call`` returns, called in a transaction of its own."""
-        with self.transaction_manager:
-            return call()
+        """Return what ``call`` returns, called in a transaction of its own, and again after a
+        conflict."""
+        return in_transaction(self.transaction_manager, call)
 
     def list_all(self, resource_name: str, parent: str, **options: Any) -> list[Row]:
         """Read some of Kinto's own objects, in a transaction of its own."""

@@ -28,6 +28,7 @@ from ..files.blob import Digest
 from ..finding import NO_PROGRESS, Finding, Progress, restoring
 from ..metrics import Metrics
 from ..rows.uploads import LEASE_SECONDS, Pending
+from ..transactions.files import in_transaction, repeated
 from .store import MediaStore
 
 logger = logging.getLogger(__name__)
@@ -164,10 +165,14 @@ class Verifier:
         found = self._hash(upload)
         is_right = found == upload.ref.digest
         settle = self._media.confirm if is_right else self._media.discard
-        files = self._plugin.begin(transaction.manager)
-        with files.transaction():
-            if not settle(files, upload):
-                raise _Lost()
+
+        def settled() -> None:
+            files = self._plugin.begin(transaction.manager)
+            with files.transaction():
+                if not settle(files, upload):
+                    raise _Lost()
+
+        repeated(settled)
         if is_right:
             return Finding("verified", upload.key, upload.ref.uri)
         logger.warning("An upload to %s was removed: its SHA-256 is %s", upload.ref.uri, found)
@@ -286,6 +291,6 @@ class Background:
 
 
 def _committed(call: Callable[[], Any]) -> Any:
-    """Return what the function returns, run in a transaction of its own."""
-    with transaction.manager:
-        return call()
+    """Return what the function returns, run in a transaction of its own. It is repeated after a
+    conflict, such as when another verifier takes the lease of an upload in the same millisecond."""
+    return in_transaction(transaction.manager, call)

@@ -40,6 +40,29 @@ ATTEMPTS = 15
 failed attempt means that another one has succeeded."""
 
 
+def repeated(call: Callable[[], Item]) -> Item:
+    """Return what ``call`` returns, which is a transaction of its own. Call it again after a
+    conflict: two rows that are written to one parent in the same millisecond (see
+    :mod:`kinto_attachment.transactions.retry`)."""
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return call()
+        except IntegrityError:
+            time.sleep(random.uniform(0, 0.01 * attempt))
+    return call()
+
+
+def in_transaction(transaction_manager: Any, call: Callable[[], Item]) -> Item:
+    """Return what ``call`` returns, called in a transaction of its own. It is called again after a
+    conflict."""
+
+    def committed() -> Item:
+        with transaction_manager:
+            return call()
+
+    return repeated(committed)
+
+
 @implementer(IDataManager)
 class FileTransaction:
     """The data manager of one transaction.
@@ -121,19 +144,11 @@ class FileTransaction:
     def _outside_transaction(self, call: Callable[[], Item]) -> Item:
         """Return what ``call`` returns, called in a transaction of its own.
 
-        :param call: is called again after a conflict: two rows that are written to one parent in
-            the same millisecond (see :mod:`kinto_attachment.transactions.retry`).
+        :param call: is called again after a conflict.
         """
 
         def committed() -> Item:
-            for attempt in range(1, ATTEMPTS):
-                try:
-                    with self.transaction_manager:
-                        return call()
-                except IntegrityError:
-                    time.sleep(random.uniform(0, 0.01 * attempt))
-            with self.transaction_manager:
-                return call()
+            return in_transaction(self.transaction_manager, call)
 
         return restart_transaction(self.transaction_manager, self, between=committed)
 

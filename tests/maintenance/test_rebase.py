@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from kinto.core.storage.exceptions import IntegrityError
 
 from kinto_attachment.maintenance.gc import collect
 from kinto_attachment.maintenance.rebase import rebase
@@ -55,6 +56,24 @@ class TestRebase:
             assert len(findings(rebase(site.server, old, new))) == 1
             assert record.data["attachment"]["location"] == new + location
             assert findings(rebase(site.server, old, new)) == []
+
+    def test_another_record_is_written_in_the_same_millisecond(self, make_server, monkeypatch):
+        """Kinto's timestamps are unique in a collection, so one of them cannot be written."""
+        site = make_server("local")
+        record = site.collection().record()
+        record.upload(b"content")
+        former, conflicts = site.rows.former.add, iter([IntegrityError()] * 3)
+
+        def conflicting(*arguments):
+            former(*arguments)
+            error = next(conflicts, None)
+            if error:
+                raise error
+
+        monkeypatch.setattr(site.rows.former, "add", conflicting)
+        assert len(findings(rebase(site.server, self.OLD, self.NEW))) == 1
+        assert next(conflicts, None) is None
+        assert record.data["attachment"]["location"].startswith(self.NEW)
 
     def test_a_write_meanwhile_is_not_lost(self, site, monkeypatch):
         record = site.collection().record()

@@ -6,6 +6,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from kinto.core.storage.exceptions import IntegrityError
 
 from kinto_attachment.errors import StorageUnavailable
 from kinto_attachment.maintenance.fsck import fsck
@@ -295,6 +296,26 @@ class TestBackground:
         monkeypatch.setattr(uploads, "LEASE_SECONDS", -1)
         self.wait(lambda: media.pending() == [])
         assert media.get(digest).body == content
+
+    @pytest.mark.parametrize("step", ["lease", "take", "give_back"])
+    def test_another_process_writes_in_the_same_millisecond(self, media, monkeypatch, step):
+        """Kinto's timestamps are unique for each parent, so one of the rows cannot be written."""
+        content, digest = random_content()
+        media.post(content, digest, query="?verify=false", status=202)
+        pending, conflicts = media.site.rows.pending, iter([IntegrityError()] * 3)
+        original = getattr(pending, step)
+
+        def conflicting(*arguments):
+            error = next(conflicts, None)
+            if error:
+                raise error
+            return original(*arguments)
+
+        monkeypatch.setattr(pending, step, conflicting)
+        assert media.verify() == ["verified"]
+        assert next(conflicts, None) is None
+        assert media.get(digest).body == content
+        assert media.pending() == []
 
     def test_gives_up_after_some_idle_passes(self, media, background, monkeypatch):
         monkeypatch.setattr(verifier, "IDLE_PASSES", 3)
