@@ -93,8 +93,16 @@ def test_a_stale_write_is_repeated(make_site, files, between_read_and_write, how
         check(record, b"second")
 
 
-@pytest.mark.parametrize("target", ["records", "some", "collection", "bucket"])
-@pytest.mark.parametrize("count", [2, 25])
+@pytest.mark.parametrize(
+    "target, count",
+    [
+        *((target, 2) for target in ("records", "some", "collection", "bucket")),
+        ("some", 25),
+        ("bucket", 25),
+        pytest.param("records", 25, marks=pytest.mark.slow),
+        pytest.param("collection", 25, marks=pytest.mark.slow),
+    ],
+)
 def test_deletions(collection, target, count):
     records = [collection.record() for _ in range(count)]
     for record in records:

@@ -6,8 +6,10 @@ from urllib.parse import unquote_to_bytes
 import pytest
 from webob import Request
 
+from tests.conftest import KINTO_STORAGES
 from tests.support.library import MediaLibrary, jpeg, settings
 from tests.support.media import PUBLIC
+from tests.support.selection import mostly
 from tests.support.servers.unsplash import FakeUnsplash
 from tests.support.site import ALICE, BOB
 
@@ -112,6 +114,7 @@ def test_answers_are_those_of_kinto(names, odd):
                 assert status != 500, (method, url)
 
 
+@pytest.mark.parametrize("kinto", mostly(KINTO_STORAGES, {"postgresql"}))
 @pytest.mark.parametrize("odd", ODD)
 def test_no_method_fails(names, odd):
     form_type, form = names["site"].http.encode_multipart([], [("attachment", "a.jpg", jpeg())])

@@ -12,6 +12,7 @@ import psutil
 import pytest
 import requests
 
+from tests.support.selection import mostly
 from tests.support.servers.wsgi import Gunicorn
 from tests.support.site import Site
 
@@ -21,7 +22,7 @@ COLLECTION = "/v1/buckets/slow/collections/c"
 MIB = 1024 * 1024
 
 
-@pytest.fixture(scope="module", params=["memory", "postgresql"])
+@pytest.fixture(scope="module", params=mostly(["memory", "postgresql"], {"postgresql"}))
 def server(request, kinto_settings, tmp_path_factory):
     folder = tmp_path_factory.mktemp("slow")
     settings = {

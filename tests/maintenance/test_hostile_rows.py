@@ -263,7 +263,7 @@ def test_other_rows(site, target, name, parent, row_id, row):
 
 
 @settings(
-    max_examples=15,
+    max_examples=6,
     deadline=None,
     phases=[Phase.generate],  # a smaller example is not worth minutes of commands
     suppress_health_check=[HealthCheck.function_scoped_fixture],

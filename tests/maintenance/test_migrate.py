@@ -231,7 +231,7 @@ class TestInterrupted:
         "old, new, how",
         [
             ("local", "seaweedfs", signal.SIGKILL),
-            ("local", "seaweedfs", signal.SIGINT),
+            pytest.param("local", "seaweedfs", signal.SIGINT, marks=pytest.mark.slow),
             pytest.param("seaweedfs", "local", signal.SIGKILL, marks=pytest.mark.slow),
         ],
     )

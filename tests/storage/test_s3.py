@@ -501,7 +501,10 @@ def test_credentials_that_boto3_finds_itself(monkeypatch):
     assert "found" in storage.sign("a")
 
 
-def test_timeout_and_retries():
+def test_timeout_and_retries(monkeypatch):
+    # Without any, boto3 asks the network of Amazon's machines for credentials.
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "found")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     storage = make_storage(
         {"attachment.aws.bucket_name": "files"}, **{"aws.timeout": "7.5", "aws.num_retries": "3"}
     )

@@ -18,7 +18,7 @@ from tests.support.servers.nginx import NGINX, Nginx
 from tests.support.servers.wsgi import Gunicorn16
 from tests.support.site import Site
 
-SECONDS = float(os.environ.get("ATTACK_SECONDS", "1.5"))
+SECONDS = float(os.environ.get("ATTACK_SECONDS", "1.0"))
 SOCKETS = 120
 PAUSE = 10
 """Seconds between two bytes of a silent client."""

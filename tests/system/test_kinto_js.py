@@ -6,6 +6,7 @@ import pytest
 import requests
 
 from tests.support.kinto_js import NODE, NPM, browsers, install
+from tests.support.selection import mostly
 from tests.support.servers.wsgi import Gunicorn
 from tests.support.site import Site
 
@@ -21,7 +22,7 @@ def script(tmp_path_factory):
     return install(tmp_path_factory.mktemp("kinto-js"))
 
 
-@pytest.fixture(scope="module", params=["memory", "postgresql"])
+@pytest.fixture(scope="module", params=mostly(["memory", "postgresql"], {"postgresql"}))
 def server(request, kinto_settings, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kinto-js-server")
     settings = {

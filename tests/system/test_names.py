@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 import requests
 
+from tests.support.selection import mostly
 from tests.support.servers.wsgi import Gunicorn
 from tests.support.site import Site
 
@@ -15,7 +16,7 @@ AUTH = ("alice", "secret")
 RECORDS = 100
 
 
-@pytest.fixture(params=["local", "seaweedfs", "gcs"])
+@pytest.fixture(params=mostly(["local", "seaweedfs", "gcs"], {"local", "seaweedfs"}))
 def servers(request, kinto_settings, file_settings, tmp_path):
     """Two servers of one database and one storage."""
     settings = {

@@ -201,7 +201,7 @@ def combined(**options):
 
 
 class TestRequests:
-    @combined(outage=OUTAGES, short=[("s3", "silent"), ("gcs", "silent"), ("gcs", "refused")])
+    @combined(outage=OUTAGES, short=[("s3", "silent"), ("gcs", "refused")])
     def test_end_in_time_and_change_nothing(self, deployment, outage):
         here, gone = deployment.collection(), deployment.collection()
         old, lost = here.record("old", SMALL), here.record("lost", SMALL)

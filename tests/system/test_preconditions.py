@@ -27,7 +27,7 @@ class GunicornThreads(Gunicorn):
     scope="module",
     params=[
         ("postgresql", "local", "true"),
-        ("postgresql", "seaweedfs", "true"),
+        pytest.param(("postgresql", "seaweedfs", "true"), marks=pytest.mark.slow),
         ("postgresql", "local", "false"),
         ("memory", "local", "true"),
     ],

@@ -15,6 +15,8 @@ from kinto_attachment.rows import links, paging
 from kinto_attachment.rows.deletion import Releases
 from kinto_attachment.rows.record_lock import RecordLocks
 from kinto_attachment.transactions.files import FileTransaction
+from tests.conftest import FILE_STORAGES
+from tests.support.selection import mostly
 from tests.support.site import ALICE, batch
 from tests.support.threads import in_thread
 
@@ -199,6 +201,7 @@ def test_a_second_loss_does_not_hide_the_first(make_site, files, between_read_an
 
 @pytest.mark.parametrize("where", ["before the old link is removed", "after"])
 @pytest.mark.parametrize("mode", ["transactions", "memory", "no transactions"])
+@pytest.mark.parametrize("files", mostly(FILE_STORAGES, {"local", "gcs"}))
 def test_two_uploads_that_swap_their_links(make_site, files, monkeypatch, mode, where):
     more = {"kinto.transaction_per_request": "false"} if mode == "no transactions" else {}
     site = make_site("memory" if mode == "memory" else "postgresql", files, **more)
@@ -209,7 +212,7 @@ def test_two_uploads_that_swap_their_links(make_site, files, monkeypatch, mode, 
     def upload_once():
         if not threads:
             threads.append(None)
-            threads[0] = in_thread(lambda: record.upload(b"second"), timeout=2)
+            threads[0] = in_thread(lambda: record.upload(b"second"), timeout=0.7)
 
     owner, name = (links.Links, "remove") if where == "after" else (FileTransaction, "link")
     original = getattr(owner, name)

@@ -15,6 +15,9 @@ from tests.support.servers.gcs import as_the_real_one
 from tests.support.site import ALICE, BOB
 from tests.support.threads import in_thread
 
+# Those of Amazon's protocol do the same.
+FILES = {"local", "seaweedfs", "gcs"}
+
 BY_HASH = {"kinto.attachment.randomize": "false", "kinto.attachment.filename_pattern": "{hash}"}
 PRIVATE = {"kinto.attachment.private": "true"}
 
