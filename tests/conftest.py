@@ -37,8 +37,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 KINTO_STORAGES = ["memory", "postgresql"]
 FILE_STORAGES = ["local", "moto", "seaweedfs", "gcs", "own"]
 
-# The other combinations find the same: only `make tests-all` runs these.
-RARE = {("memory", "moto"), ("memory", "gcs"), ("postgresql", "own")}
+# The other combinations find the same: only `make tests-all` runs these. SeaweedFS stands for S3,
+# which `tests/storage` tests with Moto, too.
+RARE = {
+    ("memory", "moto"),
+    ("memory", "seaweedfs"),
+    ("memory", "gcs"),
+    ("postgresql", "moto"),
+    ("postgresql", "own"),
+}
 
 # Where tests with another field run.
 USUAL = ("postgresql", "local", Gunicorn, None)
