@@ -17,7 +17,7 @@ from requests.adapters import HTTPAdapter
 
 from kinto_attachment.errors import BlobExists, BlobNotFound, StorageUnavailable
 from kinto_attachment.files.blob import Source
-from kinto_attachment.storage.gcs import COMPOSING, PART_BYTES
+from kinto_attachment.storage.gcs.storage import COMPOSING, PART_BYTES
 from kinto_attachment.storage.testing import LABEL, LARGE, StorageTest
 from tests.support.gcs_storage import make_storage
 

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import google_crc32c
 
-from kinto_attachment.storage.gcs import PART_BYTES
+from kinto_attachment.storage.gcs.storage import PART_BYTES
 
 
 class FakeBucket(BaseHTTPRequestHandler):

@@ -21,10 +21,10 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from google.oauth2 import service_account
 from requests.adapters import HTTPAdapter
 
-from ..errors import BlobExists, BlobNotFound, StorageUnavailable
-from ..files.blob import CHUNK
-from ..files.key import check_key
-from .circuit_breaker import CircuitBreaker
+from ...errors import BlobExists, BlobNotFound, StorageUnavailable
+from ...files.blob import CHUNK
+from ...files.key import check_key
+from ..circuit_breaker import CircuitBreaker
 
 _CONNECTIONS = 50  # kept open: one for each thread of a large server
 

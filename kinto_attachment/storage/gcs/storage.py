@@ -18,7 +18,7 @@ from google.cloud.storage.acl import ACL
 from google.oauth2 import service_account
 from zope.interface import implementer
 
-from ..errors import (
+from ...errors import (
     BlobExists,
     BlobNotFound,
     KeyRefused,
@@ -26,15 +26,15 @@ from ..errors import (
     StorageError,
     StorageUnavailable,
 )
-from ..files.blob import Label, Source
-from ..files.key import check_key
-from ..files.mimetype import DEFAULT_MIMETYPE
-from ..settings import Settings
-from . import IStorage, Stat
-from .acl import OptionalACL
-from .base import RemoteStorage, at_once, read_spool_dir
-from .gcs_bucket import Bucket, ObjectChunks, Resumable, translated
-from .staged import IComposingStorage, ISigningStorage, IUnfinishedStorage
+from ...files.blob import Label, Source
+from ...files.key import check_key
+from ...files.mimetype import DEFAULT_MIMETYPE
+from ...settings import Settings
+from .. import IStorage, Stat
+from ..acl import OptionalACL
+from ..base import RemoteStorage, at_once, read_spool_dir
+from ..staged import IComposingStorage, ISigningStorage, IUnfinishedStorage
+from .bucket import Bucket, ObjectChunks, Resumable, translated
 
 PART_BYTES = 8 * 1024 * 1024
 """The maximum number of bytes sent in one request. A larger blob is sent in several requests. The
