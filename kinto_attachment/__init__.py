@@ -23,6 +23,7 @@ def includeme(config: "Configurator") -> None:
         config.include(".http")  # error view, retries, heartbeat, metrics, response cache
         config.include(".attachments")  # routes, listeners, the guarded attribute
         config.include(".library")  # routes and rules, if a library is configured
+        config.include(".uploads")  # routes of resumable uploads, for all doors
         config.include(".media")  # routes, verifier
     except SettingError as error:
         raise ConfigurationError(str(error)) from error

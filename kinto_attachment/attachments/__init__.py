@@ -21,10 +21,8 @@ def includeme(config: Configurator) -> None:
     record_model.install()
     listeners.install(config)
     services = (*image_views.SERVICES, *views.SERVICES, form_views.files)
-    is_aliased = default_bucket.is_enabled(config)
-    for service in services:
-        service.path_info = rf"^/v\d+(?!{default_bucket.ALIAS})" if is_aliased else "^/"
-    if is_aliased:
+    default_bucket.leave_alias(config, services)
+    if default_bucket.is_enabled(config):
         default_bucket.install(config)
     add_services(config, services)
     watch(

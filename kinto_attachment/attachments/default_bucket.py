@@ -7,6 +7,9 @@ but it passes the body on unread. The bucket and the collection are created on d
 in the transaction that writes the record.
 """
 
+from collections.abc import Iterable
+
+from kinto.core import Service
 from kinto.core.utils import instance_uri
 from kinto.plugins.default_bucket import resource_create_object
 from kinto.views.buckets import Bucket
@@ -28,6 +31,12 @@ ALIAS = "/buckets/default/"
 def is_enabled(config: Configurator) -> bool:
     """Return whether the server includes Kinto's plugin for the default bucket."""
     return PLUGIN in aslist(config.get_settings().get("includes", ""))
+
+
+def leave_alias(config: Configurator, services: Iterable[Service]) -> None:
+    """Let services of routes below records leave the alias to :func:`install`."""
+    for service in services:
+        service.path_info = rf"^/v\d+(?!{ALIAS})" if is_enabled(config) else "^/"
 
 
 def install(config: Configurator) -> None:

@@ -1,7 +1,7 @@
 """The first half of an upload: a form is received, and its files become blobs."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -123,20 +123,37 @@ def receive(
         return request.bound_data[key]
     with closing(receive_form(request, context.body, parts, **options)) as form:
         data, permissions = form.json_object("data"), form.json_object("permissions")
-        places = [place_of(file) for file in form.files]
-        _check_room(request, places, {**(context.current_object or {}), **(data or {})})
-        stored = [
-            store(request, place, file) for place, file in zip(places, form.files, strict=True)
-        ]
+        files = [(place_of(file), file) for file in form.files]
+        return store_form(request, context, files, data, permissions)
+
+
+def store_form(
+    request: Request,
+    context: RecordContext,
+    files: Sequence[tuple[FieldRef, Received]],
+    data: dict[str, Any] | None,
+    permissions: dict[str, Any] | None,
+) -> StoredForm:
+    """Store the files of a form that was read, and remember the result for a repeated request.
+
+    :param files: each with its place.
+    :param data: further attributes of the record.
+    :param permissions: the permissions of the record.
+    :raises TooManyFiles: if there is no room for them on the record.
+    """
+    places = [place for place, _ in files]
+    check_room(request, places, {**(context.current_object or {}), **(data or {})})
+    stored = [store(request, place, file) for place, file in files]
     for facts in (each.facts for each in stored if each.facts):
         data = {**(data or {}), **facts}
-    request.bound_data[key] = StoredForm(tuple(stored), data, permissions)
+    form = StoredForm(tuple(stored), data, permissions)
+    request.bound_data[STORED, context.ref, context.place] = form
     allow_retry(request)
-    return request.bound_data[key]
+    return form
 
 
-def _check_room(request: Request, places: list[FieldRef], record: dict[str, Any]) -> None:
-    """Refuse files for which a list has no room, before they are stored.
+def check_room(request: Request, places: list[FieldRef], record: dict[str, Any]) -> None:
+    """Check that lists have room for files, before these are stored.
 
     :param record: what it was before the form was read, with what the form changes.
     :raises TooManyFiles: if there is no room.

@@ -80,10 +80,7 @@ def upload(request: Request) -> dict[str, Any]:
     the last one of a list. The file is the field ``attachment`` of the form, or has the name of the
     field; the optional fields ``data`` and ``permissions`` are JSON objects for the record."""
     context: RecordContext = request.context
-    context.check_preconditions()
-    declared = context.declared_field()
-    if context.current_object is not None:
-        rules_for(request, context.ref).check_removable(context.ref)
+    declared = check_attachable(request, context)
     return _attach(request, context, declared, declared.new_place(context.ref))
 
 
@@ -126,6 +123,20 @@ def remove(request: Request) -> Response:
     return response
 
 
+def check_attachable(request: Request, context: RecordContext) -> Field:
+    """Return the field in the URL, if the record may get a file there now.
+
+    :raises HTTPNotFound: if the collection does not declare the field.
+    :raises HTTPPreconditionFailed: if the record has another version than the client expects.
+    :raises FieldRefused: if the record has to keep the file that it has.
+    """
+    context.check_preconditions()
+    declared = context.declared_field()
+    if context.current_object is not None:
+        rules_for(request, context.ref).check_removable(context.ref)
+    return declared
+
+
 def attach_form(request: Request, context: RecordContext, form: StoredForm) -> Response:
     """Write the files of a form on the record, and describe the record in the response. Return
     Kinto's response."""
@@ -150,10 +161,19 @@ def attach_form(request: Request, context: RecordContext, form: StoredForm) -> R
 def _attach(
     request: Request, context: RecordContext, declared: Field, place: FieldRef
 ) -> dict[str, Any]:
-    """Attach the file of the form to its place, and return what the record says about it."""
+    """Receive the file of the form, attach it to its place, and return what the record says about
+    it."""
     accepted = file_field(declared.name, policy_at(request, place))
     parts = dict.fromkeys((declared.name, str(declared), "attachment"), accepted)
-    form = receive(request, context, parts, lambda received: place)
+    return attach_file(
+        request, context, declared, receive(request, context, parts, lambda received: place)
+    )
+
+
+def attach_file(
+    request: Request, context: RecordContext, declared: Field, form: StoredForm
+) -> dict[str, Any]:
+    """Attach the file of the form to its place, and return what the record says about it."""
     attach_form(request, context, form)
     stored = form.files[0]  # a repeated request may have drawn another id
     if declared.is_list:

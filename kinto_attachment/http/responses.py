@@ -17,6 +17,15 @@ from pyramid.response import Response
 
 from .. import errors
 
+
+class HTTPChecksumMismatch(httpexceptions.HTTPClientError):
+    """The status 460 of tus: the body has another checksum than the client says."""
+
+    code = 460
+    title = "Checksum Mismatch"
+    explanation = "The body has another checksum than the client says."
+
+
 NO_STORE = {"Cache-Control": "no-store"}
 """The header that forbids caching. Errors, redirects and responses to writes carry it."""
 
@@ -41,6 +50,12 @@ TABLE: dict[type[errors.AttachmentError], tuple] = {
         ERRORS.REQUEST_TOO_LARGE,
         "{reason}",
     ),
+    errors.VersionRefused: (httpexceptions.HTTPPreconditionFailed, INVALID, "{reason}"),
+    errors.NotOffsetStream: (httpexceptions.HTTPUnsupportedMediaType, INVALID, "{reason}"),
+    errors.OffsetRefused: (httpexceptions.HTTPConflict, ERRORS.CONSTRAINT_VIOLATED, "{reason}"),
+    errors.ChecksumMismatch: (HTTPChecksumMismatch, INVALID, "{reason}"),
+    errors.UploadFinished: (httpexceptions.HTTPForbidden, ERRORS.FORBIDDEN, "{reason}"),
+    errors.UploadExpired: (httpexceptions.HTTPGone, ERRORS.MISSING_RESOURCE, "{reason}"),
     errors.ClientTooSlow: (httpexceptions.HTTPRequestTimeout, POSTED, "{reason}"),
     errors.FieldRefused: (httpexceptions.HTTPBadRequest, POSTED, "{location}: {reason}"),
     errors.Refused: (httpexceptions.HTTPBadRequest, INVALID, "{location}: {reason}"),

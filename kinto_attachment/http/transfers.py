@@ -31,6 +31,7 @@ class Transfer:
     :param door: one of :data:`~kinto_attachment.metrics.DOORS`.
     :ivar files: the size in bytes and the SHA-256 of each file, as far as they are known.
     :ivar storage_seconds: how long the storage took so far.
+    :ivar status: that to count a success as; None for that of the response.
     """
 
     metrics: Metrics
@@ -39,6 +40,7 @@ class Transfer:
     started: float = field(default_factory=time.monotonic)
     files: list[tuple[int, str | None]] = field(default_factory=list)
     storage_seconds: float = 0.0
+    status: int | None = None
 
     def finish(self, request: Request, response: Response) -> None:
         """Count the result, and tell Kinto's log ``request.summary`` of the file."""
@@ -48,7 +50,8 @@ class Transfer:
             hash=self.files[0][1] if len(self.files) == 1 else None,
             storage_ms=milliseconds if self.files else None,
         )
-        self.count(response.status_code)
+        is_success = response.status_code < 300
+        self.count(self.status if self.status and is_success else response.status_code)
 
     def count(self, status: int) -> None:
         """Count the result.
@@ -146,9 +149,21 @@ def _begin(event: BeforeTraversal) -> None:
     # repeated after a conflict comes here again.
     if door is None or is_in_batch(request) or transfer_of(request):
         return
-    begin(request, door if isinstance(door, str) else door(request), is_upload)
+    measure(request, door if isinstance(door, str) else door(request), is_upload)
+
+
+def measure(request: Request, door: str, is_upload: bool) -> None:
+    """Measure a transfer from now on until the request is answered."""
+    begin(request, door, is_upload)
     # Kinto writes the summary of a request after these callbacks.
     outermost(request).add_response_callback(_finish)
+
+
+def note_status(request: Request, status: int) -> None:
+    """Note with which status a form would be answered, if this request is answered with another."""
+    transfer = transfer_of(request)
+    if transfer:
+        transfer.status = status
 
 
 def _finish(request: Request, response: Response) -> None:

@@ -18,7 +18,8 @@ from ..files.ref import MediaRef
 from ..metrics import Metrics
 from ..rows import Rows
 from ..rows.variants import Variant
-from ..settings import VARIANTS, Settings
+from ..settings import Settings
+from ..settings.reserved import VARIANTS
 from ..transactions.files import FileTransaction
 from ..transactions.ownership import OwnedStorage
 from .admission import Applicant

@@ -82,7 +82,7 @@ def upload(request: Request) -> dict[str, Any]:
     ``file``; the fields ``type`` and ``save`` are optional."""
     if is_in_batch(request):
         raise NotInBatch()
-    return _keep(request, request.bound_data.get(STORED) or _receive(request))
+    return keep(request, request.bound_data.get(STORED) or _receive(request))
 
 
 @unsplash.get(permission=DYNAMIC)
@@ -95,12 +95,12 @@ def import_photo(request: Request) -> dict[str, Any]:
         raise httpexceptions.HTTPMethodNotAllowed()
     _check_site(request)
     request.response.headers.update(NO_STORE)
-    return _keep(request, request.bound_data.get(STORED) or _import(request))
+    return keep(request, request.bound_data.get(STORED) or _import(request))
 
 
 def _receive(request: Request) -> Upload:
     """Read the form and store its file."""
-    policy = _policy(request)
+    policy = policy_of(request)
     parts = {"file": file_field("file", policy)}
     text_fields = ("type", "save")
     try:
@@ -110,8 +110,15 @@ def _receive(request: Request) -> Upload:
     with closing(form):
         save = read_flag(form.fields.get("save", "no"), "save", "body")
         _check_type(form)
-        stored = store(request, _new_place(request), form.file)
-    return _remember(request, Upload(stored, save))
+        return store_file(request, form.file, save)
+
+
+def store_file(request: Request, received: Received, save: bool) -> Upload:
+    """Store a file for a new object, and remember the result for a repeated request.
+
+    :param save: whether to create the object at once.
+    """
+    return _remember(request, Upload(store(request, _new_place(request), received), save))
 
 
 def _check_site(request: Request) -> None:
@@ -135,7 +142,7 @@ def _check_site(request: Request) -> None:
 def _import(request: Request) -> Upload:
     """Fetch the photo and store it."""
     client, save = library_of(request).unsplash, flag(request, "save", False)
-    policy = _policy(request)
+    policy = policy_of(request)
     policy.check_extension(PHOTO)
     request.context.body.close()
     release_connection(request)
@@ -178,7 +185,7 @@ def _check_type(form: Form) -> None:
         raise FieldRefused(reason, "type")
 
 
-def _policy(request: Request) -> Policy:
+def policy_of(request: Request) -> Policy:
     library = library_of(request)
     return plugin_of(request).settings.policy(library.bucket, library.collection)
 
@@ -196,7 +203,7 @@ def _remember(request: Request, uploaded: Upload) -> Upload:
     return uploaded
 
 
-def _keep(request: Request, uploaded: Upload) -> dict[str, Any]:
+def keep(request: Request, uploaded: Upload) -> dict[str, Any]:
     """Create the object of the upload at once, or keep the upload until the client creates it.
     Return what the object says, or will say, about the file."""
     stored, defaults = uploaded.stored, uploaded.defaults

@@ -16,7 +16,7 @@ from ..files.ref import MediaRef
 from ..plugin import Plugin
 from ..rows.links import Link
 from ..rows.uploads import Pending
-from ..settings import PRIVATE_MEDIA, PUBLIC_MEDIA
+from ..settings.reserved import PRIVATE_MEDIA, PUBLIC_MEDIA
 from ..transactions.files import FileTransaction
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ How uploads are repeated after a conflict is explained in ``attachments/views.py
 from contextlib import closing
 from dataclasses import dataclass
 from mimetypes import guess_extension
-from typing import Any
+from typing import Any, BinaryIO
 
 from kinto.core import Service
 from kinto.core.authorization import DYNAMIC
@@ -18,7 +18,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from ..errors import DigestMismatch, NotADigest, NotInBatch
-from ..files.blob import Blob, is_digest
+from ..files.blob import Blob, Digest, is_digest
 from ..files.ref import MediaRef
 from ..http.downloads import Download, serve
 from ..http.openapi.components import EXPOSED_HEADERS
@@ -117,9 +117,7 @@ def store(request: Request) -> Response | dict[str, Any]:
         status = 202
         request.add_finished_callback(_verify_soon)
     else:
-        files = file_transaction(request)
-        is_new = store.keep(files, stored.ref, stored.key, stored.mimetype, stored.size)
-        status = 201 if is_new else 200
+        status = 201 if keep_entry(request, stored) else 200
     return _answer(request, status, stored)
 
 
@@ -182,20 +180,43 @@ def _receive(request: Request, store: MediaStore) -> StoredBody:
         found = digest.hexdigest()
         if claimed and found and claimed.digest != found:
             raise DigestMismatch(claimed.digest, found, claimed.field, claimed.location)
-        ref = MediaRef(context.owner, found or claimed.digest)
-        source = policy.source(file, ref.digest, declared, digest)
         if verified:
-            with storage_time(request):
-                key, pending = store.store(file_transaction(request), source), None
-        else:
-            with storage_time(request):
-                pending = store.store_pending(file_transaction(request), ref, source)
-            key = ""
-    stored = StoredBody(ref, source.mimetype, source.size, key, pending)
-    note_file(request, source.size, ref.digest)
+            return store_file(request, file, declared, digest)
+        ref = MediaRef(context.owner, claimed.digest)
+        source = policy.source(file, ref.digest, declared, digest)
+        with storage_time(request):
+            pending = store.store_pending(file_transaction(request), ref, source)
+    return _remember(request, StoredBody(ref, source.mimetype, source.size, pending=pending))
+
+
+def store_file(
+    request: Request, file: BinaryIO, declared: str | None, digest: Digest
+) -> StoredBody:
+    """Store a file whose hash is known, and remember the result for a repeated request.
+
+    :param declared: the media type that the client sent, if any.
+    """
+    store: MediaStore = request.registry.attachment_media
+    ref = MediaRef(request.context.owner, digest.hexdigest())
+    policy = plugin_of(request).settings.media
+    source = policy.source(file, ref.digest, declared, digest)
+    with storage_time(request):
+        key = store.store(file_transaction(request), source)
+    return _remember(request, StoredBody(ref, source.mimetype, source.size, key))
+
+
+def _remember(request: Request, stored: StoredBody) -> StoredBody:
+    note_file(request, stored.size, stored.ref.digest)
     request.bound_data[STORED] = stored
     allow_retry(request)
     return stored
+
+
+def keep_entry(request: Request, stored: StoredBody) -> bool:
+    """Give the user an entry for a stored file, and return whether there was none before."""
+    store: MediaStore = request.registry.attachment_media
+    files = file_transaction(request)
+    return store.keep(files, stored.ref, stored.key, stored.mimetype, stored.size)
 
 
 def _verify_soon(request: Request) -> None:

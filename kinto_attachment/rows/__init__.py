@@ -21,6 +21,11 @@ attachment-lease      /attachment-leases/{id}         that of the upload  ``hold
 attachment-unclaimed  /attachment-unclaimed/{id}      that of the upload  ``owner``, ``facts``,
                                                                           ``attachment``,
                                                                           ``defaults``
+attachment-upload     /attachment-uploads/{id}        random              ``intent``, ``length``,
+                                                                          ``metadata``,
+                                                                          ``concat``, ``result``
+attachment-segment    /attachment-segments/           ``{upload}-``       ``key``, ``size``,
+                      {id of the upload}              ``{offset}``        ``state``
 attachment-variant    /attachment-variants/           key of the          ``key``, ``digest``,
                       {name}-{8 digits}               original            ``size``, ``mimetype``,
                                                                           ``width``, ``height``,
@@ -54,7 +59,7 @@ from .links import Link, Links
 from .paging import UnreadableRow
 from .record_lock import RecordLocks
 from .turns import Turns
-from .uploads import PendingUploads, UnclaimedUploads
+from .uploads import PendingUploads, ResumableUploads, UnclaimedUploads
 from .variants import Variants
 
 __all__ = ["KeyKind", "KnownKey", "Rows"]
@@ -99,6 +104,7 @@ class Rows:
         self.turns = Turns(storage)
         self.pending = PendingUploads(storage)
         self.unclaimed = UnclaimedUploads(storage)
+        self.resumable = ResumableUploads(storage)
         self.variants = Variants(storage)
         self.grants = Grants(storage)
         self.identities = Identities(storage)
@@ -132,6 +138,8 @@ class Rows:
         may name."""
         for upload in self.pending.all():
             yield KnownKey(upload.key, KeyKind.PENDING, Rule.DELETE)
+        for segment in self.resumable.all_segments():
+            yield KnownKey(segment.key, KeyKind.PENDING, Rule.DELETE)
         for variant in self.variants.all():
             yield KnownKey(variant.key, KeyKind.VARIANT, Rule.DELETE)
         for release in self.releases.all():
@@ -149,6 +157,7 @@ class Rows:
             self.variants,
             self.releases,
             self.unclaimed,
+            self.resumable,
             self.reservations,
             self.grants,
         ):

@@ -13,6 +13,7 @@ from functools import partial
 from itertools import islice
 from types import UnionType
 from typing import Any, TypeVar, get_args
+from uuid import uuid4
 
 from kinto.core.storage import MISSING, Filter, Sort
 from kinto.core.storage.exceptions import UnicityError
@@ -62,6 +63,15 @@ def create_row(storage: Any, resource_name: str, parent: str, row: Row) -> bool:
     except UnicityError:
         return False
     return True
+
+
+def database_time(storage: Any) -> int:
+    """Return milliseconds since 1970 by the clock of the database, which dates all rows."""
+    name, row_id = "attachment-time", uuid4().hex
+    parent = f"/attachment-times/{row_id}"
+    row = storage.update(name, parent, row_id, {})
+    storage.delete_all(name, parent, with_deleted=False)
+    return row["last_modified"]
 
 
 def fetch_size(storage: Any) -> int:

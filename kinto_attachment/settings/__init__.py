@@ -20,6 +20,15 @@ from ..files.field import DEFAULT_FIELDS, Fields
 from ..files.key import KeyTemplate, folders_of, is_reserved
 from ..files.ref import ATTRIBUTE, MediaRef, Ref, UploadRef
 from .policy import Policy
+from .reserved import (
+    OLDER_VARIANTS,
+    PENDING_MEDIA,
+    PRIVATE,
+    PRIVATE_MEDIA,
+    PUBLIC_MEDIA,
+    STAGED,
+    VARIANTS,
+)
 from .setting import INI_PREFIX, Setting
 from .table import SETTINGS
 
@@ -29,22 +38,6 @@ PREFIX = "attachment."
 
 STORAGE_OPTIONS = "storage."
 """The beginning of names, after the prefix, of settings for a storage of another package."""
-
-PUBLIC_MEDIA = KeyTemplate("_media", "{shard}/{hash}", is_own=True)
-PRIVATE_MEDIA = KeyTemplate("private/_media", "{shard}/{hash}", is_own=True)
-PENDING_MEDIA = KeyTemplate("private/_media-pending", "{uuid}", is_own=True)
-"""The keys of the media store. They cannot collide with the keys of records, because those never
-begin with a reserved segment."""
-
-VARIANTS = KeyTemplate("private/_variants", "{shard}/{hash}-{uuid}", is_own=True)
-"""The keys of resized copies. Their names begin with the hash of their image. It is no folder,
-because to create one and sync it costs about as much as to store the copy."""
-
-_PRIVATE = "private/"
-
-_OLDER_VARIANTS = KeyTemplate("private/_variants", "{shard}/{hash}/{uuid}", is_own=True)
-"""The keys that they had before."""
-
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 _CANONICAL = {setting.alias: setting.name for setting in SETTINGS if setting.alias}
@@ -65,8 +58,9 @@ class Settings(Mapping[str, Any]):
     :param storage_options: the settings ``attachment.storage.*``, without that prefix.
     :ivar media: the policy of the media store.
     :ivar pending: the policy of its uploads whose hash is not checked yet.
+    :ivar staged: the policy of what has arrived of unfinished uploads.
     :ivar variants: the policy of resized copies.
-    :ivar reserved_policies: these three.
+    :ivar reserved_policies: these four.
     :ivar folders: a pattern for the folders of all files of records.
     :ivar storage: the name of the storage, never ``auto``.
     :raises SettingError: if settings contradict each other, or if a needed one is missing.
@@ -103,8 +97,9 @@ class Settings(Mapping[str, Any]):
             template.keep_clear_of(self.folders)
         self.media, self.pending = self._media_policies(is_public)
         self.variants = replace(self.pending, template=VARIANTS, max_size=0)
-        self.reserved_policies = (self.media, self.pending, self.variants)
-        self._older = (replace(self.variants, template=_OLDER_VARIANTS), *self._older_private())
+        self.staged = replace(self.pending, template=STAGED, max_size=0)
+        self.reserved_policies = (self.media, self.pending, self.staged, self.variants)
+        self._older = (replace(self.variants, template=OLDER_VARIANTS), *self._older_private())
         self.storage = self._find_storage()
 
     def __getitem__(self, name: str) -> Any:
@@ -196,9 +191,8 @@ class Settings(Mapping[str, Any]):
                 reason = f"is reserved for the plugin itself: use another name than {first}"
                 raise SettingError(setting, reason)
             if values["private"]:
-                # A web server that serves the public files of a folder can leave this one out. The
-                # same bytes may also be public, in an object with another ACL.
-                folder = _PRIVATE + values["folder"].lstrip("/")
+                # The same bytes may also be public, in an object with another ACL.
+                folder = PRIVATE + values["folder"].lstrip("/")
                 template = KeyTemplate(folder, **naming, is_own=True)
         except SettingError as error:
             raise SettingError(f"{INI_PREFIX}{where}{error.key}", error.reason) from error
@@ -230,7 +224,7 @@ class Settings(Mapping[str, Any]):
         """Yield policies with the keys that private files had when they lay beside public ones."""
         for policy in self.policies:
             if policy.private and not policy.template.shared:
-                text = policy.template.text.removeprefix(_PRIVATE)
+                text = policy.template.text.removeprefix(PRIVATE)
                 yield replace(policy, template=KeyTemplate("", text))
 
     def _find_storage(self) -> str:

@@ -231,6 +231,23 @@ _LIBRARY = (
     ),
 )
 
+_UPLOADS = (
+    Setting(
+        "uploads.ttl",
+        _LIFETIME,
+        "86400",
+        "Seconds after which an unfinished upload expires, counted from the last bytes that "
+        "arrived.",
+    ),
+    Setting(
+        "uploads.segment_size",
+        _SIZE_ABOVE_0,
+        "16MiB",
+        "Bytes of a resumable upload that are stored at once: a broken connection loses at most "
+        "as many.",
+    ),
+)
+
 _UNSPLASH = (
     Setting(
         "unsplash.access_key",
@@ -361,6 +378,7 @@ TOPICS: dict[str, tuple[Setting, ...]] = {
     "Fields": _FIELDS,
     "Accepted files": _ACCEPTED,
     "Private files and downloads": _DOWNLOADS,
+    "Resumable uploads": _UPLOADS,
     "Media store": _MEDIA,
     "Media library": _LIBRARY,
     "Unsplash": _UNSPLASH,

@@ -14,6 +14,7 @@ from zope.interface import Interface
 
 from ..files.blob import Digest, Label, Source
 from . import IStorage
+from .stored_file import StoredFile
 
 
 class IComposingStorage(Interface):
@@ -83,6 +84,20 @@ def compose(storage: IStorage, parts: list[str], key: str, label: Label) -> None
             immutable=label.immutable,
             private=label.private,
         )
+        storage.put(key, source)
+
+
+def store(storage: IStorage, key: str, source: Source) -> None:
+    """Store a source under a key, in any storage. If its bytes are blobs of the storage already,
+    the storage joins them; see :class:`~kinto_attachment.storage.stored_file.StoredFile`.
+
+    :raises BlobNotFound: if a blob is missing. Nothing is stored then.
+    :raises BlobExists: if the key is taken and the storage is ``exclusive``.
+    :raises StorageUnavailable: if the storage cannot be reached.
+    """
+    if isinstance(source.file, StoredFile):
+        compose(storage, source.file.keys, key, source.label)
+    else:
         storage.put(key, source)
 
 

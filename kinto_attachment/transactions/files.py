@@ -27,7 +27,7 @@ from ..metrics import Metrics
 from ..rows import Rows
 from ..rows.deletion import Rule
 from ..rows.links import Link
-from ..storage.staged import compose
+from ..storage.staged import compose, store
 from .ownership import OwnedStorage
 from .placement import Placement
 
@@ -78,7 +78,7 @@ class FileTransaction:
         self._metrics = metrics
         self._storage = storage
         self._rows = rows
-        self._placement = Placement(storage, rows, self._outside_transaction)
+        self._placement = Placement(storage, rows, self.committed)
         self._transaction: Any = None
         self._released: list[str] = []
         self._undo: list[Callable[[], None]] = []
@@ -125,8 +125,21 @@ class FileTransaction:
         :raises StorageUnavailable: if the storage cannot be reached.
         """
         return self._placement.store(
-            keys, template, source.size, lambda key: self._storage.put(key, source)
+            keys, template, source.size, lambda key: store(self._storage, key, source)
         )
+
+    def give(self, key: str, write: Callable[[], bool]) -> bool:
+        """Give stored bytes an owner in a transaction of its own, which is committed by then.
+        Return whether they have one. If not, they are deleted with this transaction.
+
+        :param write: writes the owner down, and returns whether it could.
+        """
+        # If it is not known whether the commit succeeds, the bytes stay: ``gc`` finds out.
+        self._placement.created.remove(key)
+        given = self.committed(write)
+        if not given:
+            self._placement.created.append(key)
+        return given
 
     def compose(
         self, parts: list[str], size: int, label: Label, keys: Iterable[str], template: KeyTemplate
@@ -141,8 +154,9 @@ class FileTransaction:
             keys, template, size, lambda key: compose(self._storage, parts, key, label)
         )
 
-    def _outside_transaction(self, call: Callable[[], Item]) -> Item:
-        """Return what ``call`` returns, called in a transaction of its own.
+    def committed(self, call: Callable[[], Item]) -> Item:
+        """Return what ``call`` returns, called in a transaction of its own, which is committed by
+        then. Call this only before the request has written anything.
 
         :param call: is called again after a conflict.
         """

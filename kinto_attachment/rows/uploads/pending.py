@@ -1,17 +1,13 @@
-"""Uploads that are not finished: their hash is unchecked, or no record describes them yet.
+"""Uploads to the media store whose hash is not checked yet.
 
-A *pending* upload of the media store claims a hash that no one has checked. Its id is its own, so
-the claim says nothing about where its bytes are. The verifier takes a lease on an upload and renews
-it while it hashes; a lease that is not renewed expires. Two verifiers may hash the same upload
-without harm, because only one of them can take the row.
-
-An *unclaimed* upload of the media library is a file that no object describes yet. A link of its own
-owns the bytes; the row holds what is known of them. Only one request can take the row and make an
-object of it.
+A *pending* upload claims a hash that no one has checked. Its id is its own, so the claim says
+nothing about where its bytes are. The verifier takes a lease on an upload and renews it while it
+hashes; a lease that is not renewed expires. Two verifiers may hash the same upload without harm,
+because only one of them can take the row.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -20,14 +16,15 @@ from kinto.core.storage import Filter
 from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.core.utils import COMPARISON
 
-from ..files.blob import Attachment, is_digest
-from ..files.key import check_key
-from ..files.ref import MediaRef, UploadRef
-from .paging import (
+from ...files.blob import is_digest
+from ...files.key import check_key
+from ...files.ref import MediaRef
+from ..paging import (
     Row,
     UnreadableRow,
     check_types,
     create_row,
+    database_time,
     keyset,
     readable,
     scan,
@@ -38,8 +35,6 @@ PENDING_ROWS = "attachment-pending"
 PENDING_PARENT = "/attachment-pending"
 LEASE_ROWS = "attachment-lease"
 LEASES_PARENT = "/attachment-leases"
-UNCLAIMED_ROWS = "attachment-unclaimed"
-UNCLAIMED_PARENT = "/attachment-unclaimed"
 
 LEASE_SECONDS = 30
 """A lease expires when its holder has not renewed it for this long."""
@@ -123,7 +118,8 @@ class PendingUploads:
         """
         if self._create(upload, holder):
             return True
-        dead = [Filter("last_modified", self._now(holder) - LEASE_SECONDS * 1000, COMPARISON.LT)]
+        now = database_time(self._storage)
+        dead = [Filter("last_modified", now - LEASE_SECONDS * 1000, COMPARISON.LT)]
         parent = f"{LEASES_PARENT}/{upload.id}"
         expired = self._storage.delete_all(LEASE_ROWS, parent, filters=dead, with_deleted=False)
         return bool(expired) and self._create(upload, holder)
@@ -131,13 +127,6 @@ class PendingUploads:
     def _create(self, upload: Pending, holder: str) -> bool:
         row = {"id": upload.id, "holder": holder}
         return create_row(self._storage, LEASE_ROWS, f"{LEASES_PARENT}/{upload.id}", row)
-
-    def _now(self, holder: str) -> int:
-        """Return milliseconds since 1970 by the clock of the database, which dates the leases."""
-        parent = f"{LEASES_PARENT}/now-{holder}"
-        row = self._storage.update(LEASE_ROWS, parent, holder, {})
-        self._storage.delete_all(LEASE_ROWS, parent, with_deleted=False)
-        return row["last_modified"]
 
     def renew(self, upload: Pending, holder: str) -> bool:
         """Extend the lease; return False if the lease or the upload belongs to another process by
@@ -171,88 +160,3 @@ def _pending(row: Row) -> Pending:
         raise ValueError("hash, size or id is malformed")
     ref.uri.encode()  # the owner may not be Unicode
     return Pending(ref, check_key(row["key"]), row["mimetype"], row["size"], id=row["id"])
-
-
-@dataclass(frozen=True)
-class Unclaimed:
-    """A file of the media library that no object describes yet.
-
-    :param id: that of the record that it may become.
-    :param owner: the principal that may make a record of it.
-    :param facts: what the record will say of its file.
-    :param attachment: what will be attached to the record.
-    :param defaults: further attributes, unless the request gives its own.
-    :param modified: when it was written, in milliseconds since 1970; 0 before that.
-    """
-
-    id: str
-    owner: str
-    facts: dict[str, Any]
-    attachment: dict[str, Any]
-    defaults: dict[str, Any] = field(default_factory=dict)
-    modified: int = 0
-
-    @property
-    def ref(self) -> UploadRef:
-        """The owner of its bytes."""
-        return UploadRef(self.id)
-
-
-class UnclaimedUploads:
-    """Files of the media library that no object describes yet.
-
-    :param storage: ``registry.storage``.
-    """
-
-    def __init__(self, storage: Any):
-        self._storage = storage
-
-    def add(self, upload: Unclaimed) -> None:
-        """Write the upload down."""
-        row = asdict(upload)
-        row.pop("id")
-        row.pop("modified")
-        self._storage.update(UNCLAIMED_ROWS, _unclaimed_parent(upload.id), upload.id, row)
-
-    def get(self, upload_id: str) -> Unclaimed | None:
-        """Return the upload, or None if it was taken."""
-        if not upload_id:
-            return None
-        rows = self._storage.list_all(UNCLAIMED_ROWS, _unclaimed_parent(upload_id))
-        return next(readable(rows, _unclaimed), None)
-
-    def has(self, upload_id: str) -> bool:
-        """Return whether there is a row of that upload, even one that cannot be read."""
-        return bool(self._storage.list_all(UNCLAIMED_ROWS, _unclaimed_parent(upload_id)))
-
-    def take(self, upload: Unclaimed) -> bool:
-        """Delete the row; return False if another request did. The row comes back if this
-        transaction is aborted."""
-        parent = _unclaimed_parent(upload.id)
-        return bool(self._storage.delete_all(UNCLAIMED_ROWS, parent, with_deleted=False))
-
-    def all(self) -> Iterator[Unclaimed]:
-        """Yield all of them, read a page at a time."""
-        yield from readable(scan(self._storage, UNCLAIMED_ROWS, UNCLAIMED_PARENT), _unclaimed)
-
-    def unreadable(self) -> Iterator[UnreadableRow]:
-        """Yield every row that cannot be read."""
-        rows = scan(self._storage, UNCLAIMED_ROWS, UNCLAIMED_PARENT)
-        yield from unreadable(UNCLAIMED_ROWS, rows, _unclaimed)
-
-
-def _unclaimed_parent(upload_id: str) -> str:
-    return f"{UNCLAIMED_PARENT}/{upload_id}"
-
-
-def _unclaimed(row: Row) -> Unclaimed:
-    check_types(row, owner=str, facts=dict, attachment=dict, defaults=dict)
-    Attachment.from_json(row["attachment"])
-    return Unclaimed(
-        id=row["id"],
-        owner=row["owner"],
-        facts=row["facts"],
-        attachment=row["attachment"],
-        defaults=row["defaults"],
-        modified=row["last_modified"],
-    )

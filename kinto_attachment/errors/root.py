@@ -1,0 +1,5 @@
+"""The root of all errors of this package."""
+
+
+class AttachmentError(Exception):
+    """Root of all errors of this package."""

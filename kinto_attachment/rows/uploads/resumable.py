@@ -1,0 +1,218 @@
+"""Resumable uploads, and the segments of them that have arrived.
+
+The bytes of an upload are stored in *segments*, each an object of its own that never changes. The
+row of a segment has the offset of its first byte as its id. Of two requests that send the bytes of
+one offset, only one can create the row: no lock is needed, and every process of a server can take
+the next request. The offset of an upload is the end of its last segment.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from secrets import token_hex
+from typing import Any
+
+from kinto.core.storage import Filter, Sort
+from kinto.core.utils import COMPARISON
+
+from ...files.key import check_key
+from ..paging import (
+    Row,
+    UnreadableRow,
+    check_types,
+    create_row,
+    delete_rows,
+    keyset,
+    readable,
+    scan,
+    unreadable,
+)
+from .intent import Intent
+
+UPLOAD_ROWS = "attachment-upload"
+UPLOADS_PARENT = "/attachment-uploads"
+SEGMENT_ROWS = "attachment-segment"
+SEGMENTS_PARENT = "/attachment-segments"
+
+
+def new_upload_id() -> str:
+    """Return a random id of 128 bits, in hex: who has it cannot have guessed it."""
+    return token_hex(16)
+
+
+@dataclass(frozen=True)
+class ResumableUpload:
+    """An upload that arrives in any number of requests.
+
+    :param intent: what it is to become.
+    :param length: its size in bytes; None if its sender has not said so yet.
+    :param metadata: the header ``Upload-Metadata`` as it was sent; None if there was none.
+    :param concat: the header ``Upload-Concat`` as it was sent; empty if there was none.
+    :param result: once the file is attached, what its sender was answered; None before.
+    :param modified: when the row was written, in milliseconds since 1970; 0 before that.
+    """
+
+    intent: Intent
+    length: int | None
+    metadata: str | None = None
+    concat: str = ""
+    result: dict[str, Any] | None = None
+    modified: int = 0
+    id: str = field(default_factory=new_upload_id)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it becomes a part of another upload, and never a file."""
+        return self.concat == "partial"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of an upload that is stored.
+
+    :param upload: the id of the upload.
+    :param offset: the offset of its first byte.
+    :param state: the state of the SHA-256 after its last byte; empty if it is not known.
+    :param modified: when it was stored, in milliseconds since 1970; 0 before that.
+    """
+
+    upload: str
+    offset: int
+    key: str
+    size: int
+    state: str = ""
+    modified: int = 0
+
+    @property
+    def end(self) -> int:
+        """The offset after its last byte."""
+        return self.offset + self.size
+
+
+class ResumableUploads:
+    """Resumable uploads and their segments.
+
+    :param storage: ``registry.storage``.
+    """
+
+    def __init__(self, storage: Any):
+        self._storage = storage
+
+    def save(self, upload: ResumableUpload) -> ResumableUpload:
+        """Write the upload down, or replace what was written before. Return it with its date."""
+        row = {
+            "intent": upload.intent.to_row(),
+            "length": upload.length,
+            "metadata": upload.metadata,
+            "concat": upload.concat,
+            "result": upload.result,
+        }
+        saved = self._storage.update(UPLOAD_ROWS, _parent(upload.id), upload.id, row)
+        return replace(upload, modified=saved["last_modified"])
+
+    def get(self, upload_id: str) -> ResumableUpload | None:
+        """Return the upload, or None if there is none of that id."""
+        rows = self._storage.list_all(UPLOAD_ROWS, _parent(upload_id))
+        return next(readable(rows, _upload), None)
+
+    def take(self, upload: ResumableUpload) -> bool:
+        """Delete the row; return False if another request did. Segments remain."""
+        parent = _parent(upload.id)
+        return bool(self._storage.delete_all(UPLOAD_ROWS, parent, with_deleted=False))
+
+    def below(self, base: str, owner: str) -> list[ResumableUpload]:
+        """Return the uploads that a principal has created below a path."""
+        list_all = partial(self._storage.list_all, UPLOAD_ROWS, f"{UPLOADS_PARENT}/*")
+        filters = (
+            Filter("intent.base", base, COMPARISON.EQ),
+            Filter("intent.owner", owner, COMPARISON.EQ),
+        )
+        return list(readable((row for page in keyset(list_all, *filters) for row in page), _upload))
+
+    def all(self) -> Iterator[ResumableUpload]:
+        """Yield all of them, read a page at a time."""
+        yield from readable(scan(self._storage, UPLOAD_ROWS, UPLOADS_PARENT), _upload)
+
+    def claim(self, upload: ResumableUpload, segment: Segment) -> bool:
+        """Write a segment down; return False if another request has stored that offset, or if the
+        upload is gone."""
+        if not self._storage.list_all(UPLOAD_ROWS, _parent(upload.id)):
+            return False
+        row = {"id": _segment_id(segment.upload, segment.offset), "key": segment.key}
+        row |= {"size": segment.size, "state": segment.state}
+        return create_row(self._storage, SEGMENT_ROWS, _segments_parent(segment.upload), row)
+
+    def last(self, upload_id: str) -> Segment | None:
+        """Return the last segment of an upload, or None if nothing has arrived."""
+        parent, order = _segments_parent(upload_id), [Sort("id", -1)]
+        rows = self._storage.list_all(SEGMENT_ROWS, parent, sorting=order, limit=1)
+        return next(readable(rows[:1], _segment), None)
+
+    def segments(self, upload_id: str) -> list[Segment]:
+        """Return the segments of an upload in their order."""
+        list_all = partial(self._storage.list_all, SEGMENT_ROWS, _segments_parent(upload_id))
+        return list(readable((row for page in keyset(list_all) for row in page), _segment))
+
+    def drop(self, upload_id: str, start: int = 0) -> None:
+        """Delete the rows of the segments of an upload, from that offset on. Idempotent."""
+        beyond = [Filter("id", _segment_id(upload_id, start), COMPARISON.MIN)]
+        delete_rows(self._storage, SEGMENT_ROWS, _segments_parent(upload_id), *beyond)
+
+    def all_segments(self) -> Iterator[Segment]:
+        """Yield the segments of all uploads, read a page at a time."""
+        yield from readable(scan(self._storage, SEGMENT_ROWS, SEGMENTS_PARENT), _segment)
+
+    def unreadable(self) -> Iterator[UnreadableRow]:
+        """Yield every row that cannot be read."""
+        kinds = (
+            (UPLOAD_ROWS, UPLOADS_PARENT, _upload),
+            (SEGMENT_ROWS, SEGMENTS_PARENT, _segment),
+        )
+        for name, parent, read in kinds:
+            yield from unreadable(name, scan(self._storage, name, parent), read)
+
+
+def _parent(upload_id: str) -> str:
+    return f"{UPLOADS_PARENT}/{upload_id}"
+
+
+def _segments_parent(upload_id: str) -> str:
+    return f"{SEGMENTS_PARENT}/{upload_id}"
+
+
+def _segment_id(upload_id: str, offset: int) -> str:
+    """Return the id of the row. Ids of one upload sort as their offsets do."""
+    return f"{upload_id}-{offset:020d}"
+
+
+def _upload(row: Row) -> ResumableUpload:
+    check_types(row, concat=str)
+    length, metadata, result = row.get("length"), row.get("metadata"), row.get("result")
+    if length is not None and (type(length) is not int or length < 0):
+        raise ValueError("length is malformed")
+    if not isinstance(metadata, str | None) or not isinstance(result, dict | None):
+        raise TypeError("metadata is no text, or result is no object")
+    return ResumableUpload(
+        intent=Intent.from_row(row.get("intent")),
+        length=length,
+        metadata=metadata,
+        concat=row["concat"],
+        result=result,
+        modified=row["last_modified"],
+        id=row["id"],
+    )
+
+
+def _segment(row: Row) -> Segment:
+    check_types(row, key=str, size=int, state=str)
+    upload, _, offset = row["id"].rpartition("-")
+    if row["size"] < 0 or not upload:
+        raise ValueError("size or id is malformed")
+    return Segment(
+        upload=upload,
+        offset=int(offset),
+        key=check_key(row["key"]),
+        size=row["size"],
+        state=row["state"],
+        modified=row["last_modified"],
+    )

@@ -1,0 +1,18 @@
+"""Uploads that survive: resumable ones, below the routes of all doors."""
+
+from pyramid.config import Configurator
+from pyramid.events import NewResponse
+
+from ..attachments.default_bucket import leave_alias
+from ..http.responses import add_services
+
+
+def includeme(config: Configurator) -> None:
+    """Add the routes of uploads. This comes before the media store, whose path for a hash would
+    match them."""
+    # Services read the CORS settings when they are imported, so not before Kinto is set up.
+    from . import views
+
+    leave_alias(config, views.RECORD_SERVICES)
+    add_services(config, views.SERVICES)
+    config.add_subscriber(views.add_version, NewResponse)

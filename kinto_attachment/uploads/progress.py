@@ -1,0 +1,101 @@
+"""How far an upload is, and what a response says about it."""
+
+from typing import Any
+
+from kinto.core.errors import ERRORS, http_error
+from pyramid import httpexceptions
+from pyramid.request import Request
+from pyramid.response import Response
+
+from ..http.requests import owner_of
+from ..plugin import plugin_of
+from ..rows.uploads import ResumableUpload, Segment
+from . import protocol, resumable
+from .targets import Finished, Target
+
+
+def describe(
+    response: Response,
+    upload: ResumableUpload,
+    offset: int,
+    expires: float,
+) -> None:
+    """Set the headers that say how far an upload is."""
+    headers = response.headers
+    headers["Upload-Offset"] = str(offset)
+    headers["Upload-Expires"] = protocol.http_date(expires)
+    if upload.result is not None:
+        finished = Finished.from_row(upload.result)
+        found = {"Content-Location": finished.url, "ETag": finished.etag}
+        headers.update({name: value for name, value in found.items() if value})
+
+
+def describe_whole(response: Response, upload: ResumableUpload) -> None:
+    """Set the headers that say what an upload is."""
+    found = {
+        "Upload-Length": None if upload.length is None else str(upload.length),
+        "Upload-Defer-Length": "1" if upload.length is None else None,
+        "Upload-Metadata": upload.metadata,
+        "Upload-Concat": upload.concat or None,
+    }
+    response.headers.update({name: value for name, value in found.items() if value is not None})
+
+
+def state_of(upload: ResumableUpload, offset: int, expires: float) -> dict[str, Any]:
+    """Return what JSON says about an upload."""
+    return {
+        "id": upload.id,
+        "state": "open" if upload.result is None else "attached",
+        "offset": offset,
+        "length": upload.length,
+        "expires": int(expires * 1000),
+        "filename": upload.intent.filename or None,
+        "concat": upload.concat or None,
+    }
+
+
+def find_upload(request: Request, target: Target) -> ResumableUpload:
+    """Return the upload in the URL.
+
+    :raises HTTPNotFound: if the user has not begun it here.
+    """
+    upload = plugin_of(request).rows.resumable.get(request.matchdict["upload"])
+    if upload is None or not is_own(request, target, upload):
+        raise upload_not_found(request.matchdict["upload"])
+    return upload
+
+
+def is_own(request: Request, target: Target, upload: ResumableUpload) -> bool:
+    intent = upload.intent
+    return intent.base == target.base and intent.owner == owner_of(request)
+
+
+def read_progress(request: Request, upload: ResumableUpload) -> tuple[Segment | None, int, float]:
+    """Return the last segment of an upload, its offset, and when it expires; see
+    :func:`read_position`.
+
+    :raises UploadExpired: if it has expired.
+    """
+    last, offset, expires = read_position(request, upload)
+    resumable.check_not_expired(plugin_of(request), upload, last)
+    return last, offset, expires
+
+
+def read_position(request: Request, upload: ResumableUpload) -> tuple[Segment | None, int, float]:
+    """Return the last segment of an upload, its offset, and when it expires, in seconds since
+    1970."""
+    plugin = plugin_of(request)
+    last = plugin.rows.resumable.last(upload.id)
+    offset = last.end if last else 0
+    if upload.result is not None:
+        offset = upload.length
+    return last, offset, resumable.expires_at(plugin, upload, last)
+
+
+def upload_not_found(upload_id: str) -> httpexceptions.HTTPNotFound:
+    return http_error(
+        httpexceptions.HTTPNotFound(),
+        errno=ERRORS.MISSING_RESOURCE,
+        message=f"There is no upload {upload_id[:100]!r} of yours here.",
+        details={"id": upload_id[:200], "resource_name": "upload"},
+    )

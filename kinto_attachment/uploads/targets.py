@@ -1,0 +1,263 @@
+"""What an upload can become: a file of a record, an entry of the media store, or a file of the
+library. Each target hands a file to its door as a form would, once all bytes are stored."""
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pyramid.request import Request
+
+from ..attachments import upload as forms
+from ..attachments import views as attachments
+from ..attachments.context import RecordContext
+from ..attachments.fields import policy_at
+from ..attachments.records import url_of
+from ..errors import EmptyBody, FieldRefused, TooLarge
+from ..files.blob import Digest
+from ..files.filename import accept_filename
+from ..http.forms import Received
+from ..http.text import parse_json
+from ..library import views as library
+from ..media import views as media
+from ..plugin import plugin_of
+from ..rows.uploads import Intent
+from ..settings.policy import Policy
+from ..storage.stored_file import StoredFile
+from .context import LIBRARY, STORE, LibraryUploadContext
+
+CONDITIONS = ("If-Match", "If-None-Match")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A file that has its owner.
+
+    :param status: what a form would have been answered with.
+    :param url: where the file is served; empty if it has no URL yet.
+    :param etag: the value of the header; empty if there is none.
+    :param body: what a form would have been answered with; None for nothing.
+    """
+
+    status: int
+    url: str = ""
+    etag: str = ""
+    body: Any = None
+
+    def to_row(self) -> dict[str, Any]:
+        """Return it as part of a row."""
+        return asdict(self)
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> "Finished":
+        """Return it as it was written down."""
+        return cls(**{name: row.get(name) for name in cls.__annotations__})
+
+
+class Target(ABC):
+    """What the uploads below one path become.
+
+    :ivar door: the name of the door, for metrics.
+    :ivar base: the path, without the version prefix and ``/uploads``.
+    :ivar name: what the metadata calls the target, where a path serves several.
+    :ivar has_facts: whether the client needs what :meth:`attach` returns as the body.
+    """
+
+    door: str
+    base: str
+    name = ""
+    has_facts = False
+
+    def __init__(self, request: Request):
+        self._request = request
+
+    @property
+    @abstractmethod
+    def policy(self) -> Policy:
+        """What the settings say about the files."""
+
+    @abstractmethod
+    def check(self, intent: Intent) -> None:
+        """Check what can be checked before the bytes are there.
+
+        :raises Refused: if the file could not be attached now.
+        """
+
+    @abstractmethod
+    def store(self, intent: Intent, file: StoredFile, digest: Digest) -> None:
+        """Store the whole file under its key: the first half of an upload. Idempotent in a request.
+
+        :raises Refused: if the file is not acceptable.
+        """
+
+    @abstractmethod
+    def attach(self) -> Finished:
+        """Give the stored file to its owner: the second half, which writes rows only."""
+
+    def check_size(self, size: int) -> None:
+        """Check that a file may be this large, in bytes.
+
+        :raises TooLarge: if it may not.
+        """
+        limit = self.policy.max_size
+        if limit and size > limit:
+            raise TooLarge(size, limit)
+
+    def read_intent(self, values: dict[str, str], owner: str) -> Intent:
+        """Return what the sender wants.
+
+        :param values: the metadata of the upload.
+        :param owner: the principal that sends it.
+        :raises Refused: if a value is malformed.
+        """
+        headers = self._request.headers
+        return Intent(
+            base=self.base,
+            owner=owner,
+            filename=self._read_filename(values),
+            mimetype=values.get("filetype") or values.get("type", ""),
+            data=_read_object(values, "data"),
+            permissions=_read_object(values, "permissions"),
+            if_match=headers.get("If-Match", ""),
+            if_none_match=headers.get("If-None-Match", ""),
+            target=self.name,
+        )
+
+    def _read_filename(self, values: dict[str, str]) -> str:
+        return accept_filename(values.get("filename"))
+
+    def _received(self, intent: Intent, file: StoredFile, digest: Digest) -> Received:
+        accepted = forms.file_field("attachment", self.policy)
+        return Received(accepted, file, intent.filename, intent.mimetype or None, digest)
+
+
+class RecordTarget(Target):
+    """A field of a record, or a new entry of it.
+
+    :param context: the record and the field.
+    """
+
+    door = "attachments"
+
+    def __init__(self, request: Request, context: RecordContext):
+        super().__init__(request)
+        self._context = context
+        self.base = context.place.url_path
+
+    @property
+    def policy(self) -> Policy:
+        return policy_at(self._request, self._context.place)
+
+    def check(self, intent: Intent) -> None:
+        declared = attachments.check_attachable(self._request, self._context)
+        self.policy.check_extension(intent.filename)
+        place = declared.new_place(self._context.ref)
+        record = {**(self._context.current_object or {}), **(intent.data or {})}
+        forms.check_room(self._request, [place], record)
+
+    def store(self, intent: Intent, file: StoredFile, digest: Digest) -> None:
+        if self._key in self._request.bound_data:
+            return
+        for name, value in zip(CONDITIONS, (intent.if_match, intent.if_none_match), strict=True):
+            self._request.headers.pop(name, None)
+            if value:
+                self._request.headers[name] = value
+        self.check(intent)
+        place = self._context.declared_field().new_place(self._context.ref)
+        files = [(place, self._received(intent, file, digest))]
+        data, permissions = intent.data, intent.permissions
+        forms.store_form(self._request, self._context, files, data, permissions)
+
+    def attach(self) -> Finished:
+        request, context = self._request, self._context
+        form = request.bound_data[self._key]
+        declared = context.declared_field()
+        body = attachments.attach_file(request, context, declared, form)
+        response = request.response
+        del response.headers["Location"]
+        url = url_of(request, form.files[0].place)
+        return Finished(response.status_code, url, response.headers["ETag"], body)
+
+    @property
+    def _key(self) -> tuple:
+        return (forms.STORED, self._context.ref, self._context.place)
+
+
+class StoreTarget(Target):
+    """The media store."""
+
+    door, base, name = "media", "/media", STORE
+
+    @property
+    def policy(self) -> Policy:
+        return plugin_of(self._request).settings.media
+
+    def check(self, intent: Intent) -> None:
+        _check_no_record(intent)
+
+    def check_size(self, size: int) -> None:
+        if not size:
+            raise EmptyBody()
+        super().check_size(size)
+
+    def store(self, intent: Intent, file: StoredFile, digest: Digest) -> None:
+        if media.STORED not in self._request.bound_data:
+            media.store_file(self._request, file, intent.mimetype or None, digest)
+
+    def attach(self) -> Finished:
+        request = self._request
+        stored = request.bound_data[media.STORED]
+        status = 201 if media.keep_entry(request, stored) else 200
+        digest = stored.ref.digest
+        return Finished(status, request.route_url("medium", hash=digest), f'"{digest}"')
+
+    def _read_filename(self, values: dict[str, str]) -> str:
+        return ""
+
+
+class LibraryTarget(Target):
+    """A file for a new object of the media library."""
+
+    door, base, name = "library", "/media", LIBRARY
+    has_facts = True
+
+    @property
+    def policy(self) -> Policy:
+        return library.policy_of(self._request)
+
+    def check(self, intent: Intent) -> None:
+        _check_no_record(intent)
+        self.policy.check_extension(intent.filename)
+
+    def store(self, intent: Intent, file: StoredFile, digest: Digest) -> None:
+        if library.STORED not in self._request.bound_data:
+            received = self._received(intent, file, digest)
+            library.store_file(self._request, received, save=False)
+
+    def attach(self) -> Finished:
+        request = self._request
+        facts = library.keep(request, request.bound_data[library.STORED])
+        return Finished(request.response.status_code, body=facts)
+
+
+def target_of(request: Request) -> Target:
+    """Return what the uploads of the path in the URL become."""
+    context = request.context
+    if isinstance(context, RecordContext):
+        return RecordTarget(request, context)
+    is_library = isinstance(context, LibraryUploadContext)
+    return LibraryTarget(request) if is_library else StoreTarget(request)
+
+
+def _read_object(values: dict[str, str], name: str) -> dict[str, Any] | None:
+    if name not in values:
+        return None
+    value = parse_json(values[name], name, name)
+    if not isinstance(value, dict):
+        raise FieldRefused(f"{name} is not a JSON object", name)
+    return value
+
+
+def _check_no_record(intent: Intent) -> None:
+    for name, value in (("data", intent.data), ("permissions", intent.permissions)):
+        if value is not None:
+            raise FieldRefused(f"{name} is for records: leave it out here", name)
