@@ -22,6 +22,7 @@ http
 attachments
 library
 media
+uploads
 maintenance transfer
 cli __init__
 """.strip().splitlines()

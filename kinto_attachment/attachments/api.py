@@ -96,13 +96,13 @@ IMAGE: Object = {
 }
 """The responses to a request for an image."""
 
-_RECORD = (
+RECORD_PARAMETERS = (
     parameter("path", "bucket_id", "The id of the bucket; `default` for that of the user."),
     parameter("path", "collection_id", "The id of the collection."),
     parameter("path", "id", "The id of the record."),
 )
 
-_FIELD = parameter(
+FIELD_PARAMETER = parameter(
     "path",
     "field",
     "The name of a field that the settings declare for the collection.",
@@ -225,7 +225,7 @@ def _only_of_a_list(operations: Object) -> Object:
 
 _ATTACHMENT: dict[str, Object] = {
     PATH: path_item(
-        *_RECORD,
+        *RECORD_PARAMETERS,
         get=download(
             "get_attachment",
             TAG,
@@ -255,15 +255,15 @@ _ATTACHMENT: dict[str, Object] = {
         ),
     ),
     f"{PATH}/{{width}}x{{height}}": path_item(
-        *_RECORD,
+        *RECORD_PARAMETERS,
         *_SIDES,
         get=_image("get_attachment_image", "Get the image of a record at another size."),
     ),
     f"{PATH}/{{entry}}": path_item(
-        *_RECORD, _ENTRY, **_only_of_a_list(_entry_operations("attachment_"))
+        *RECORD_PARAMETERS, _ENTRY, **_only_of_a_list(_entry_operations("attachment_"))
     ),
     f"{PATH}/{{entry}}/{{width}}x{{height}}": path_item(
-        *_RECORD,
+        *RECORD_PARAMETERS,
         _ENTRY,
         *_SIDES,
         **_only_of_a_list(
@@ -278,7 +278,7 @@ _ATTACHMENT: dict[str, Object] = {
 
 _FIELDS: dict[str, Object] = {
     FILES: path_item(
-        *_RECORD,
+        *RECORD_PARAMETERS,
         get=operation(
             "get_attachments",
             TAG,
@@ -314,8 +314,8 @@ _FIELDS: dict[str, Object] = {
         ),
     ),
     FIELD: path_item(
-        *_RECORD,
-        _FIELD,
+        *RECORD_PARAMETERS,
+        FIELD_PARAMETER,
         get=download(
             "get_field",
             TAG,
@@ -351,15 +351,17 @@ _FIELDS: dict[str, Object] = {
         ),
     ),
     f"{FIELD}/{{width}}x{{height}}": path_item(
-        *_RECORD,
-        _FIELD,
+        *RECORD_PARAMETERS,
+        FIELD_PARAMETER,
         *_SIDES,
         get=_image("get_field_image", "Get the image of a field at another size."),
     ),
-    f"{FIELD}/{{entry}}": path_item(*_RECORD, _FIELD, _ENTRY, **_entry_operations("")),
+    f"{FIELD}/{{entry}}": path_item(
+        *RECORD_PARAMETERS, FIELD_PARAMETER, _ENTRY, **_entry_operations("")
+    ),
     f"{FIELD}/{{entry}}/{{width}}x{{height}}": path_item(
-        *_RECORD,
-        _FIELD,
+        *RECORD_PARAMETERS,
+        FIELD_PARAMETER,
         _ENTRY,
         *_SIDES,
         get=_image("get_entry_image", "Get the image of an entry at another size."),

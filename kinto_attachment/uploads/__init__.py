@@ -11,8 +11,10 @@ def includeme(config: Configurator) -> None:
     """Add the routes of uploads. This comes before the media store, whose path for a hash would
     match them."""
     # Services read the CORS settings when they are imported, so not before Kinto is set up.
-    from . import views
+    from . import api, views
 
+    registry = config.registry
+    registry.attachment_api.add(api.paths(registry.attachment_library is not None), api.SCHEMAS)
     leave_alias(config, views.RECORD_SERVICES)
     add_services(config, views.SERVICES)
     config.add_subscriber(views.add_version, NewResponse)

@@ -12,7 +12,7 @@ Object = dict[str, Any]
 BINARY: Object = {"type": "string", "format": "binary"}
 """The schema of bytes. OpenAPI 3.1 needs none, but generators know bytes by this format."""
 
-_SECONDS = {"type": "integer", "minimum": 0}
+_NUMBER = {"type": "integer", "minimum": 0}
 _TEXT = {"type": "string"}
 
 SCHEMAS: dict[str, Object] = {
@@ -84,7 +84,16 @@ HEADERS: dict[str, Object] = {
         "schema": _TEXT,
     },
     "Cache-Control": {"description": "How long caches may keep the file.", "schema": _TEXT},
-    "Retry-After": {"description": "Seconds to wait before the next attempt.", "schema": _SECONDS},
+    "Content-Location": {"description": "The URL of the attached file.", "schema": _TEXT},
+    "Upload-Offset": {"description": "How many bytes have arrived.", "schema": _NUMBER},
+    "Upload-Length": {"description": "The size of the whole file in bytes.", "schema": _NUMBER},
+    "Upload-Metadata": {"description": "The metadata as they were sent.", "schema": _TEXT},
+    "Upload-Concat": {"description": "The header as it was sent.", "schema": _TEXT},
+    "Upload-Expires": {
+        "description": "When the upload expires unless more bytes arrive, as an HTTP date.",
+        "schema": _TEXT,
+    },
+    "Retry-After": {"description": "Seconds to wait before the next attempt.", "schema": _NUMBER},
 }
 
 FILE_HEADERS = (
@@ -142,11 +151,13 @@ _REFUSALS = {
     406: ("NotAcceptable", "`Accept` excludes JSON."),
     408: ("RequestTimeout", "The body arrives too slowly, or stops arriving."),
     409: ("Conflict", "Another request changed the record at the same moment: read it again."),
+    410: ("Gone", "The upload was not finished in time: begin it again."),
     412: ("PreconditionFailed", "The record or file is not the one that a header requires."),
     413: ("ContentTooLarge", "The body is over the limit of this server."),
     415: ("UnsupportedMediaType", "The body is compressed, or not of an accepted type."),
     416: ("RangeNotSatisfiable", "The file ends before the requested range."),
     429: ("TooManyRequests", "Unsplash has received too many requests from this server."),
+    460: ("ChecksumMismatch", "The body has another checksum than `Upload-Checksum` says."),
     500: ("InternalServerError", "The bytes of the file are damaged, or the server has a fault."),
     501: ("NotImplemented", "This server cannot resize images."),
     502: ("BadGateway", "The response of Unsplash is an error or invalid."),
