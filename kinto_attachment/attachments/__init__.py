@@ -44,6 +44,7 @@ def includeme(config: Configurator) -> None:
         url=URL,
         version=VERSION,
         fields=True,
+        resumable=True,
         images=config.registry.attachment_images.is_installed,
         **_limits(config.registry.attachment_plugin),
     )

@@ -27,6 +27,7 @@ GC = "kinto-attachment gc"
 IMPORT = "kinto-attachment import"
 DELETE_ROW = "delete it from Kinto's database, if no backup tells what it was"
 DELETE_VARIANT = "delete the object: the image is resized again"
+BEGIN_AGAIN = "have its sender delete the upload and begin it again"
 MOVE = "move it elsewhere, if no application needs it here"
 
 PAUSE_SECONDS = 5
@@ -131,6 +132,7 @@ class _Checker:
             self._known.add((known.key, 0) for known in page)
             self._count([known.key for known in page if known.kind is KeyKind.VARIANT])
         yield from self._check_pending()
+        yield from self._check_segments()
         for broken in server.read(self._rows.unreadable()):
             for each in broken:
                 detail = str(each)
@@ -164,6 +166,19 @@ class _Checker:
             for upload in self._server.run(still_pending):
                 remedy = restoring(upload.ref.uri)
                 yield Finding("missing object", upload.key, upload.ref.uri, remedy=remedy)
+
+    def _check_segments(self) -> Iterator[Finding]:
+        rows = self._rows.resumable
+        for page in self._server.read(rows.all_segments()):
+            there = self._objects.find([segment.key for segment in page])
+            for segment in page:
+                key = segment.key
+                if key in there or self._is_stored(key):
+                    continue
+                upload = self._server.run(partial(rows.get, segment.upload))
+                if upload and segment in self._server.run(partial(rows.segments, segment.upload)):
+                    where = f"{upload.intent.base}/uploads/{upload.id}"
+                    yield Finding("missing object", key, where, remedy=BEGIN_AGAIN)
 
     def _check_links(self, links: list[Link]) -> Iterator[Finding]:
         there = self._objects.find([link.key for link in links])

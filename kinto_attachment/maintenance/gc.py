@@ -21,10 +21,10 @@ from ..rows.deletion import Release, Rule
 from ..rows.key_index import KeyIndex
 from ..rows.links import Link
 from ..rows.paging import Row, find_owners, find_records, pages, records_of
-from ..rows.uploads import Unclaimed
 from ..rows.variants import Variant
 from ..storage.staged import discard_unfinished
 from ..transactions.claim import ADOPT_STORAGE
+from .expiry import expire_uploads
 from .server import Server
 
 FEW_ORPHANS = 10
@@ -74,7 +74,7 @@ def collect(
     if server.run(server.plugin.legacy.exist):
         raise NotImported()
     yield from collector.release_links()
-    yield from collector.expire_uploads()
+    yield from expire_uploads(server, dry_run)
     yield from collector.finish_releases()
     yield from collector.drop_variants()
     yield from collector.discard_unfinished()
@@ -169,27 +169,6 @@ class _Collector:
         return link.may_be_of(attachment) and not any(
             other.is_of(attachment) for other in self._rows.links.of(link.ref)
         )
-
-    def expire_uploads(self) -> Iterator[Finding]:
-        """Drop uploads to the media library that did not become objects in time."""
-        old = (time.time() - self._settings["library.unclaimed_ttl"]) * 1000
-        for page in self._server.read(self._rows.unclaimed.all()):
-            for upload in page:
-                if upload.modified < old and (self._dry_run or self._expire(upload)):
-                    yield Finding(
-                        "expired", "", upload.ref.uri, str(upload.facts.get("fileName", ""))
-                    )
-
-    def _expire(self, upload: Unclaimed) -> bool:
-        """Release an upload, unless a request is claiming it at this moment."""
-
-        def expire() -> bool:
-            taken = self._rows.unclaimed.take(upload)
-            for key, shared in self._rows.links.remove(upload.ref) if taken else ():
-                self._rows.releases.add([key], Rule.of(shared, keep_old=False))
-            return taken
-
-        return self._server.run(expire)
 
     def drop_variants(self) -> Iterator[Finding]:
         """Delete variants that were being made while their image was deleted."""

@@ -36,5 +36,6 @@ def includeme(config: Configurator) -> None:
         "media_store",
         description="Keep bytes under their SHA-256: POST /media, then GET /media/{hash}",
         url=URL,
+        resumable=True,
         **({"max_size": max_size} if max_size else {}),
     )

@@ -85,8 +85,7 @@ def discard(rows: Rows, files: FileTransaction, upload: ResumableUpload) -> bool
 
 def _release_segments(rows: Rows, files: FileTransaction, upload: ResumableUpload) -> None:
     resumable = rows.resumable
-    segments = resumable.segments(upload.id)
-    resumable.drop(upload.id)
+    segments = resumable.take_segments(upload.id)
     for segment in segments:
         files.undo(lambda segment=segment: resumable.claim(upload, segment))
     files.release([(each.key, False) for each in segments], keep_old=False)

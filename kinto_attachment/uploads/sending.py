@@ -164,7 +164,8 @@ def _find_part(request: Request, target: Target, part_id: str) -> ResumableUploa
     :raises FieldRefused: if it is not.
     """
     rows = plugin_of(request).rows.resumable
-    part, last = rows.get(part_id), rows.last(part_id)
+    part = rows.get(part_id)
+    last = rows.last(part_id) if part else None
     is_part = part is not None and is_own(request, target, part) and part.is_partial
     if not is_part or part.length != (last.end if last else 0):
         state = "is not complete" if is_part else "is no partial upload of yours here"
@@ -194,7 +195,9 @@ def _check_size(target: Target, size: int) -> None:
     try:
         target.check_size(size)
     except TooLarge as error:
-        raise BodyTooLarge(error.size, error.limit, "Upload-Length") from error
+        refused = BodyTooLarge(error.size, error.limit, "Upload-Length")
+        refused.location = "header"
+        raise refused from error
 
 
 def _remember(request: Request, received: Received) -> Received:

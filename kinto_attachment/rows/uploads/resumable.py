@@ -6,6 +6,7 @@ one offset, only one can create the row: no lock is needed, and every process of
 the next request. The offset of an upload is the end of its last segment.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -33,6 +34,8 @@ UPLOAD_ROWS = "attachment-upload"
 UPLOADS_PARENT = "/attachment-uploads"
 SEGMENT_ROWS = "attachment-segment"
 SEGMENTS_PARENT = "/attachment-segments"
+
+_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def new_upload_id() -> str:
@@ -112,8 +115,14 @@ class ResumableUploads:
 
     def get(self, upload_id: str) -> ResumableUpload | None:
         """Return the upload, or None if there is none of that id."""
+        if not _ID.fullmatch(upload_id):  # it may be anything that a client has sent
+            return None
         rows = self._storage.list_all(UPLOAD_ROWS, _parent(upload_id))
         return next(readable(rows, _upload), None)
+
+    def has(self, upload_id: str) -> bool:
+        """Return whether there is a row of that upload, even one that cannot be read."""
+        return bool(self._storage.list_all(UPLOAD_ROWS, _parent(upload_id)))
 
     def take(self, upload: ResumableUpload) -> bool:
         """Delete the row; return False if another request did. Segments remain."""
@@ -136,7 +145,7 @@ class ResumableUploads:
     def claim(self, upload: ResumableUpload, segment: Segment) -> bool:
         """Write a segment down; return False if another request has stored that offset, or if the
         upload is gone."""
-        if not self._storage.list_all(UPLOAD_ROWS, _parent(upload.id)):
+        if not self.has(upload.id):
             return False
         row = {"id": _segment_id(segment.upload, segment.offset), "key": segment.key}
         row |= {"size": segment.size, "state": segment.state}
@@ -152,6 +161,12 @@ class ResumableUploads:
         """Return the segments of an upload in their order."""
         list_all = partial(self._storage.list_all, SEGMENT_ROWS, _segments_parent(upload_id))
         return list(readable((row for page in keyset(list_all) for row in page), _segment))
+
+    def take_segments(self, upload_id: str) -> list[Segment]:
+        """Delete the rows of the segments of an upload, and return what they said."""
+        segments = self.segments(upload_id)
+        self.drop(upload_id)
+        return segments
 
     def drop(self, upload_id: str, start: int = 0) -> None:
         """Delete the rows of the segments of an upload, from that offset on. Idempotent."""

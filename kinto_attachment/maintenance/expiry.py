@@ -1,0 +1,82 @@
+"""Dropping uploads that were not finished in time. Their bytes are released, not deleted: that is
+left to the rest of ``gc``."""
+
+from collections.abc import Iterator
+from functools import partial
+
+from ..finding import Finding
+from ..rows.deletion import Rule
+from ..rows.paging import database_time
+from ..rows.uploads import ResumableUpload, Unclaimed
+from ..uploads.resumable import expires_at
+from .server import Server
+
+
+def expire_uploads(server: Server, dry_run: bool = False) -> Iterator[Finding]:
+    """Drop uploads to the media library that did not become objects in time, and resumable uploads
+    to which no bytes came for too long. Yield ``expired`` for each.
+
+    The clock of the database counts, which has dated the rows.
+
+    :param dry_run: change nothing.
+    """
+    now = server.run(lambda: database_time(server.records))
+    yield from _expire_unclaimed(server, now, dry_run)
+    yield from _expire_resumable(server, now, dry_run)
+    if not dry_run:
+        _drop_strays(server)
+
+
+def _expire_unclaimed(server: Server, now: int, dry_run: bool) -> Iterator[Finding]:
+    rows, old = server.plugin.rows, now - server.plugin.settings["library.unclaimed_ttl"] * 1000
+
+    def expire(upload: Unclaimed) -> bool:
+        taken = rows.unclaimed.take(upload)  # unless a request is claiming it at this moment
+        for key, shared in rows.links.remove(upload.ref) if taken else ():
+            rows.releases.add([key], Rule.of(shared, keep_old=False))
+        return taken
+
+    for page in server.read(rows.unclaimed.all()):
+        for upload in page:
+            if upload.modified < old and (dry_run or server.run(partial(expire, upload))):
+                name = str(upload.facts.get("fileName", ""))
+                yield Finding("expired", "", upload.ref.uri, name)
+
+
+def _expire_resumable(server: Server, now: int, dry_run: bool) -> Iterator[Finding]:
+    rows = server.plugin.rows
+
+    def expire(upload: ResumableUpload) -> bool:
+        last = rows.resumable.last(upload.id)
+        if expires_at(server.plugin, upload, last) * 1000 >= now:
+            return False  # bytes have come
+        if not dry_run:
+            if not rows.resumable.take(upload):
+                return False
+            _release(server, upload.id)
+        return True
+
+    for page in server.read(rows.resumable.all()):
+        for upload in page:
+            if server.run(partial(expire, upload)) and upload.result is None:
+                yield Finding("expired", "", upload.intent.base, upload.intent.filename)
+
+
+def _drop_strays(server: Server) -> None:
+    """Release segments that were stored while their upload was deleted."""
+    rows = server.plugin.rows.resumable
+    for page in server.read(rows.all_segments()):
+        for upload_id in sorted({segment.upload for segment in page}):
+            server.run(partial(_release_stray, server, upload_id))
+
+
+def _release_stray(server: Server, upload_id: str) -> None:
+    if not server.plugin.rows.resumable.has(upload_id):
+        _release(server, upload_id)
+
+
+def _release(server: Server, upload_id: str) -> None:
+    """Delete the rows of an upload's segments, and release their bytes."""
+    rows = server.plugin.rows
+    segments = rows.resumable.take_segments(upload_id)
+    rows.releases.add([segment.key for segment in segments], Rule.DELETE)
