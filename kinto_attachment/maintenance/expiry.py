@@ -63,15 +63,18 @@ def _expire_resumable(server: Server, now: int, dry_run: bool) -> Iterator[Findi
 
 
 def _drop_strays(server: Server) -> None:
-    """Release segments that were stored while their upload was deleted."""
+    """Release segments that were stored while their upload was finished or deleted."""
     rows = server.plugin.rows.resumable
     for page in server.read(rows.all_segments()):
-        for upload_id in sorted({segment.upload for segment in page}):
-            server.run(partial(_release_stray, server, upload_id))
+        for upload_id in sorted({segment.upload for segment in page if segment.key}):
+            server.run(partial(_release_strays, server, upload_id))
 
 
-def _release_stray(server: Server, upload_id: str) -> None:
-    if not server.plugin.rows.resumable.has(upload_id):
+def _release_strays(server: Server, upload_id: str) -> None:
+    rows = server.plugin.rows.resumable
+    upload = rows.get(upload_id)
+    is_finished = upload is not None and upload.result is not None
+    if is_finished or not rows.has(upload_id):
         _release(server, upload_id)
 
 

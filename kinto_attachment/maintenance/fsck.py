@@ -173,7 +173,7 @@ class _Checker:
             there = self._objects.find([segment.key for segment in page])
             for segment in page:
                 key = segment.key
-                if key in there or self._is_stored(key):
+                if not key or key in there or self._is_stored(key):
                     continue
                 upload = self._server.run(partial(rows.get, segment.upload))
                 if upload and segment in self._server.run(partial(rows.segments, segment.upload)):

@@ -139,7 +139,8 @@ class Rows:
         for upload in self.pending.all():
             yield KnownKey(upload.key, KeyKind.PENDING, Rule.DELETE)
         for segment in self.resumable.all_segments():
-            yield KnownKey(segment.key, KeyKind.PENDING, Rule.DELETE)
+            if segment.key:
+                yield KnownKey(segment.key, KeyKind.PENDING, Rule.DELETE)
         for variant in self.variants.all():
             yield KnownKey(variant.key, KeyKind.VARIANT, Rule.DELETE)
         for release in self.releases.all():

@@ -63,13 +63,16 @@ def complete(
     :raises OffsetRefused: if another request has completed the upload.
     """
     resumable = rows.resumable
-    if not resumable.claim(upload, last):
+    # This row stays: two requests may complete the upload, and the second one waits for it.
+    end = replace(last, key="")
+    if not resumable.claim(upload, end):
         raise OffsetRefused(last.offset)
-    files.undo(lambda: resumable.drop(upload.id, last.offset))
+    files.undo(lambda: resumable.drop(end))
     finished = attach()
     resumable.save(replace(upload, length=last.end, result=finished.to_row()))
     files.undo(lambda: resumable.save(upload))
-    _release_segments(rows, files, upload)
+    _release_segments(rows, files, upload, last.offset)
+    files.release([(last.key, False)], keep_old=False)
     return finished
 
 
@@ -83,9 +86,11 @@ def discard(rows: Rows, files: FileTransaction, upload: ResumableUpload) -> bool
     return True
 
 
-def _release_segments(rows: Rows, files: FileTransaction, upload: ResumableUpload) -> None:
+def _release_segments(
+    rows: Rows, files: FileTransaction, upload: ResumableUpload, end: int | None = None
+) -> None:
     resumable = rows.resumable
-    segments = resumable.take_segments(upload.id)
+    segments = resumable.take_segments(upload.id, end)
     for segment in segments:
         files.undo(lambda segment=segment: resumable.claim(upload, segment))
     files.release([(each.key, False) for each in segments], keep_old=False)

@@ -9,7 +9,15 @@ from dataclasses import dataclass, replace
 
 from pyramid.request import Request
 
-from ..errors import BodyTooLarge, FieldRefused, OffsetRefused, TooLarge, UploadFinished
+from ..errors import (
+    AttachmentError,
+    BodyTooLarge,
+    FieldRefused,
+    FilenameRefused,
+    OffsetRefused,
+    TooLarge,
+    UploadFinished,
+)
 from ..files.blob import Digest
 from ..http import transfers
 from ..http.requests import owner_of
@@ -53,8 +61,7 @@ def receive_new(request: Request, target: Target) -> Received:
     if concat and concat.parts is None:
         intent = Intent(target.base, owner, target=target.name)
     else:
-        intent = target.read_intent(values, owner)
-        target.check(intent)
+        intent = _read_intent(target, values, owner)
     if concat and concat.parts is not None:
         upload = ResumableUpload(intent, None, metadata, text)
         return _join(request, target, upload, concat.parts)
@@ -69,6 +76,20 @@ def receive_new(request: Request, target: Target) -> Received:
         return _receive(request, target, upload, None, checksum)
     request.context.body.close()
     return _remember(request, Received(upload, 0, resumable.expires_at(plugin, upload, None)))
+
+
+def _read_intent(target: Target, values: dict[str, str], owner: str) -> Intent:
+    """Return what the sender wants, if that is possible now.
+
+    :raises Refused: if it is not.
+    """
+    try:
+        intent = target.read_intent(values, owner)
+        target.check(intent)
+    except FilenameRefused as error:
+        error.field, error.location = "Upload-Metadata", "header"
+        raise
+    return intent
 
 
 def receive_more(request: Request, target: Target) -> Received:
@@ -126,7 +147,14 @@ def _receive(
         transfers.measure(request, target.door, is_upload=True)
         segments = files.committed(lambda: plugin.rows.resumable.segments(upload.id))
         digest = receiver.digest if receiver.digest.is_complete else None
-        _store(request, target, upload, [*segments, receiver.last], digest)
+        try:
+            _store(request, target, upload, [*segments, receiver.last], digest)
+        except AttachmentError as error:
+            # Another request may have completed the upload meanwhile, and released its segments.
+            now = files.committed(lambda: plugin.rows.resumable.get(upload.id))
+            if now is None or now.result is not None:
+                raise OffsetRefused(receiver.last.offset) from error
+            raise
     expires = resumable.expires_at(plugin, upload, receiver.claimed or before)
     return _remember(request, Received(upload, receiver.offset, expires, receiver.last))
 

@@ -21,14 +21,18 @@ import pytest
 import requests
 import transaction
 
+from kinto_attachment.maintenance import expiry
 from kinto_attachment.maintenance import fsck as fsck_module
 from kinto_attachment.maintenance.fsck import fsck
 from kinto_attachment.maintenance.gc import collect
 from kinto_attachment.maintenance.server import Server
+from kinto_attachment.rows.paging import database_time
 from tests.support.servers.wsgi import GunicornProcesses
 from tests.support.site import SETTINGS, Site
+from tests.support.tus import STREAM
 
 ALICE = ("alice", "secret")
+TUS = {"Tus-Resumable": "1.0.0", "Upload-Metadata": "filename YS5wZGY="}
 CLIENTS = 6
 RECORDS = 5
 WELL_KNOWN = [b"%d" % number * 1000 for number in range(4)]
@@ -49,6 +53,7 @@ class Client(threading.Thread):
         self.random = random.Random(seed)
         self.done: Counter = Counter()
         self.failures: list[str] = []
+        self.unfinished: tuple[str, str, bytes] | None = None
 
     def begin(self, url: str) -> None:
         """Go on with a new server: with the same collection and the same memory."""
@@ -103,6 +108,34 @@ class Client(threading.Thread):
             data={"data": json.dumps({"size": size})},
         )
 
+    def resume(self) -> None:
+        """Begin an upload that arrives in pieces, or send the next piece of the one that is
+        open."""
+        if self.unfinished is None:
+            record, content = self.any_record(), secrets.token_bytes(self.random.randrange(900_000))
+            response = self.session.post(
+                f"{self.url}/{self.collection}/records/{record}/attachment/uploads",
+                headers={**TUS, "Upload-Length": str(len(content) + 1)},
+                timeout=60,
+            )
+            if response.status_code == 201:
+                path = response.headers["Location"].partition("/v1/")[2]
+                self.unfinished = (record, path, content + b"!")
+            return
+        record, path, content = self.unfinished
+        head = self.session.head(f"{self.url}/{path}", headers=TUS, timeout=60)
+        offset = int(head.headers.get("Upload-Offset", len(content)))
+        rest = content[offset:]
+        piece = self.random.choice([rest, rest[: self.random.randrange(400_000)]])
+        headers = {**TUS, "Upload-Offset": str(offset), "Content-Type": STREAM}
+        if not rest:  # finished, or gone with its collection
+            self.unfinished = None
+        elif piece == rest:
+            after = {record: sha256(content).hexdigest()}
+            self.change("PATCH", path, after, data=piece, headers=headers)
+        else:
+            self.session.patch(f"{self.url}/{path}", data=piece, headers=headers, timeout=60)
+
     def upload_what_is_refused(self) -> None:
         record = self.any_record()
         url = f"{self.url}/{self.collection}/records/{record}/attachment"
@@ -152,6 +185,7 @@ class Client(threading.Thread):
 
     OPERATIONS = [
         (upload, 12),
+        (resume, 12),
         (upload_what_is_refused, 1),
         (break_off, 1),
         (detach, 2),
@@ -188,6 +222,7 @@ class Client(threading.Thread):
 @pytest.mark.timeout(60 + 30 * KILLS)
 def test_killed_at_any_moment(kinto_settings, file_settings, tmp_path, monkeypatch, files, names):
     settings = {**kinto_settings("postgresql", fresh=True), **file_settings(files)}
+    settings["kinto.attachment.uploads.segment_size"] = "256KiB"
     if names == "by hash":
         settings["kinto.attachment.randomize"] = "false"
         settings["kinto.attachment.filename_pattern"] = "{hash}{extension}"
@@ -217,14 +252,17 @@ def test_killed_at_any_moment(kinto_settings, file_settings, tmp_path, monkeypat
         for client in clients:
             client.check(server.url)
             assert client.failures == [], f"seed {seed}"
+    tomorrow = database_time(site.registry.storage) + 2 * 86400 * 1000
+    monkeypatch.setattr(expiry, "database_time", lambda storage: tomorrow)
     deleted = list(collect(_parts(site), offline=True, force=True))
-    assert {finding.kind for finding in deleted} <= {"deleted"}
+    assert {finding.kind for finding in deleted} <= {"deleted", "expired"}
     assert list(fsck(_parts(site), deep=True)) == []
     linked = site.in_transaction(lambda: {link.key for link in site.links.all()})
     assert {stat.key for stat in site.storage.list()} == linked
     site.close()
     done = sum((client.done for client in clients), Counter())
     assert done["POST 201"] + done["POST 200"] >= KILLS, done
+    assert done["PATCH 204"], done
 
 
 def _parts(site: Site) -> Server:

@@ -75,6 +75,7 @@ class Segment:
 
     :param upload: the id of the upload.
     :param offset: the offset of its first byte.
+    :param key: where its bytes are; empty for the last segment of an upload whose file is attached.
     :param state: the state of the SHA-256 after its last byte; empty if it is not known.
     :param modified: when it was stored, in milliseconds since 1970; 0 before that.
     """
@@ -144,8 +145,9 @@ class ResumableUploads:
 
     def claim(self, upload: ResumableUpload, segment: Segment) -> bool:
         """Write a segment down; return False if another request has stored that offset, or if the
-        upload is gone."""
-        if not self.has(upload.id):
+        upload is finished or gone."""
+        found = self.get(upload.id)
+        if found is None or found.result is not None:
             return False
         row = {"id": _segment_id(segment.upload, segment.offset), "key": segment.key}
         row |= {"size": segment.size, "state": segment.state}
@@ -162,16 +164,21 @@ class ResumableUploads:
         list_all = partial(self._storage.list_all, SEGMENT_ROWS, _segments_parent(upload_id))
         return list(readable((row for page in keyset(list_all) for row in page), _segment))
 
-    def take_segments(self, upload_id: str) -> list[Segment]:
-        """Delete the rows of the segments of an upload, and return what they said."""
-        segments = self.segments(upload_id)
-        self.drop(upload_id)
-        return segments
+    def take_segments(self, upload_id: str, end: int | None = None) -> list[Segment]:
+        """Delete the rows of the segments of an upload, and return those that have bytes.
 
-    def drop(self, upload_id: str, start: int = 0) -> None:
-        """Delete the rows of the segments of an upload, from that offset on. Idempotent."""
-        beyond = [Filter("id", _segment_id(upload_id, start), COMPARISON.MIN)]
-        delete_rows(self._storage, SEGMENT_ROWS, _segments_parent(upload_id), *beyond)
+        :param end: spare the segments from this offset on.
+        """
+        segments = [each for each in self.segments(upload_id) if end is None or each.offset < end]
+        filters = [] if end is None else [Filter("id", _segment_id(upload_id, end), COMPARISON.LT)]
+        delete_rows(self._storage, SEGMENT_ROWS, _segments_parent(upload_id), *filters)
+        return [each for each in segments if each.key]
+
+    def drop(self, segment: Segment) -> None:
+        """Delete the row of a segment. Idempotent."""
+        only = Filter("id", _segment_id(segment.upload, segment.offset), COMPARISON.EQ)
+        parent = _segments_parent(segment.upload)
+        self._storage.delete_all(SEGMENT_ROWS, parent, filters=[only], with_deleted=False)
 
     def all_segments(self) -> Iterator[Segment]:
         """Yield the segments of all uploads, read a page at a time."""
@@ -226,7 +233,7 @@ def _segment(row: Row) -> Segment:
     return Segment(
         upload=upload,
         offset=int(offset),
-        key=check_key(row["key"]),
+        key=check_key(row["key"]) if row["key"] else "",
         size=row["size"],
         state=row["state"],
         modified=row["last_modified"],
