@@ -26,10 +26,21 @@ from .harness.competitors import make_virtualenv
 from .harness.environment import EXISTING, Environment
 from .plot import plot
 from .report import Table, summary
-from .scenarios import deletion, download, images, media, scale, slow, small, upload
+from .scenarios import (
+    deletion,
+    download,
+    images,
+    media,
+    resumable,
+    scale,
+    slow,
+    small,
+    upload,
+)
 
 ROWS: dict[str, list[Callable[[Environment], Table | Iterator[Table]]]] = {
     "upload": [upload.run, upload.run_s3],
+    "resumable": [resumable.run],
     "small": [small.run, small.run_parallel],
     "scale": [scale.run],
     "delete": [deletion.run],

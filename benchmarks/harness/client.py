@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from .process_stats import MIB
@@ -23,6 +24,7 @@ HEAD = (
 TAIL = f"\r\n--{BOUNDARY}--\r\n".encode()
 FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 AUTHORIZATION = {"Authorization": "Basic " + b64encode(b"alice:secret").decode()}
+TUS = {"Tus-Resumable": "1.0.0"}
 BUCKET = "/v1/buckets/bench"
 
 REUSE_SECONDS = 20
@@ -102,6 +104,34 @@ class Client:
 
         self._connection.close()  # the server may have closed it in the meantime
         return self.request("POST", path, blocks(), **headers)
+
+    def send_resumable(self, path: str, size: int, chunk: int) -> None:
+        """Upload ``size`` MiB with tus, in requests of ``chunk`` MiB.
+
+        :param path: of the uploads of an attachment.
+        """
+        self._connection.close()
+        begin = {"Upload-Length": str(size * MIB), "Upload-Metadata": "filename ZmlsZS5wZGY="}
+        url = self._exchange("POST", path, b"", {**TUS, **begin})["Location"]
+        where = urlsplit(url).path
+        for offset in range(0, size, chunk):
+            count = min(chunk, size - offset)
+            headers = {
+                **TUS,
+                "Upload-Offset": str(offset * MIB),
+                "Content-Type": "application/offset+octet-stream",
+                "Content-Length": str(count * MIB),
+            }
+            self._exchange("PATCH", where, (BLOCK for _ in range(count)), headers)
+
+    def _exchange(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Any:
+        """Send a request, and return the headers of the response."""
+        self._connection.request(method, path, body, {**AUTHORIZATION, **headers})
+        response = self._connection.getresponse()
+        answer = response.read()
+        if response.status >= 300:
+            raise Failed(f"{method} {path}: {response.status} {answer[:500]!r}")
+        return response.headers
 
 
 def fetch(port: int, path: str, length: int, start: int = 0, take: Callable | None = None) -> None:

@@ -9,7 +9,7 @@ import logging
 import os
 import stat as stat_mode
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timezone
 from typing import BinaryIO
 from uuid import uuid4
@@ -29,7 +29,7 @@ from ..files.key import check_key
 from ..settings import Settings
 from . import IStorage, Stat
 from .base import FileChunks, Storage
-from .spool import SPOOL_PREFIX, Spool, claimed
+from .spool import SPOOL_PREFIX, Spool, append, claimed
 from .staged import IComposingStorage, IUnfinishedStorage
 
 logger = logging.getLogger(__name__)
@@ -189,9 +189,8 @@ class LocalFileStorage(Storage):
             return
         with self.spool() as whole:
             for part in parts:
-                for chunk in self.open(part):
-                    with _translated(key):
-                        whole.write(chunk)
+                with closing(self.open(part)) as chunks, _translated(key):
+                    append(whole, chunks.file)
             with _translated(key):
                 self._publish(whole, path)
 

@@ -1,11 +1,17 @@
 """Files of a local storage while they are received."""
 
+import errno
 import io
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
+from typing import BinaryIO
+
+from ..files.blob import CHUNK
+
+_COPY_BYTES = 1024 * 1024 * 1024
 
 SPOOL_PREFIX = ".kinto-attachment-spool-"
 """How the temporary names begin, where a file cannot be without a name."""
@@ -30,6 +36,32 @@ class Spool(io.BufferedRandom):
             with suppress(FileNotFoundError):
                 os.unlink(self.path)
         super().close()
+
+
+_CANNOT_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
+
+
+def append(spool: Spool, file: BinaryIO) -> None:
+    """Append the rest of an open file to a spool. Where the file system can, it copies the bytes
+    itself, or lets both files share them.
+
+    :raises OSError: if the bytes cannot be read or written.
+    """
+    spool.flush()
+    source, target = file.fileno(), spool.fileno()
+    try:
+        while os.copy_file_range(source, target, _COPY_BYTES):
+            pass
+        return
+    except AttributeError:
+        pass  # not Linux
+    except OSError as error:
+        if error.errno not in _CANNOT_COPY:
+            raise
+    while chunk := os.read(source, CHUNK):
+        view = memoryview(chunk)
+        while view:
+            view = view[os.write(target, view) :]
 
 
 CLAIM_SECONDS = 30
