@@ -110,6 +110,13 @@ METRICS = (
         "Uploads that wait to be verified, whenever a verifier has looked for them.",
     ),
     Metric(
+        "attachments.resumable",
+        "counter",
+        "Resumable uploads: begun; completed (their file was attached); deleted by their sender;"
+        " expired.",
+        {"event": ("begun", "completed", "deleted", "expired")},
+    ),
+    Metric(
         "attachments.breaker",
         "counter",
         "Events of the circuit breaker of S3 or Google Cloud Storage: opened; closed; refused (a"

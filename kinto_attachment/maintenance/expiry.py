@@ -59,6 +59,8 @@ def _expire_resumable(server: Server, now: int, dry_run: bool) -> Iterator[Findi
     for page in server.read(rows.resumable.all()):
         for upload in page:
             if server.run(partial(expire, upload)) and upload.result is None:
+                if not dry_run:
+                    server.metrics.count("resumable", event="expired")
                 yield Finding("expired", "", upload.intent.base, upload.intent.filename)
 
 

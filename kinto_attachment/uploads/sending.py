@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pyramid.request import Request
+from pyramid.response import Response
 
 from ..errors import (
     AttachmentError,
@@ -72,6 +73,7 @@ def receive_new(request: Request, target: Target) -> Received:
     has_bytes = protocol.is_offset_stream(request)
     release_connection(request)
     upload = files.committed(lambda: plugin.rows.resumable.save(upload))
+    plugin.metrics.count("resumable", event="begun")
     if has_bytes or (upload.length == 0 and not upload.is_partial):
         return _receive(request, target, upload, None, checksum)
     request.context.body.close()
@@ -144,7 +146,7 @@ def _receive(
         request.context.body.close()
     if receiver.offset == upload.length and not upload.is_partial:
         receiver.finish()
-        transfers.measure(request, target.door, is_upload=True)
+        _measure(request, target)
         segments = files.committed(lambda: plugin.rows.resumable.segments(upload.id))
         digest = receiver.digest if receiver.digest.is_complete else None
         try:
@@ -178,7 +180,7 @@ def _join(
     upload = replace(upload, length=length)
     request.context.body.close()
     release_connection(request)
-    transfers.measure(request, target.door, is_upload=True)
+    _measure(request, target)
     receiver = Receiver(plugin, files, upload, None, length)
     receiver.offset = length
     receiver.finish()
@@ -200,6 +202,18 @@ def _find_part(request: Request, target: Target, part_id: str) -> ResumableUploa
         reason = f"Upload-Concat names {part_id[:100]!r}, which {state}"
         raise FieldRefused(reason, "Upload-Concat", "header")
     return part
+
+
+def _measure(request: Request, target: Target) -> None:
+    """Measure the upload of a whole file from now on."""
+    transfers.measure(request, target.door, is_upload=True)
+    metrics = plugin_of(request).metrics
+
+    def count(request: Request, response: Response) -> None:
+        if response.status_code < 300:
+            metrics.count("resumable", event="completed")
+
+    request.add_response_callback(count)
 
 
 def _store(

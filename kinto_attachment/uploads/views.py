@@ -133,6 +133,7 @@ def terminate(request: Request) -> Response:
     read_progress(request, upload)
     if not resumable.discard(plugin_of(request).rows, file_transaction(request), upload):
         raise upload_not_found(upload.id)
+    plugin_of(request).metrics.count("resumable", event="deleted")
     return NoContent()
 
 

@@ -28,6 +28,9 @@ AUTH = ("alice", "secret")
 ASSETS = "/buckets/default/collections/assets/records"
 
 
+TUS = {"Tus-Resumable": "1.0.0", "Upload-Metadata": "filename YS50eHQ="}
+
+
 @pytest.fixture(scope="module")
 def unsplash():
     with FakeUnsplash() as api:
@@ -227,6 +230,24 @@ class TestScraped:
         assert increase("uploads_total", **door, result="created") == 1
         assert increase("uploads_total", **door, result="refused") == 1
         assert increase("received_bytes_sum", **door) == len(jpeg(64, 48))
+
+    def test_resumable_uploads(self, call, increase):
+        path, begin = f"{ASSETS}/resumed/attachment/uploads", {**TUS, "Upload-Length": "5"}
+        first, second = (
+            call("POST", path, 201, headers=begin).headers["Location"].partition("/v1")[2]
+            for _ in range(2)
+        )
+        sent = {**TUS, "Content-Type": "application/offset+octet-stream"}
+        for offset, piece in enumerate((b"a", b"bcde")):
+            call("PATCH", first, 204, data=piece, headers={**sent, "Upload-Offset": str(offset)})
+        call("DELETE", second, 204, headers=TUS)
+        found = {
+            event: increase("resumable_total", event=event)
+            for event in ("begun", "completed", "deleted", "expired")
+        }
+        assert found == {"begun": 2, "completed": 1, "deleted": 1, "expired": 0}
+        assert increase("uploads_total", door="attachments", result="created") == 1
+        assert increase("received_bytes_sum", door="attachments") == 5
 
     def test_batch_is_no_transfer(self, call, increase):
         operation = {"method": "POST", "path": f"/v1{ASSETS}/one/attachment", "body": {}}
