@@ -11,6 +11,8 @@ import pytest
 from tests.support.site import ALICE, BOB, SCHEMA
 from tests.support.tus import Uploads
 
+FILES = {"local", "seaweedfs", "gcs"}
+
 CHUNK = 256 * 1024
 
 
