@@ -67,7 +67,7 @@ def receive_new(request: Request, target: Target) -> Received:
         upload = ResumableUpload(intent, None, metadata, text)
         return _join(request, target, upload, concat.parts)
     upload = ResumableUpload(intent, protocol.read_length(request), metadata, text)
-    if upload.length is not None and not upload.is_partial:
+    if upload.length is not None and (upload.length or not upload.is_partial):
         _check_size(target, upload.length)
     checksum = protocol.read_checksum(request)
     has_bytes = protocol.is_offset_stream(request)
@@ -119,7 +119,7 @@ def _with_length(
         least = "" if upload.length is not None else "at least "
         reason = f"Upload-Length must be {least}{upload.length or offset}, not {length}"
         raise FieldRefused(reason, "Upload-Length", "header")
-    if not upload.is_partial:
+    if length or not upload.is_partial:
         _check_size(target, length)
     upload = replace(upload, length=length)
     files, rows = file_transaction(request), plugin_of(request).rows.resumable
@@ -136,7 +136,7 @@ def _receive(
     """Receive the body. If it completes the upload, store the file."""
     plugin, files = plugin_of(request), file_transaction(request)
     limit = upload.length
-    if limit is None and not upload.is_partial:
+    if limit is None:
         limit = target.policy.max_size or None
     release_connection(request)
     receiver = Receiver(plugin, files, upload, before, limit)

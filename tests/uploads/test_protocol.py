@@ -199,6 +199,7 @@ class TestCreation:
         ]
         final = {"Upload-Concat": f"final;{' '.join(parts)}", "Upload-Length": None}
         uploads.create(0, headers=final, status=413)
+        uploads.create(11, headers={"Upload-Concat": "partial"}, status=413)
 
     def test_in_a_batch(self, uploads):
         request = {"method": "POST", "path": f"/v1{uploads.base}", "headers": VERSION}
