@@ -160,11 +160,8 @@ class FileTransaction:
 
         :param call: is called again after a conflict.
         """
-
-        def committed() -> Item:
-            return in_transaction(self.transaction_manager, call)
-
-        return restart_transaction(self.transaction_manager, self, between=committed)
+        manager = self.transaction_manager
+        return restart_transaction(manager, self, between=lambda: in_transaction(manager, call))
 
     @contextmanager
     def hold(self, ref: RecordRef) -> Iterator[bool]:

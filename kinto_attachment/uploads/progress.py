@@ -87,7 +87,7 @@ def read_position(request: Request, upload: ResumableUpload) -> tuple[Segment | 
     plugin = plugin_of(request)
     last = plugin.rows.resumable.last(upload.id)
     offset = last.end if last else 0
-    if upload.result is not None:
+    if upload.result is not None and upload.length is not None:
         offset = upload.length
     return last, offset, resumable.expires_at(plugin, upload, last)
 

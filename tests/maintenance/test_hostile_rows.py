@@ -31,14 +31,19 @@ from kinto_attachment.rows.deletion import (
 from kinto_attachment.rows.grants import GRANT_ROWS, GRANTS_PARENT
 from kinto_attachment.rows.identity import IDENTITY_PARENT, IDENTITY_ROWS
 from kinto_attachment.rows.links import LINK_ROWS, LINKS_PARENT
-from kinto_attachment.rows.uploads import (
+from kinto_attachment.rows.uploads.pending import (
     LEASE_ROWS,
     LEASES_PARENT,
     PENDING_PARENT,
     PENDING_ROWS,
-    UNCLAIMED_PARENT,
-    UNCLAIMED_ROWS,
 )
+from kinto_attachment.rows.uploads.resumable import (
+    SEGMENT_ROWS,
+    SEGMENTS_PARENT,
+    UPLOAD_ROWS,
+    UPLOADS_PARENT,
+)
+from kinto_attachment.rows.uploads.unclaimed import UNCLAIMED_PARENT, UNCLAIMED_ROWS
 from kinto_attachment.rows.variants import VARIANT_ROWS, VARIANTS_PARENT, Variant
 from kinto_attachment.storage import Stat
 from tests.support.legacy import adopt, old_file
@@ -76,7 +81,7 @@ BAD_LINKS = [
 
 JUNK = [None, [], ["x"], {}, {"x": 1}, 7, -1, 1.5, True, "", "x/../y", "a" * 3000, "/x//y", "/"]
 KEY = "private/_media-pending/38e4e0f8-1419-4a38-a3f3-a30f62ecc133"
-DIGEST = "0" * 64
+DIGEST, UPLOAD = "0" * 64, "0" * 32
 ATTACHMENT = GOOD | {"location": f"https://cdn.example/files/{KEY}"}
 LIBRARY = "/buckets/shelf/collections/media"
 
@@ -109,6 +114,25 @@ ROWS = [
         f"{UNCLAIMED_PARENT}/u",
         "u",
         {"owner": "o", "facts": {}, "attachment": ATTACHMENT, "defaults": {}},
+    ),
+    (
+        UPLOAD_ROWS,
+        f"{UPLOADS_PARENT}/{UPLOAD}",
+        UPLOAD,
+        {
+            "intent": {"base": "/media", "owner": "o", "filename": "a.txt", "mimetype": ""}
+            | {"if_match": "", "if_none_match": "", "target": "store"},
+            "length": 5,
+            "metadata": None,
+            "concat": "",
+            "result": None,
+        },
+    ),
+    (
+        SEGMENT_ROWS,
+        f"{SEGMENTS_PARENT}/{UPLOAD}",
+        f"{UPLOAD}-{0:020d}",
+        {"key": KEY, "size": 3, "state": ""},
     ),
     (
         VARIANT_ROWS,

@@ -20,15 +20,18 @@ from kinto_attachment.rows.deletion import (
 )
 from kinto_attachment.rows.grants import GRANT_ROWS, GRANTS_PARENT
 from kinto_attachment.rows.links import LINK_ROWS, LINKS_PARENT, parent_of
-from kinto_attachment.rows.uploads import (
-    PENDING_PARENT,
-    PENDING_ROWS,
-    UNCLAIMED_PARENT,
-    UNCLAIMED_ROWS,
+from kinto_attachment.rows.uploads.pending import PENDING_PARENT, PENDING_ROWS
+from kinto_attachment.rows.uploads.resumable import (
+    SEGMENT_ROWS,
+    SEGMENTS_PARENT,
+    UPLOAD_ROWS,
+    UPLOADS_PARENT,
 )
+from kinto_attachment.rows.uploads.unclaimed import UNCLAIMED_PARENT, UNCLAIMED_ROWS
 from kinto_attachment.rows.variants import VARIANT_ROWS, VARIANTS_PARENT
 from tests.support.library import MediaLibrary, settings
 from tests.support.site import ALICE, BOB
+from tests.support.tus import Uploads
 
 # One value of each type of JSON, and numbers that no size can be.
 TEXT = "x/../\r\ny\u2603"
@@ -47,6 +50,11 @@ ALLOWED = {
     (UNCLAIMED_ROWS, "owner"): [TEXT],
     (UNCLAIMED_ROWS, "facts"): [{}, {"x": 1}],
     (UNCLAIMED_ROWS, "defaults"): [{}, {"x": 1}],
+    (UPLOAD_ROWS, "length"): [None, 7],
+    (UPLOAD_ROWS, "metadata"): [None],
+    (UPLOAD_ROWS, "result"): [None],
+    (SEGMENT_ROWS, "size"): [7],
+    (SEGMENT_ROWS, "state"): [TEXT],
     (VARIANT_ROWS, "name"): [TEXT],
     (VARIANT_ROWS, "size"): [7],
     (VARIANT_ROWS, "mimetype"): [TEXT],
@@ -61,6 +69,8 @@ PARENTS = {
     RELEASE_ROWS: RELEASES_PARENT,
     PENDING_ROWS: PENDING_PARENT,
     UNCLAIMED_ROWS: UNCLAIMED_PARENT,
+    UPLOAD_ROWS: UPLOADS_PARENT,
+    SEGMENT_ROWS: SEGMENTS_PARENT,
     VARIANT_ROWS: VARIANTS_PARENT,
     GRANT_ROWS: GRANTS_PARENT,
 }
@@ -87,6 +97,9 @@ class Rows:
         self.upload = library.upload()
         self.record = site.collection().record()
         self.record.upload(self.content)
+        self.uploads = Uploads(self.http, f"{self.record.attachment_uri}/uploads")
+        self.begun = self.uploads.create(100, b"hel").headers["Location"]
+        self.sent = self.uploads.create(5, b"hello").headers["Location"]
         site.in_transaction(lambda: site.releases.add([f"a/{uuid4()}.txt"], "keep"))
         site.in_transaction(lambda: site.rows.reservations.condemn([f"a/{uuid4()}.txt"]))
 
@@ -133,6 +146,9 @@ class Rows:
             get(f"/image/20x0/{self.object['id']}.jpg"),
             get(f"/original/{self.upload['id']}.jpg"),
             get(f"/image/20x0/{self.upload['id']}.jpg"),
+            *(self.uploads.head(url, "*") for url in (self.begun, self.sent)),
+            self.uploads.get(self.uploads.base),
+            self.uploads.patch(self.begun, 0, b"x", status="*"),
             self.http.post("/media", self.content, headers=ALICE, status="*"),
             self.record.upload(self.content, status="*"),
         ]
@@ -170,8 +186,8 @@ def test_no_request_fails(rows, name):
             continue  # the file is damaged then
         if is_right or key not in ignored:
             ignored |= set() if is_right else {key}
-            assert rows.ask() <= {200, 201, 404}, (key, value)
-    assert rows.ask() <= {200, 404} and rows.unreadable() == 0
+            assert rows.ask() <= {200, 201, 204, 404, 409}, (key, value)
+    assert rows.ask() <= {200, 404, 409} and rows.unreadable() == 0
 
 
 WRONG = [True, [{"name": "x"}], {"x": 1}]
@@ -186,7 +202,7 @@ def test_facts(rows):
         for name in FACTS:
             for value in WRONG:
                 rows.write(UNCLAIMED_ROWS, parent, {**row, "facts": {**facts, name: value}})
-                assert rows.ask() <= {200, 404}, (name, value)
+                assert rows.ask() <= {200, 404, 409}, (name, value)
                 rows.http.post_json(
                     "/content/_media", {"data": required}, headers=ALICE, status=400
                 )
@@ -202,7 +218,7 @@ def test_objects(rows):
         for name in row.keys() - {"id", "last_modified"} | {"variants"}:
             for value in WRONG:
                 rows.write("record", uri, {**row, name: value})
-                assert rows.ask() <= {200, 404}, (name, value)
+                assert rows.ask() <= {200, 404, 409}, (name, value)
                 url = f"/image/20x0/{row['id']}/a.jpg/variant/x"
                 rows.http.get(url, headers=ALICE, status=404)
     finally:

@@ -36,6 +36,7 @@ SEGMENT_ROWS = "attachment-segment"
 SEGMENTS_PARENT = "/attachment-segments"
 
 _ID = re.compile(r"[0-9a-f]{32}")
+_TEXT = re.compile(r"[ -~]*")  # what a header may have
 
 
 def new_upload_id() -> str:
@@ -208,12 +209,14 @@ def _segment_id(upload_id: str, offset: int) -> str:
 
 
 def _upload(row: Row) -> ResumableUpload:
-    check_types(row, concat=str)
-    length, metadata, result = row.get("length"), row.get("metadata"), row.get("result")
-    if length is not None and (type(length) is not int or length < 0):
-        raise ValueError("length is malformed")
-    if not isinstance(metadata, str | None) or not isinstance(result, dict | None):
-        raise TypeError("metadata is no text, or result is no object")
+    check_types(row, concat=str, length=int | None, metadata=str | None, result=dict | None)
+    length, metadata, result = row["length"], row["metadata"], row["result"]
+    if (length or 0) < 0 or not all(map(_TEXT.fullmatch, (metadata or "", row["concat"]))):
+        raise ValueError("length, metadata or concat is malformed")
+    if result is not None:
+        check_types(result, status=int, url=str, etag=str)
+        if not (_TEXT.fullmatch(result["url"]) and _TEXT.fullmatch(result["etag"])):
+            raise ValueError("result is malformed")
     return ResumableUpload(
         intent=Intent.from_row(row.get("intent")),
         length=length,
