@@ -39,8 +39,13 @@ SCHEMAS: dict[str, Object] = {
             },
             "filename": {"type": ["string", "null"], "description": "The name of the file."},
             "concat": {"type": ["string", "null"], "description": "`Upload-Concat`, as sent."},
+            "file": {
+                "type": ["object", "null"],
+                "description": "What describes the file once it is attached, as the response to a"
+                " form would; null before, and for the media store.",
+            },
         },
-        "required": ["id", "state", "offset", "length", "expires", "filename", "concat"],
+        "required": ["id", "state", "offset", "length", "expires", "filename", "concat", "file"],
     },
 }
 

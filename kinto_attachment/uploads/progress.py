@@ -51,6 +51,7 @@ def state_of(upload: ResumableUpload, offset: int, expires: float) -> dict[str, 
         "expires": int(expires * 1000),
         "filename": upload.intent.filename or None,
         "concat": upload.concat or None,
+        "file": None if upload.result is None else Finished.from_row(upload.result).body,
     }
 
 
