@@ -140,6 +140,10 @@ def _add_transfers(commands: Any) -> None:
     upload = _add(
         commands, "upload", "Upload files to a collection or to the media library.", ini=False
     )
+    upload.epilog = (
+        "Run it again after an interruption: finished files are skipped, and files of more than "
+        "8 MiB go on where they were cut off."
+    )
     upload.add_argument("files", nargs="+", metavar="FILE", help="files and folders")
     download = _add(commands, "download", "Download the files of all records.", ini=False)
     download.add_argument("folder", metavar="DIR", help="the local folder")

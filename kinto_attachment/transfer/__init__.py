@@ -1,12 +1,14 @@
 """Copying files between a folder and a collection: a client of the server, over HTTP.
 
-Both directions can be interrupted at any time and run again; a new run skips what is done. Four
+Both directions can be interrupted at any time and run again; a new run skips what is done. Five
 protocols make that safe:
 
 * **Upload.** The id of a record is computed from the name of its file, so that every run uses the
   same record. Each file is sent with ``If-Match`` or ``If-None-Match``: a record that another
   client has changed in the meantime is not overwritten. After an attempt whose response was lost,
   the uploader reads the record before it sends the file again.
+* **Upload of large files.** The server keeps what has arrived. The next attempt, or the next run,
+  sends the rest, see :mod:`.sending`.
 * **Download.** Bytes are written to ``NAME.part``, which is locked during the run. The next
   attempt, or the next run, requests the rest with ``Range`` and ``If-Range``. The file gets its
   own name only after its SHA-256 has matched the hash in the record.

@@ -172,7 +172,7 @@ class Client:
             plugin, or does not know the user.
         """
         info = find_server(self._get_at_once, self._server_url)
-        if self._authorization and not info.has_user:
+        if self._authorization and not info.user:
             raise CommandFailed("The server does not know this user and password: check --auth")
         self._server_url = info.url
         self._set_bucket(self._ref.bucket)
@@ -311,18 +311,24 @@ class Client:
                 raise TryAgain(reason(response), retry_after(response))
         return response
 
-    def persist(self, call: Callable[[], Result]) -> Result:
+    def persist(
+        self, call: Callable[[], Result], position: Callable[[], int] = lambda: 0
+    ) -> Result:
         """Return what ``call`` returns. Repeat the call if it raises :exc:`TryAgain`, up to
         :data:`ATTEMPTS` times.
 
+        :param position: returns how far the transfer has got; attempts are counted from where it
+            last moved.
         :raises TransferFailed: if the last attempt failed too, or ``call`` raised it.
         :raises Stopped: if the transfer was stopped.
         """
-        attempt = 1
+        attempt, reached = 1, position()
         while True:
             try:
                 result = call()
             except TryAgain as error:
+                if position() > reached:
+                    attempt, reached, self._failures = 1, position(), 0
                 last = ATTEMPTS if self._failures < SILENT else 1
                 wait = error.after
                 if wait is None:

@@ -12,12 +12,11 @@ from ..files.blob import CHUNK, Attachment, Digest
 from ..files.field import value_at
 from ..finding import NO_PROGRESS, Finding, Progress
 from .client import Client
-from .local_files import move_without_replacing
+from .local_files import hash_of, move_without_replacing
 from .paths import PART, link_on_the_way
 from .pool import FileProgress, Job, attempt, known, to_the_end, work
 from .records.listing import LOST, Listing, StoredFile
 from .responses import LATER, TransferFailed, TryAgain, check_response
-from .upload import hash_of
 
 try:
     import fcntl

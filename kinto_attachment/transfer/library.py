@@ -29,18 +29,22 @@ from ..errors import CommandFailed, FilenameRefused
 from ..files.filename import accept_filename
 from ..finding import NO_PROGRESS, Finding, Progress
 from .client import Client
-from .local_files import LocalFile, find_files, found_files
+from .local_files import LocalFile, find_files, found_files, hash_of
 from .pool import FileProgress, Job, attempt, known, to_the_end, work
 from .responses import Forbidden, check_response, json_of
+from .sending.sender import Destination, FileSender, Sender, damaged
+from .sending.source import changed
 from .server_info import ServerInfo
 from .trial import Trial
-from .upload import Form, ProgressForm, changed, damaged, hash_of, may_not_create
+from .upload import may_not_create
 
 COLUMNS = ("file", "title", "alt", "tags")
 """The columns that a table of descriptions may have."""
 
 FILE_FIELD = "file"
 """The field of the form with the file."""
+TARGET = "library"
+"""What a resumable upload becomes."""
 
 
 @dataclass(frozen=True)
@@ -155,13 +159,14 @@ def _jobs(
     client.use_collection(*info.library)
     client.check_list()
     trial = Trial(client, info, FILE_FIELD) if dry_run else None
-    objects = _Objects(described, general)
+    sender, objects = Sender(client, info), _Objects(described, general)
     for found in found_files(paths, progress, unique_names=False):
         if isinstance(found, Finding):
             yield known(found)
             continue
         descriptions = described.get(found.path, Description()), general
-        transfer = _MediaUpload(client, info, found, descriptions, trial, objects, progress)
+        how = sender, trial, objects, progress
+        transfer = _MediaUpload(client, info, found, descriptions, *how)
         yield partial(attempt, transfer.run, found.name, "")
 
 
@@ -263,11 +268,13 @@ class _MediaUpload:
         info: ServerInfo,
         file: LocalFile,
         descriptions: tuple[Description, Description],
+        sender: Sender,
         trial: Trial | None,
         objects: _Objects,
         progress: Progress,
     ):
-        self._client, self._info, self._file, self._trial = client, info, file, trial
+        self._client, self._info, self._file = client, info, file
+        self._sender, self._trial = sender, trial
         self._single, general = descriptions
         self._description = self._single.over(general)
         self._objects = objects
@@ -295,9 +302,10 @@ class _MediaUpload:
         if self._trial:
             self._trial.check(url, self._file.path, name)
             return Finding("uploaded", name)
-        facts = client.persist(lambda: self._send(url, digest))
-        self._objects.add(facts)
-        client.persist(lambda: self._describe(facts, digest))
+        with self._sender.file(self._file.path, self._progress) as sending:
+            facts = client.persist(lambda: self._send(sending, url, digest), sending.position)
+            self._objects.add(facts)
+            client.persist(lambda: self._describe(facts, digest))
         return Finding("uploaded", name, self._uri(facts))
 
     def _found(self, data: Mapping[str, Any]) -> Finding:
@@ -326,23 +334,17 @@ class _MediaUpload:
         rows = json_of(check_response(response)).get("data") or []
         return self._objects.take(name, self._description, rows)
 
-    def _send(self, url: str, digest: str) -> dict[str, Any]:
+    def _send(self, sending: FileSender, url: str, digest: str) -> dict[str, Any]:
         """Upload the file; return what the server says about it.
 
         :param digest: the hash with which the file was searched for.
         """
-        with open(self._file.path, "rb") as file:
-            form = Form(file, self._file.name, {}, FILE_FIELD)
-            headers = {"Content-Type": form.content_type}
-            body = ProgressForm(form, self._client, self._progress)
-            response = self._client.request("POST", url, headers=headers, data=body)
-        check_response(response)
-        if form.digest.hexdigest() != digest:
+        sent = sending.send(Destination(url, self._file.name, file_field=FILE_FIELD, target=TARGET))
+        if sent.hash != digest:
             raise changed()  # the upload expires
-        facts = json_of(response)
-        if facts.get("size") != form.size:
-            raise damaged(f"{form.size} bytes", f"{facts.get('size')} bytes")
-        return facts
+        if sent.answer.get("size") != sent.size:
+            raise damaged(f"{sent.size} bytes", f"{sent.answer.get('size')} bytes")
+        return sent.answer
 
     def _describe(self, facts: dict[str, Any], digest: str) -> None:
         """Make the upload an object, with its description."""

@@ -7,7 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..files.blob import CHUNK, Digest
 from ..finding import Finding, Progress
+from .client import Client
 from .pool import remedy_for
 
 RENAME = "rename it, or give the file itself if only one of its folders has such a name"
@@ -135,6 +137,20 @@ def _unreadable(name: str, error: OSError) -> Finding:
     return Finding(
         "failed", printable_name(name), "", error.strerror or str(error), remedy_for(error)
     )
+
+
+def hash_of(path: str | os.PathLike, client: Client) -> Digest:
+    """Return the digest of a local file.
+
+    :raises OSError: if the file cannot be read.
+    :raises Stopped: if the transfers of the client were stopped.
+    """
+    digest = Digest()
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            client.go_on()
+            digest.update(chunk)
+    return digest
 
 
 def printable_name(name: str) -> str:

@@ -184,6 +184,12 @@ class FileProgress:
         self._moved += count
         self._progress.add_bytes(count)
 
+    def reach(self, position: int) -> None:
+        """Report that the file was transferred up to a position. Bytes that are sent again do not
+        count again."""
+        if position > self._moved:
+            self.add_bytes(position - self._moved)
+
     @contextmanager
     def of(self, size: int) -> Iterator[None]:
         """Report in the end that the file is done.

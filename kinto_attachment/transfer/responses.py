@@ -53,6 +53,10 @@ class Forbidden(TransferFailed):
     """The user may not do this."""
 
 
+class PreconditionFailed(TransferFailed):
+    """The record is not as the client expects it to be: another client has changed it."""
+
+
 class TryAgain(TransferFailed):
     """A failure that may be temporary.
 
@@ -64,6 +68,10 @@ class TryAgain(TransferFailed):
         self.after = after
 
 
+FAILURES = {403: Forbidden, 412: PreconditionFailed}
+"""Errors of their own, by status."""
+
+
 class Stopped(Exception):
     """The caller has stopped the transfer."""
 
@@ -71,7 +79,7 @@ class Stopped(Exception):
 def check_response(response: requests.Response) -> requests.Response:
     """Return the response if its status is a success.
 
-    :raises TransferFailed: if it is an error.
+    :raises TransferFailed: if it is an error; of a kind of its own for 403 and 412.
     :raises CommandFailed: if it is one that every other file would get too: a redirect, or a 401.
     """
     status = response.status_code
@@ -83,7 +91,7 @@ def check_response(response: requests.Response) -> requests.Response:
     if status >= 400:
         kind = "failed" if status >= 500 else "refused"
         remedy = REMEDIES.get(status) or REMEDIES[status // 100 * 100]
-        failure = Forbidden if status == 403 else TransferFailed
+        failure = FAILURES.get(status, TransferFailed)
         raise failure(kind, reason(response), remedy)
     return response
 

@@ -21,14 +21,14 @@ class ServerInfo:
     """A server, and what its plugins tell clients.
 
     :param url: the URL of its API, with the version and without a slash at its end.
-    :param has_user: whether it knows the user whose credentials were sent.
+    :param user: the id of the user whose credentials were sent; empty if it knows no such user.
     :param own_bucket: the id of this user's default bucket; empty if there is none.
     :param attachments: the capability ``attachments``.
     :param library: the bucket and the collection of the media library; None if there is none.
     """
 
     url: str
-    has_user: bool = False
+    user: str = ""
     own_bucket: str = ""
     attachments: dict[str, Any] = field(default_factory=dict)
     library: tuple[str, str] | None = None
@@ -44,6 +44,11 @@ class ServerInfo:
         """The extensions that the server accepts in general; None for any, or if unknown."""
         found = self.attachments.get("extensions")
         return set(map(str, found)) if isinstance(found, list) else None
+
+    @property
+    def takes_resumable(self) -> bool:
+        """Whether the server takes resumable uploads."""
+        return self.attachments.get("resumable") is True
 
     @property
     def can_be_asked(self) -> bool:
@@ -117,4 +122,5 @@ def _read(response: requests.Response, url: str) -> ServerInfo:
     ids = None
     if isinstance(library, dict):
         ids = str(library.get("bucket")), str(library.get("collection"))
-    return ServerInfo(url, bool(user), str(user.get("bucket") or ""), attachments, ids)
+    name, bucket = str(user.get("id") or ""), str(user.get("bucket") or "")
+    return ServerInfo(url, name, bucket, attachments, ids)

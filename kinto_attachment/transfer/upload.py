@@ -2,24 +2,18 @@
 
 import json
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator
 from functools import partial
-from pathlib import PurePosixPath
-from typing import Any, BinaryIO
-from urllib.parse import quote
-from uuid import NAMESPACE_URL, uuid4, uuid5
-
-from urllib3.fields import RequestField
-from urllib3.filepost import encode_multipart_formdata
+from uuid import NAMESPACE_URL, uuid5
 
 from ..errors import CommandFailed
-from ..files.blob import CHUNK, Digest
 from ..files.ref import FieldRef
 from ..finding import NO_PROGRESS, Finding, Progress
 from .client import Client, Found
-from .local_files import LocalFile, found_files
-from .pool import FileProgress, Job, attempt, known, remedy_for, to_the_end, work
-from .responses import LATER, Forbidden, TransferFailed, check_response, json_of
+from .local_files import LocalFile, found_files, hash_of
+from .pool import FileProgress, Job, attempt, known, to_the_end, work
+from .responses import Forbidden, PreconditionFailed, TransferFailed
+from .sending.sender import Destination, FileSender, Sender
 from .trial import Trial
 
 
@@ -61,18 +55,18 @@ def upload(
 
 
 def _jobs(client: Client, paths: list, dry_run: bool, progress: Progress) -> Iterator[Job]:
-    trial = connect(client, dry_run)
+    sender, trial = connect(client, dry_run)
     for job in found_files(paths, progress):
         if isinstance(job, Finding):
             yield known(job)
             continue
-        transfer = _Upload(client, job, trial, progress)
+        transfer = _Upload(client, job, sender, trial, progress)
         yield partial(attempt, transfer.run, job.name, transfer.ref.uri)
 
 
-def connect(client: Client, dry_run: bool) -> Trial | None:
-    """Find the server, and the collection to upload to. Return what a dry run asks instead of
-    sending files; None if it is no dry run.
+def connect(client: Client, dry_run: bool) -> tuple[Sender, Trial | None]:
+    """Find the server, and the collection to upload to. Return what sends files, and what a dry run
+    asks instead; None if it is no dry run.
 
     :raises CommandFailed: if nothing can be uploaded there.
     """
@@ -83,7 +77,7 @@ def connect(client: Client, dry_run: bool) -> Trial | None:
             "--library instead of --bucket and --collection"
         )
     client.check_list()
-    return Trial(client, info) if dry_run else None
+    return Sender(client, info), Trial(client, info) if dry_run else None
 
 
 class _Upload:
@@ -92,8 +86,16 @@ class _Upload:
     :param trial: asks whether the server would accept the file; None to send it.
     """
 
-    def __init__(self, client: Client, file: LocalFile, trial: Trial | None, progress: Progress):
-        self._client, self._file, self._trial = client, file, trial
+    def __init__(
+        self,
+        client: Client,
+        file: LocalFile,
+        sender: Sender,
+        trial: Trial | None,
+        progress: Progress,
+    ):
+        self._client, self._file = client, file
+        self._sender, self._trial = sender, trial
         self._progress = FileProgress(progress)
         self.ref = client.ref(record_id(file.name))
         self._before: Found | None = None
@@ -117,7 +119,8 @@ class _Upload:
                 exists = self._before is not None
                 self._trial.check(url, self._file.path, self._file.name, exists)
                 return self._finding("uploaded")
-            return self._client.persist(self._post)
+            with self._sender.file(self._file.path, self._progress) as sending:
+                return self._client.persist(lambda: self._send(sending), sending.position)
         except Forbidden as error:
             if self._before:
                 raise
@@ -126,24 +129,18 @@ class _Upload:
     def _finding(self, kind: str) -> Finding:
         return Finding(kind, self._file.name, self.ref.uri)
 
-    def _post(self) -> Finding:
+    def _send(self, sending: FileSender) -> Finding:
         self._attempts += 1
         if self._attempts > 1 and self._has_arrived():
             return self._finding("uploaded")
-        with open(self._file.path, "rb") as file:
-            form = Form(file, self._file.name, {"data": json.dumps({"path": self._file.name})})
-            headers = {"Content-Type": form.content_type, **self._precondition()}
-            url = self._client.file_url(FieldRef(self.ref))
-            response = self._client.request(
-                "POST", url, headers=headers, data=ProgressForm(form, self._client, self._progress)
-            )
-        if response.status_code == 412:
-            if self._has_arrived():
-                return self._finding("uploaded")
-            raise self._conflict()
-        answer = json_of(check_response(response))
-        if (answer.get("hash"), answer.get("size")) != (form.digest.hexdigest(), form.size):
-            raise damaged(form.digest.hexdigest(), answer.get("hash"))
+        url = self._client.file_url(FieldRef(self.ref))
+        data = json.dumps({"path": self._file.name}, ensure_ascii=False)
+        conditions = self._precondition()
+        try:
+            sending.send(Destination(url, self._file.name, {"data": data}, conditions)).check()
+        except PreconditionFailed as error:
+            if not self._has_arrived():
+                raise self._conflict() from error
         return self._finding("uploaded")
 
     def _precondition(self) -> dict[str, str]:
@@ -182,121 +179,3 @@ def may_not_create(collection_uri: str) -> CommandFailed:
         f"This user may not create records in {collection_uri}: ask its owner for the permission "
         "record:create"
     )
-
-
-def damaged(sent: str, stored: Any) -> TransferFailed:
-    """Return the error for a file that has arrived with other bytes."""
-    remedy = f"{LATER}; check the proxies between this computer and the server"
-    return TransferFailed("damaged", f"sent {sent}, stored {stored}", remedy)
-
-
-def changed() -> TransferFailed:
-    """Return the error for a file that does not stay the same during its upload."""
-    return TransferFailed("changed", "the file was changed while it was read", LATER)
-
-
-def hash_of(path: str | os.PathLike, client: Client) -> Digest:
-    """Return the digest of a local file.
-
-    :raises OSError: if the file cannot be read.
-    :raises Stopped: if the transfers of the client were stopped.
-    """
-    digest = Digest()
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
-            client.go_on()
-            digest.update(chunk)
-    return digest
-
-
-class Form:
-    """The form of one upload (RFC 7578), read and hashed while it is sent, in constant memory. Its
-    ``len()`` is the ``Content-Length``, in bytes.
-
-    ``MultipartEncoder`` of requests-toolbelt is not used: if the file becomes shorter while it is
-    sent, that encoder still closes the form, and the server stores part of a file.
-
-    :param file: the file, at its start.
-    :param name: the name of the file; what is before its last slash is not sent.
-    :param fields: the text fields, which come before the file.
-    :param file_field: the name of the field with the file.
-    :ivar size: bytes of the file.
-    :ivar digest: of the bytes that were read so far.
-    :ivar content_type: the ``Content-Type`` of the request.
-    :raises TransferFailed: while it is iterated over, if the file was changed. The closing boundary
-        is missing then, so the server refuses the form.
-    """
-
-    def __init__(
-        self,
-        file: BinaryIO,
-        name: str,
-        fields: Mapping[str, str],
-        file_field: str = "attachment",
-    ):
-        self._file = file
-        self._version = _version(file)
-        self.size = os.fstat(file.fileno()).st_size
-        self.digest = Digest()
-        boundary = uuid4().hex
-        parts: list[Any] = [*fields.items(), _file_part(file_field, PurePosixPath(name).name)]
-        empty, self.content_type = encode_multipart_formdata(parts, boundary)
-        self._end = f"\r\n--{boundary}--\r\n".encode()
-        self._start = empty.removesuffix(self._end)
-
-    def __len__(self) -> int:
-        return len(self._start) + self.size + len(self._end)
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield self._start
-        while chunk := self._read(min(CHUNK, self.size - self.digest.size)):
-            self.digest.update(chunk)
-            yield chunk
-        if self.digest.size < self.size or _version(self._file) != self._version:
-            raise changed()
-        yield self._end
-
-    def _read(self, size: int) -> bytes:
-        try:
-            return self._file.read(size)
-        except OSError as error:  # requests would take it for a connection error
-            raise TransferFailed(
-                "failed", error.strerror or str(error), remedy_for(error)
-            ) from error
-
-
-class ProgressForm:
-    """A form that reports how many bytes were sent, and ends when the transfer is stopped."""
-
-    def __init__(self, form: Form, client: Client, progress: FileProgress):
-        self._form, self._client, self._progress = form, client, progress
-
-    def __len__(self) -> int:
-        return len(self._form)
-
-    def __iter__(self) -> Iterator[bytes]:
-        sent = 0
-        for chunk in self._form:
-            self._client.go_on()
-            yield chunk
-            self._progress.add_bytes(self._form.digest.size - sent)
-            sent = self._form.digest.size
-
-
-def _file_part(field: str, name: str) -> RequestField:
-    """Return the part of a form with the file, without its bytes.
-
-    A form has ``%22`` for a quote in a name and ``%0A`` for a line break, but leaves a percent sign
-    as it is, and servers cut off what looks like a folder of Windows. Such a name is therefore sent
-    as ``filename*``, too, which this server prefers; RFC 7578 does not want it for other names.
-    """
-    part = RequestField.from_tuples(field, (name, b""))
-    if "%" in name or "\\" in name:
-        part.headers["Content-Disposition"] += f"; filename*=UTF-8''{quote(name, safe='')}"
-    return part
-
-
-def _version(file: BinaryIO) -> tuple[int, int]:
-    """Return what changes when the file is written."""
-    status = os.fstat(file.fileno())
-    return status.st_size, status.st_mtime_ns

@@ -16,6 +16,9 @@ def server(file_settings, tmp_path_factory):
     settings = {
         **file_settings("local"),
         "kinto.attachment.extensions": "any",
+        "kinto.attachment.fields": "attachment pictures[]",
+        "kinto.attachment.library.bucket": "site",
+        "kinto.attachment.uploads.segment_size": "1MiB",
         "kinto.attachment.resources.picky.extensions": "images",
         "kinto.attachment.resources.small.max_size": "1000",
     }

@@ -98,9 +98,10 @@ class TestUpload:
             assert one(upload(client, [path])).kind == "uploaded"
 
     @pytest.mark.parametrize("change", ["append", "truncate", "write"])
-    def test_a_file_that_changes(self, client, record, tmp_path, change):
+    @pytest.mark.parametrize("size", ["small", "large"])
+    def test_a_file_that_changes(self, client, record, tmp_path, change, size):
         path = tmp_path / "a.bin"
-        path.write_bytes(CONTENT)
+        path.write_bytes(CONTENT * (4 if size == "large" else 1))
         changed = []
 
         def on_bytes(size):

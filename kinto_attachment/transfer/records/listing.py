@@ -13,10 +13,9 @@ from ...files.field import files_of
 from ...files.ref import ATTRIBUTE, FieldRef, RecordRef
 from ...finding import Finding
 from ..client import Client
-from ..local_files import move_without_replacing, printable_name
+from ..local_files import hash_of, move_without_replacing, printable_name
 from ..paths import PART, PathAllocator, link_on_the_way
 from ..responses import check_response, json_of
-from ..upload import hash_of
 from .index import INDEX, IndexWriter
 from .layout import RecordFile, paths_of
 

@@ -13,11 +13,9 @@ import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
-
-from requests import Response
 
 from ...errors import CommandFailed, FilenameRefused
 from ...files.field import is_entry_id, with_file
@@ -25,10 +23,12 @@ from ...files.filename import accept_filename
 from ...files.ref import FieldRef
 from ...finding import NO_PROGRESS, Finding, Progress
 from ..client import Client, Found
+from ..local_files import hash_of
 from ..pool import FileProgress, Job, attempt, known, to_the_end, work
-from ..responses import TransferFailed, TryAgain, check_response, json_of
+from ..responses import PreconditionFailed, TransferFailed, TryAgain, check_response
+from ..sending.sender import Destination, FileSender, Sender
 from ..trial import Trial
-from ..upload import Form, ProgressForm, connect, damaged, hash_of
+from ..upload import connect
 from .folder import FolderFile, RecordFolder
 
 
@@ -60,11 +60,11 @@ def _jobs(
 ) -> Iterator[Job]:
     if not os.path.isdir(folder):
         raise CommandFailed(f"{os.fspath(folder)} is not a folder: give one for --records")
-    trial = connect(client, dry_run)
+    sender, trial = connect(client, dry_run)
     with closing(RecordFolder(folder)) as found:
         yield from map(known, found.read(progress))
         for record, files in found.records():
-            yield _RecordUpload(client, record, files, trial, progress).run
+            yield _RecordUpload(client, record, files, sender, trial, progress).run
 
 
 class _RecordUpload:
@@ -79,10 +79,12 @@ class _RecordUpload:
         client: Client,
         record: str,
         files: list[FolderFile],
+        sender: Sender,
         trial: Trial | None,
         progress: Progress,
     ):
-        self._client, self._files, self._trial, self._progress = client, files, trial, progress
+        self._client, self._files, self._progress = client, files, progress
+        self._sender, self._trial = sender, trial
         self._ref = client.ref(record)
         self._counts = Counter(file.target.field for file in files)
         self._before: dict[str, Any] = {}
@@ -139,7 +141,8 @@ class _RecordUpload:
             self._trial.check(url, path, file.target.filename, exists, field)
             self._pretend(file)
         else:
-            self._client.persist(lambda: self._post(file, progress))
+            with self._sender.file(path, progress) as sending:
+                self._client.persist(lambda: self._send(file, sending), sending.position)
         return self._finding("uploaded", file)
 
     def _take(self, file: FolderFile) -> bool:
@@ -170,7 +173,7 @@ class _RecordUpload:
             self._value(field).append(entry)
             self._taken[field].append(entry["id"])
 
-    def _post(self, file: FolderFile, progress: FileProgress) -> None:
+    def _send(self, file: FolderFile, sending: FileSender) -> None:
         """Send the file once.
 
         :raises TransferFailed: if it is refused, or the record has another file now.
@@ -182,17 +185,13 @@ class _RecordUpload:
             self._check_still(file)
         self._is_outdated = True  # unless there is an answer
         target = file.target
-        data = {"data": json.dumps({"path": target.path})} if target.path is not None else {}
+        path = json.dumps({"path": target.path}, ensure_ascii=False)
+        data = {"data": path} if target.path is not None else {}
         url = self._client.file_url(FieldRef(self._ref, target.field))
-        with open(file.local.path, "rb") as opened:
-            form = Form(opened, target.filename, data)
-            headers = {"Content-Type": form.content_type, **self._precondition()}
-            body = ProgressForm(form, self._client, progress)
-            response = self._client.request("POST", url, headers=headers, data=body)
-        answer = json_of(check_response(_current(response)))
-        if (answer.get("hash"), answer.get("size")) != (form.digest.hexdigest(), form.size):
-            raise damaged(form.digest.hexdigest(), answer.get("hash"))
-        self._note(target.field, answer, response)
+        with _as_expected():
+            sent = sending.send(Destination(url, target.filename, data, self._precondition()))
+        sent.check()
+        self._note(target.field, sent.answer, sent.etag)
 
     def _precondition(self) -> dict[str, str]:
         return {"If-Match": self._now.etag} if self._now else {"If-None-Match": "*"}
@@ -211,7 +210,7 @@ class _RecordUpload:
             remedy = "look at the record; run it again to replace its file"
             raise TransferFailed("conflict", "another client has changed the record", remedy)
 
-    def _note(self, field: str, answer: dict[str, Any], response: Response) -> None:
+    def _note(self, field: str, answer: dict[str, Any], etag: str) -> None:
         """Remember what the record says now, by the response to a file."""
         data = dict(self._now.data) if self._now else {}
         value = data.get(field)
@@ -222,7 +221,7 @@ class _RecordUpload:
             self._taken[field].append(place.entry)
         else:
             self._before = {**self._before, field: answer}
-        self._now = Found(response.headers.get("ETag", ""), data)
+        self._now = Found(etag, data)
         self._is_outdated = not self._now.etag
 
     def _order_lists(self) -> list[Finding]:
@@ -255,7 +254,8 @@ class _RecordUpload:
         headers = {"If-Match": self._now.etag}
         url = self._client.record_url(self._ref)
         response = self._client.request("PATCH", url, headers=headers, json={"data": ordered})
-        check_response(_current(response))
+        with _as_expected():
+            check_response(response)
 
     def _orders(self) -> dict[str, list]:
         """Return the lists that are not in the order of the files, in that order."""
@@ -285,14 +285,16 @@ class _RecordUpload:
         return f"{self._ref.record}/{field}"
 
 
-def _current(response: Response) -> Response:
-    """Return the response.
-
+@contextmanager
+def _as_expected() -> Iterator[None]:
+    """
     :raises TryAgain: if the record is not as it was expected to be.
     """
-    if response.status_code == 412:
-        raise TryAgain("another client has changed the record", after=0, kind="conflict")
-    return response
+    try:
+        yield
+    except PreconditionFailed as error:
+        detail = "another client has changed the record"
+        raise TryAgain(detail, after=0, kind="conflict") from error
 
 
 def _accepted(file: FolderFile) -> str:

@@ -49,6 +49,10 @@ class FaultyProxy:
         sent meanwhile arrives after the recovery, as with a broken network."""
         self._change(stall=(after, down))
 
+    def move(self, target: int) -> None:
+        """Pass new connections on to another port."""
+        self._target = target
+
     def answer(self, status: int, code: str) -> None:
         """Answer every request with this error, in a format that fits S3 and Google."""
         self._change(answer=(status, code))
@@ -124,8 +128,11 @@ class FaultyProxy:
         with self._lock:
             for connection in self._open:
                 with contextlib.suppress(OSError):
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                    connection.shutdown(socket.SHUT_RDWR)
+                    self._reset(connection)
+
+    def _reset(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        connection.shutdown(socket.SHUT_RDWR)
 
     def _pump(self, source: socket.socket, sink: socket.socket, down: bool) -> None:
         with contextlib.suppress(OSError):

@@ -48,7 +48,7 @@ class Proxy:
                     return
                 self.answer(answer.status_code, answer.headers, answer.content)
 
-            do_GET = do_POST = do_PATCH = pass_on
+            do_GET = do_POST = do_PATCH = do_DELETE = pass_on
 
             def answer(self, status, headers, content, length=None):
                 self.send_response(status)
