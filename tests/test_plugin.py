@@ -27,6 +27,7 @@ class TestCapability:
             "description": "Attach files to any record: POST, GET or DELETE {record}/attachment,"
             " and {record}/attachments/{field} for other fields",
             "fields": True,
+            "resumable": True,
             "url": "https://github.com/Kinto/kinto-attachment/",
             "version": kinto_attachment.__version__,
             "base_url": "https://cdn.example/files/",

@@ -214,7 +214,7 @@ def _upload(row: Row) -> ResumableUpload:
     if (length or 0) < 0 or not all(map(_TEXT.fullmatch, (metadata or "", row["concat"]))):
         raise ValueError("length, metadata or concat is malformed")
     if result is not None:
-        check_types(result, status=int, url=str, etag=str)
+        check_types(result, status=int, url=str, etag=str, body=dict | None)
         if not (_TEXT.fullmatch(result["url"]) and _TEXT.fullmatch(result["etag"])):
             raise ValueError("result is malformed")
     return ResumableUpload(
