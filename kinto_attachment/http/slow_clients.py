@@ -103,11 +103,12 @@ class GuardedInput:
         self._window_bytes = 0
         self._places = places
         self._has_place = False
+        self._failure: Exception | None = None
         self._stranger_waited: float | None = 0.0
         self._unreader = _unreader_of(self._input)
         if self._unreader is not None:
             self._receive = self._unreader.chunk
-            self._unreader.chunk = self._receive_in_time
+            self._unreader.chunk = self._receive_or_end
         self._environ = environ
         environ["wsgi.input"] = self
         # WebOb would otherwise expect that it can seek in the input.
@@ -124,15 +125,15 @@ class GuardedInput:
         return self._left == 0
 
     def read(self, size: int = -1) -> bytes:
-        """Return that many bytes, or fewer at the end.
+        """Return that many bytes, or fewer at the end, or before an error: the next call raises it.
 
         :raises ClientTooSlow: if the client is silent, or slower than the minimum rate.
         """
-        return self._counted(self._input.read(size), size)
+        return self._counted(self._read(self._input.read, size), size)
 
     def readline(self, size: int = -1) -> bytes:
         """Return a line, or the part of it that fits."""
-        line = self._input.readline(size)
+        line = self._read(self._input.readline, size)
         return self._counted(line, len(line) or 1)
 
     def readlines(self, hint: int = -1) -> list[bytes]:
@@ -165,6 +166,19 @@ class GuardedInput:
         self._stranger_waited = None
         self._give_place_back()
 
+    def _read(self, read: Callable[[int], bytes], size: int) -> bytes:
+        """Call a method of the server's input. gunicorn drops what it has received when the socket
+        fails, so it is told that the body ends there."""
+        try:
+            data = b"" if self._failure else read(size)
+        except Exception:
+            if not self._failure:
+                raise
+            data = b""
+        if data or not self._failure:
+            return data
+        raise self._failure
+
     def _counted(self, data: bytes, wanted: int) -> bytes:
         if self._left is not None:
             self._left = max(0, self._left - len(data))
@@ -173,6 +187,14 @@ class GuardedInput:
         if self.is_finished:
             self._give_place_back()
         return data
+
+    def _receive_or_end(self, *args: Any) -> bytes:
+        """Receive the next bytes; none after an error, which :meth:`_read` raises later."""
+        try:
+            return self._receive_in_time(*args)
+        except (OSError, ClientTooSlow) as error:
+            self._failure = error
+        return b""
 
     def _receive_in_time(self, *args: Any) -> bytes:
         """Receive the next bytes from the client's socket. Only the time spent waiting for the
@@ -259,7 +281,7 @@ class GuardedInput:
                 until, has_begun = time.monotonic() + DRAIN_SLICE_SECONDS, True
             return data
 
-        self._unreader.chunk = receive
+        self._unreader.chunk, self._failure = receive, None
         try:
             # Not beyond the end of the body: the next request may follow at once.
             while not self.is_finished and dropped < DRAIN_BYTES and time.monotonic() < deadline:

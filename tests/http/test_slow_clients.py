@@ -161,6 +161,35 @@ def test_trickling_ends_in_408(server, path, length):
     assert seconds < 8
 
 
+@pytest.mark.parametrize("is_reset", [False, True], ids=["silent", "reset"])
+@pytest.mark.parametrize("size", [1000, 600_000])
+def test_what_arrives_of_a_resumable_upload_is_kept(server, size, is_reset):
+    """To the last byte, however the line breaks."""
+    uploads = f"{server.url}/buckets/slow/collections/c/records/resumed/attachment/uploads"
+    version = {"Tus-Resumable": "1.0.0"}
+    metadata = {"Upload-Length": "2000000", "Upload-Metadata": "filename YS5tcDQ="}
+    created = requests.post(uploads, headers={**version, **metadata}, auth=AUTH, timeout=30)
+    url = created.headers["Location"]
+    path = url.partition(str(server.port))[2]
+    head = (
+        f"PATCH {path} HTTP/1.1\r\nHost: localhost\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\n"
+        "Content-Type: application/offset+octet-stream\r\nContent-Length: 2000000\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.sendall(head.encode() + BASIC + b"\r\n" + bytes(size))
+        if is_reset:
+            time.sleep(0.5)  # what has not left this socket is lost
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        else:
+            assert client.recv(99).startswith(b"HTTP/1.1 408 ")
+    assert eventually(lambda: offset_of(url, version) == size), offset_of(url, version)
+
+
+def offset_of(url: str, version: dict[str, str]) -> int:
+    response = requests.head(url, headers=version, auth=AUTH, timeout=30)
+    return int(response.headers["Upload-Offset"])
+
+
 def test_a_slow_client_above_the_minimum_is_served(server):
     body = b"0123456789" * 30
     status, seconds = ask(
