@@ -14,6 +14,11 @@ def encode(values: dict[str, str]) -> str:
     return ",".join(f"{key} {b64encode(text.encode()).decode()}" for key, text in values.items())
 
 
+def basic(user: tuple[str, str]) -> dict[str, str]:
+    """Return the header that authenticates a user, for clients that take headers only."""
+    return {"Authorization": f"Basic {b64encode(':'.join(user).encode()).decode()}"}
+
+
 class Uploads:
     """The uploads below one path of a site.
 

@@ -5,7 +5,8 @@ from base64 import b64encode
 import pytest
 import requests
 
-from tests.support.kinto_js import NODE, NPM, browsers, install
+from tests.support.kinto_js import browsers, install
+from tests.support.node import NODE, NPM
 from tests.support.selection import mostly
 from tests.support.servers.wsgi import Gunicorn
 from tests.support.site import Site

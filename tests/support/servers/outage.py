@@ -62,6 +62,10 @@ class FaultyProxy:
         """Reset connections after so many bytes from the clients, or to them."""
         self._change(cut=(after, down))
 
+    def cut_at(self, *points: int) -> None:
+        """Reset all connections each time that the clients have sent so many bytes more."""
+        self._change(points=points)
+
     def slow(self, rate: int) -> None:
         """Pass so many bytes a second on each connection."""
         self._change(rate=rate)
@@ -73,7 +77,8 @@ class FaultyProxy:
 
     # Implementation.
 
-    def _change(self, stall=None, answer=None, cut=None, rate=0) -> None:
+    def _change(self, stall=None, answer=None, cut=None, rate=0, points=()) -> None:
+        self._points = list(points)
         self._stall, self._answer, self._cut, self._rate = stall, answer, cut, rate
         self.up = self.down = 0
         if stall == (0, False):
@@ -153,9 +158,13 @@ class FaultyProxy:
             self.up += length * (not down)
             self.down += length * down
             passed = self.down if down else self.up
+            is_cut = bool(self._cut) and down == self._cut[1] and passed > self._cut[0]
+            if not down and self._points and passed > self._points[0]:
+                is_cut, self.up = True, 0
+                del self._points[0]
         if self._stall and down == self._stall[1] and passed > self._stall[0]:
             self._flowing.clear()
-        if self._cut and down == self._cut[1] and passed > self._cut[0]:
+        if is_cut:
             self._cut_all()
             raise ConnectionResetError
 
