@@ -24,6 +24,7 @@
     │   ├── VersionRefused      the client does not speak tus, or another version of it
     │   ├── NotOffsetStream     the body of a resumable upload has another media type
     │   ├── OffsetRefused       bytes are sent for another offset than the next one
+    │   ├── SendingStopped      the bytes of an upload arrive too slowly, or stop arriving
     │   ├── ChecksumMismatch    the bytes that arrived have another checksum than the client says
     │   ├── UploadFinished      bytes are sent to an upload that takes no more
     │   ├── UploadExpired       the upload was not finished in time
@@ -103,6 +104,7 @@ from .refused import (
     OffsetRefused,
     Refused,
     ReplacedMeanwhile,
+    SendingStopped,
     SizeRefused,
     SourceReplaced,
     TooLarge,
@@ -144,6 +146,7 @@ __all__ = [
     "NotMultipart",
     "NotOffsetStream",
     "OffsetRefused",
+    "SendingStopped",
     "Refused",
     "RemoteError",
     "RemoteFailed",

@@ -219,6 +219,20 @@ class OffsetRefused(Refused):
             super().__init__(f"Upload-Offset must be {next_offset}, not {offset}.")
 
 
+class SendingStopped(Refused):
+    """Not all bytes that a client wanted to send to an upload have arrived.
+
+    Clients of tus take a 408 or a 400 as final. After a 409, they ask how far the upload is, and go
+    on.
+    """
+
+    location = "body"
+    field = "body"
+
+    def __init__(self, cause: Refused) -> None:
+        super().__init__(f"{cause} Ask for the offset, and send the rest.")
+
+
 class ChecksumMismatch(Refused):
     """The bytes that arrived have another checksum than the client says. They were dropped."""
 

@@ -53,6 +53,7 @@ TABLE: dict[type[errors.AttachmentError], tuple] = {
     errors.VersionRefused: (httpexceptions.HTTPPreconditionFailed, INVALID, "{reason}"),
     errors.NotOffsetStream: (httpexceptions.HTTPUnsupportedMediaType, INVALID, "{reason}"),
     errors.OffsetRefused: (httpexceptions.HTTPConflict, ERRORS.CONSTRAINT_VIOLATED, "{reason}"),
+    errors.SendingStopped: (httpexceptions.HTTPConflict, ERRORS.CONSTRAINT_VIOLATED, "{reason}"),
     errors.ChecksumMismatch: (HTTPChecksumMismatch, INVALID, "{reason}"),
     errors.UploadFinished: (httpexceptions.HTTPForbidden, ERRORS.FORBIDDEN, "{reason}"),
     errors.UploadExpired: (httpexceptions.HTTPGone, ERRORS.MISSING_RESOURCE, "{reason}"),

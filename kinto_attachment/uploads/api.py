@@ -104,7 +104,7 @@ def _routes(path: str, name: str, body: Object, *parameters: Object) -> dict[str
     :param parameters: those of the path.
     """
     conditions = RECORD_CONDITIONS if parameters else ()
-    refused = refusals(400, 401, 403, 404, 405, 408, 409, 410, 412, 413, 415, 460)
+    refused = refusals(400, 401, 403, 404, 405, 409, 410, 412, 413, 415, 460)
     found = refusals(400, 401, 403, 404, 410, 412)
     done = "The file is complete, and attached."
     plural = path_item(

@@ -3,7 +3,14 @@
 from contextlib import suppress
 from typing import BinaryIO
 
-from ..errors import BodyTooLarge, ChecksumMismatch, ClientTooSlow, MalformedForm, OffsetRefused
+from ..errors import (
+    BodyTooLarge,
+    ChecksumMismatch,
+    ClientTooSlow,
+    MalformedForm,
+    OffsetRefused,
+    SendingStopped,
+)
 from ..files.blob import Source
 from ..files.mimetype import DEFAULT_MIMETYPE
 from ..files.ref import UploadRef
@@ -57,8 +64,7 @@ class Receiver:
         :raises BodyTooLarge: if the body is longer than the rest of the upload.
         :raises ChecksumMismatch: if it has another checksum.
         :raises OffsetRefused: if another request has sent the bytes of the same offset.
-        :raises MalformedForm: if the body breaks off.
-        :raises ClientTooSlow: if the client is too slow.
+        :raises SendingStopped: if the body breaks off, or arrives too slowly.
         :raises StorageUnavailable: if a segment cannot be stored.
         """
         if body.length is not None:
@@ -82,7 +88,7 @@ class Receiver:
         if not (checksum and broken):
             self._claim(held)
         if broken:
-            raise broken
+            raise SendingStopped(broken) from broken
 
     def finish(self) -> None:
         """Store the segment that completes the upload, if no request has sent it: it is empty, and

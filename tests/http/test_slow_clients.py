@@ -181,7 +181,7 @@ def test_what_arrives_of_a_resumable_upload_is_kept(server, size, is_reset):
             time.sleep(0.5)  # what has not left this socket is lost
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
         else:
-            assert client.recv(99).startswith(b"HTTP/1.1 408 ")
+            assert client.recv(99).startswith(b"HTTP/1.1 409 ")
     assert eventually(lambda: offset_of(url, version) == size), offset_of(url, version)
 
 

@@ -3,6 +3,7 @@
 import json
 import random
 import secrets
+import threading
 from hashlib import sha256
 
 import pytest
@@ -219,4 +220,21 @@ def test_expired(client, film, two_processes, tmp_path):
         again = client.do("upload", path=str(film), options=options)
         assert "error" not in again, again
         assert [status for _, status, _ in again["requests"][:2]] == [410, 201]
+        check(record, film)
+
+
+def test_line_stalls(client, film, two_processes, tmp_path):
+    """The server gives up waiting for the client, which goes on when the line is back."""
+    settings = {**two_processes.settings, "kinto.attachment.client.silence": "1"}
+    with Gunicorn(settings, tmp_path) as server, FaultyProxy(server.port) as line:
+        record = HTTPRecord(server)
+        url = record.url.replace(str(server.port), str(line.port))
+        line.silence(after=2 * MIB)
+        timer = threading.Timer(3, line.recover)
+        timer.start()
+        options = options_of(url, retryDelays=[10] * 30, chunkSize=10 * SIZE)
+        outcome = client.do("upload", path=str(film), options=options)
+        timer.join()
+        assert "error" not in outcome, outcome
+        assert int(outcome["requests"][-1][2]) > MIB
         check(record, film)
