@@ -20,7 +20,7 @@ from kinto_attachment.cli.parser import parse
 from kinto_attachment.settings import read_settings
 from kinto_attachment.settings.setting import INI_PREFIX
 from kinto_attachment.settings.table import SETTINGS, TOPICS
-from tests.support import images
+from tests.support import images, node, tus_js
 from tests.support.library import jpeg
 from tests.support.pages import (
     PAGES,
@@ -189,18 +189,36 @@ def run(command: list[str], folder: Path, **options) -> str:
     return done.stdout
 
 
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A page in Chromium on which the user has chosen a picture, and packages from npm."""
+    if not (node.NODE and node.NPM and tus_js.CHROMIUM):
+        pytest.skip("Node or Chromium is not installed")
+    with tus_js.browser(tus_js.install(tmp_path_factory.mktemp("npm"))) as script:
+        yield script
+
+
 class TestExamples:
     """A reader follows each page from its beginning to its end."""
 
     @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-    def test_page_works_as_pasted(self, server, here, page):
+    def test_page_works_as_pasted(self, server, here, page, request):
         found = examples_of(page)
+
+        def in_browser(code: str, folder: Path) -> str:
+            script = request.getfixturevalue("browser")
+            script.do("visit")
+            script.do("choose", path=str(ROOT / "docs" / "0x0.jpg"))
+            return script.do("run", code=code)
+
         for number, example in enumerate(found):
             if example.language == "python" and SERVER not in example.code:
                 continue
             how = {"bash": in_bash, "python": in_python, "javascript": in_node}.get(
                 example.language
             )
+            if how is in_node and example.code.startswith("import "):
+                how = in_browser
             if how and not example.is_output:
                 following = found[number + 1 : number + 2]
                 shown = next((each.code for each in following if each.is_output), None)
@@ -308,7 +326,7 @@ def follow(server, here: Path, example: Example, how, shown: str | None) -> None
     record = re.search(r"/v1/buckets/default/collections/\w+/records/\w+", code)
     if "DELETE" in code or "remove_attachment" in code:
         assert attachment(server, record) is None, example.place
-    elif "attachment" in code and "/attachments" not in code:
+    elif "attachment" in code and "/attachments" not in code and "upload.txt" not in code:
         assert attachment(server, record)["hash"] == sha256(PICTURE).hexdigest(), example.place
         assert attachment(server, record)["mimetype"] in code or ";type=" not in code
     elif "Accept:application/json" in code:

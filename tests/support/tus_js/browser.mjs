@@ -31,6 +31,14 @@ await serve({
   },
   reload: () => page.reload(),
   offline: ({ value }) => context.setOffline(value),
+  // Run a module that imports packages, and return the first line that it logs.
+  run: async ({ code }) => {
+    const stdin = { contents: code, resolveDir: "." };
+    const { outputFiles } = buildSync({ stdin, bundle: true, format: "esm", write: false });
+    const logged = page.waitForEvent("console", { predicate: (each) => each.type() === "log" });
+    await page.addScriptTag({ type: "module", content: outputFiles[0].text });
+    return (await logged).text();
+  },
   choose: ({ path }) => page.setInputFiles("input", path),
   // Return the value of an expression, which may be a promise.
   evaluate: ({ code }) => page.evaluate(code),
