@@ -18,6 +18,7 @@ from pyramid.response import Response
 from pyramid.security import NO_PERMISSION_REQUIRED
 
 from ..attachments.api import FIELD, PATH
+from ..attachments.context import DEFAULT_BUCKET
 from ..errors import NotInBatch
 from ..http import transfers
 from ..http.openapi.components import EXPOSED_HEADERS
@@ -91,6 +92,9 @@ def create(request: Request) -> Response:
     received = request.bound_data.get(RECEIVED) or receive_new(request, target)
     response = _respond(request, target, received, 201)
     ids = {**request.matchdict, "upload": received.upload.id}
+    if request.bound_data.get(DEFAULT_BUCKET):
+        # Below another name of the bucket, the upload could not create the bucket in the end.
+        ids["bucket_id"] = "default"
     single = request.matched_route.name.removesuffix("s")
     response.headers["Location"] = request.route_url(single, **ids)
     return response
