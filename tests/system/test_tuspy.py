@@ -13,6 +13,7 @@ from tusclient.exceptions import TusCommunicationError, TusUploadFailed
 from tusclient.storage.filestorage import FileStorage
 
 from tests.support.http_record import ALICE, BOB, HTTPRecord
+from tests.support.servers.nginx import NGINX, Nginx
 from tests.support.servers.outage import FaultyProxy
 from tests.support.tus import basic
 
@@ -154,6 +155,25 @@ def test_broken_chunk_is_kept(record, film, line):
     check(record, film)
 
 
+@pytest.mark.skipif(not NGINX, reason="nginx is not installed")
+def test_behind_nginx(record, film, tmp_path):
+    """nginx passes on what has arrived of a chunk, and the URLs of uploads lead through it."""
+    files = record.server.settings["kinto.attachment.base_path"]
+    with Nginx(record.server.port, files, tmp_path) as nginx, FaultyProxy(nginx.port) as line:
+        line.cut_at(3 * MIB)
+        client = client_of(through(line, record))
+        with pytest.raises(TusUploadFailed):
+            uploader_of(client, film, chunk_size=SIZE).upload()
+        upload = wait_for_bytes(client)
+        assert upload["offset"] > 0
+        uploader = uploader_of(client, film, url=f"{client.url}/{upload['id']}")
+        uploader.upload()
+        check(record, film)
+        again = uploader_of(client, film)
+        again.upload()
+        assert again.url.startswith(client.url)
+
+
 def test_other_users(record, film):
     uploader = uploader_of(client_of(record.url), film)
     uploader.upload(stop_at=MIB)
@@ -187,3 +207,15 @@ def test_media(two_processes, film, target):
         assert (facts["fileName"], facts["size"]) == ("film.mp4", SIZE)
         url = f"{two_processes.url}/{facts['url']}"
     assert requests.get(url, auth=ALICE, timeout=30).content == content
+
+
+@pytest.mark.slow
+def test_many_breaks(record, tmp_path, line):
+    """The file is whole after a hundred of them."""
+    film = tmp_path / "film.mp4"
+    film.write_bytes(secrets.token_bytes(64 * MIB))
+    line.cut_at(*(random.randrange(2 * MIB) for _ in range(100)))
+    client = client_of(through(line, record))
+    uploader = uploader_of(client, film, chunk_size=3 * MIB, retries=500, retry_delay=0.01)
+    uploader.upload()
+    check(record, film)
