@@ -181,7 +181,7 @@ def _invoke(
     """
     defaults = {"Accept": "application/json", "Content-Type": "application/json"}
     subrequest = build_request(request, {"method": method, "path": ref.uri, "body": body})
-    for name in ("Transfer-Encoding", "Expect", "Response-Behavior"):
+    for name in ("Transfer-Encoding", "Expect", "Response-Behavior", "X-HTTP-Method-Override"):
         subrequest.headers.pop(name, None)
     subrequest.headers.update({**defaults, **(headers or {})})
     rolls_back = plugin_of(request).rows.rolls_back

@@ -27,7 +27,7 @@
     │   ├── SendingStopped      the bytes of an upload arrive too slowly, or stop arriving
     │   ├── ChecksumMismatch    the bytes that arrived have another checksum than the client says
     │   ├── UploadFinished      bytes are sent to an upload that takes no more
-    │   ├── UploadExpired       the upload was not finished in time
+    │   ├── UploadGone          the upload was not finished in time, or is damaged
     │   ├── NotInBatch          a batch contains an upload or a download
     │   ├── MetadataForged      a client tried to write the ``attachment`` attribute itself
     │   ├── ReplacedMeanwhile   a write would bring back an attachment that was replaced or removed
@@ -109,8 +109,8 @@ from .refused import (
     SourceReplaced,
     TooLarge,
     TooManyFiles,
-    UploadExpired,
     UploadFinished,
+    UploadGone,
     VersionRefused,
 )
 from .root import AttachmentError
@@ -164,7 +164,7 @@ __all__ = [
     "SweepRefused",
     "TooLarge",
     "TooManyFiles",
-    "UploadExpired",
+    "UploadGone",
     "UploadFinished",
     "VersionRefused",
     "WorkerLost",

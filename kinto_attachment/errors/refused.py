@@ -253,14 +253,17 @@ class UploadFinished(Refused):
         super().__init__("This upload takes no more bytes.")
 
 
-class UploadExpired(Refused):
-    """The upload was not finished in time, and its bytes are gone."""
+class UploadGone(Refused):
+    """The upload was not finished in time, or bytes of it are lost: its sender has to begin again.
+
+    :param reason: one sentence for the client.
+    """
 
     location = "path"
     field = "upload"
 
-    def __init__(self) -> None:
-        super().__init__("This upload has expired: begin it again.")
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
 
 
 class MetadataForged(Refused):

@@ -56,7 +56,7 @@ TABLE: dict[type[errors.AttachmentError], tuple] = {
     errors.SendingStopped: (httpexceptions.HTTPConflict, ERRORS.CONSTRAINT_VIOLATED, "{reason}"),
     errors.ChecksumMismatch: (HTTPChecksumMismatch, INVALID, "{reason}"),
     errors.UploadFinished: (httpexceptions.HTTPForbidden, ERRORS.FORBIDDEN, "{reason}"),
-    errors.UploadExpired: (httpexceptions.HTTPGone, ERRORS.MISSING_RESOURCE, "{reason}"),
+    errors.UploadGone: (httpexceptions.HTTPGone, ERRORS.MISSING_RESOURCE, "{reason}"),
     errors.ClientTooSlow: (httpexceptions.HTTPRequestTimeout, POSTED, "{reason}"),
     errors.FieldRefused: (httpexceptions.HTTPBadRequest, POSTED, "{location}: {reason}"),
     errors.Refused: (httpexceptions.HTTPBadRequest, INVALID, "{location}: {reason}"),

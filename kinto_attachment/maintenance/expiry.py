@@ -1,6 +1,7 @@
 """Dropping uploads that were not finished in time. Their bytes are released, not deleted: that is
 left to the rest of ``gc``."""
 
+import time
 from collections.abc import Iterator
 from functools import partial
 
@@ -16,11 +17,12 @@ def expire_uploads(server: Server, dry_run: bool = False) -> Iterator[Finding]:
     """Drop uploads to the media library that did not become objects in time, and resumable uploads
     to which no bytes came for too long. Yield ``expired`` for each.
 
-    The clock of the database counts, which has dated the rows.
+    An upload has expired if the clock of the database, which has dated the rows, and that of this
+    machine agree: either may be wrong.
 
     :param dry_run: change nothing.
     """
-    now = server.run(lambda: database_time(server.records))
+    now = min(server.run(lambda: database_time(server.records)), int(time.time() * 1000))
     yield from _expire_unclaimed(server, now, dry_run)
     yield from _expire_resumable(server, now, dry_run)
     if not dry_run:

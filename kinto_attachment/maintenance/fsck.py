@@ -173,12 +173,17 @@ class _Checker:
             there = self._objects.find([segment.key for segment in page])
             for segment in page:
                 key = segment.key
-                if not key or key in there or self._is_stored(key):
+                if not key or there.get(key) == segment.size:
                     continue
                 upload = self._server.run(partial(rows.get, segment.upload))
                 if upload and segment in self._server.run(partial(rows.segments, segment.upload)):
+                    size = self._size_of(key)
+                    if size == segment.size:
+                        continue  # stored since the objects were listed
+                    kind = "missing object" if size is None else "wrong size"
+                    detail = "" if size is None else f"{size} bytes, not {segment.size}"
                     where = f"{upload.intent.base}/uploads/{upload.id}"
-                    yield Finding("missing object", key, where, remedy=BEGIN_AGAIN)
+                    yield Finding(kind, key, where, detail, BEGIN_AGAIN)
 
     def _check_links(self, links: list[Link]) -> Iterator[Finding]:
         there = self._objects.find([link.key for link in links])

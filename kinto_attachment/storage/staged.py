@@ -9,9 +9,11 @@ callers can pass any storage.
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import datetime
+from typing import BinaryIO
 
 from zope.interface import Interface
 
+from ..errors import BlobDamaged, StorageUnavailable
 from ..files.blob import Digest, Label, Source
 from . import IStorage
 from .stored_file import StoredFile
@@ -73,8 +75,8 @@ def compose(storage: IStorage, parts: list[str], key: str, label: Label) -> None
             with closing(storage.open(part)) as chunks:
                 for chunk in chunks:
                     digest.update(chunk)
-                    spool.write(chunk)
-        spool.flush()
+                    _write(spool, chunk)
+        _write(spool, b"")
         source = Source(
             spool,
             label.filename,
@@ -87,18 +89,33 @@ def compose(storage: IStorage, parts: list[str], key: str, label: Label) -> None
         storage.put(key, source)
 
 
+def _write(spool: BinaryIO, chunk: bytes) -> None:
+    """Write a chunk; no bytes at the end, after which all of them are in the file."""
+    try:
+        spool.write(chunk)
+        if not chunk:
+            spool.flush()
+    except OSError as error:
+        raise StorageUnavailable("spool", str(error)) from error
+
+
 def store(storage: IStorage, key: str, source: Source) -> None:
     """Store a source under a key, in any storage. If its bytes are blobs of the storage already,
     the storage joins them; see :class:`~kinto_attachment.storage.stored_file.StoredFile`.
 
     :raises BlobNotFound: if a blob is missing. Nothing is stored then.
+    :raises BlobDamaged: if a blob has another size than it had. Nothing is stored then.
     :raises BlobExists: if the key is taken and the storage is ``exclusive``.
     :raises StorageUnavailable: if the storage cannot be reached.
     """
-    if isinstance(source.file, StoredFile):
-        compose(storage, source.file.keys, key, source.label)
-    else:
+    if not isinstance(source.file, StoredFile):
         storage.put(key, source)
+        return
+    compose(storage, source.file.keys, key, source.label)
+    size = storage.stat(key).size
+    if size != source.size:
+        storage.delete([key])
+        raise BlobDamaged(key, f"its parts have {size} bytes, not {source.size}")
 
 
 def sign(

@@ -20,6 +20,7 @@ from kinto.core.storage.exceptions import IntegrityError
 from transaction.interfaces import IDataManager
 from zope.interface import implementer
 
+from ..errors import AttachmentError
 from ..files.blob import Label, Source
 from ..files.key import KeyTemplate
 from ..files.ref import FieldRef, RecordRef, Ref
@@ -128,18 +129,19 @@ class FileTransaction:
             keys, template, source.size, lambda key: store(self._storage, key, source)
         )
 
-    def give(self, key: str, write: Callable[[], bool]) -> bool:
+    def give(self, key: str, write: Callable[[], Item]) -> Item:
         """Give stored bytes an owner in a transaction of its own, which is committed by then.
-        Return whether they have one. If not, they are deleted with this transaction.
+        Return what ``write`` returned.
 
-        :param write: writes the owner down, and returns whether it could.
+        :param write: writes the owner down. If it raises an error of this package, the bytes have
+            no owner, and are deleted with the present transaction.
         """
-        # If it is not known whether the commit succeeds, the bytes stay: ``gc`` finds out.
         self._placement.created.remove(key)
-        given = self.committed(write)
-        if not given:
+        try:
+            return self.committed(write)
+        except AttachmentError:
             self._placement.created.append(key)
-        return given
+            raise  # after any other error, the commit may have succeeded: ``gc`` finds out
 
     def compose(
         self, parts: list[str], size: int, label: Label, keys: Iterable[str], template: KeyTemplate

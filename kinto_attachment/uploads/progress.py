@@ -75,7 +75,7 @@ def read_progress(request: Request, upload: ResumableUpload) -> tuple[Segment | 
     """Return the last segment of an upload, its offset, and when it expires; see
     :func:`read_position`.
 
-    :raises UploadExpired: if it has expired.
+    :raises UploadGone: if it has expired.
     """
     last, offset, expires = read_position(request, upload)
     resumable.check_not_expired(plugin_of(request), upload, last)

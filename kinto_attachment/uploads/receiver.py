@@ -1,6 +1,8 @@
 """Receiving the bytes of a resumable upload, segment by segment."""
 
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import BinaryIO
 
 from ..errors import (
@@ -29,11 +31,12 @@ class Receiver:
     for good. Whatever was claimed before an error stays.
 
     :param files: the transaction of the request, which has written nothing yet.
-    :param upload: the upload, whose offset the request has named.
+    :param upload: as it was read. The request has named its offset.
+    :param length: its length, which the request may be the first to tell; None if none has.
     :param before: the last segment that arrived before; None if none did.
     :param limit: how long the upload may become, in bytes; None for no limit.
     :ivar digest: of all bytes of the upload so far.
-    :ivar claimed: the last segment that was claimed; None if none was.
+    :ivar upload: as it is now.
     :ivar last: the segment that completes the upload. It is stored but not claimed: its row is
         committed together with the record. None if bytes are missing, or if the upload is partial.
     """
@@ -43,16 +46,17 @@ class Receiver:
         plugin: Plugin,
         files: FileTransaction,
         upload: ResumableUpload,
+        length: int | None,
         before: Segment | None,
         limit: int | None,
     ):
         self._plugin = plugin
         self._files = files
-        self._upload = upload
+        self.upload = upload
+        self._length = length
         self._limit = limit
         self.offset = before.end if before else 0
         self.digest = RunningDigest(before.state if before else "", self.offset)
-        self.claimed: Segment | None = None
         self.last: Segment | None = None
 
     def receive(self, body: RequestBody, checksum: Checksum | None = None) -> None:
@@ -89,13 +93,32 @@ class Receiver:
             self._claim(held)
         if broken:
             raise SendingStopped(broken) from broken
+        if self._is_end(self.offset):
+            self.finish()
+        elif self.upload.length != self._length:
+            self._tell_length()
 
     def finish(self) -> None:
-        """Store the segment that completes the upload, if no request has sent it: it is empty, and
-        says only that the upload ends here."""
+        """Store the segment that completes the upload, if no bytes do: it is empty."""
         if self.last is None:
             with self._plugin.storage.spool() as spool:
                 self.last = self._store(spool, 0)
+
+    def _is_end(self, offset: int) -> bool:
+        """Return whether the file is complete with the bytes up to the offset."""
+        return offset == self._length and not self.upload.is_partial
+
+    def _tell_length(self) -> None:
+        """Write the length down, without any bytes.
+
+        :raises OffsetRefused: if another request has changed the upload.
+        """
+        rows, before = self._plugin.rows.resumable, self.upload
+        after = replace(before, length=self._length)
+        now = self._files.committed(lambda: rows.replace(before, after))
+        if now is None:
+            raise OffsetRefused(self.offset)
+        self.upload = now
 
     def _store_next(
         self, body: RequestBody
@@ -133,9 +156,9 @@ class Receiver:
             spool.flush()
         staged = self._plugin.settings.staged
         source = Source(spool, "segment", DEFAULT_MIMETYPE, size, "", private=True)
-        keys = staged.template.keys(UploadRef(self._upload.id), "", "")
+        keys = staged.template.keys(UploadRef(self.upload.id), "", "")
         key = self._files.put(keys, source, staged.template)
-        segment = Segment(self._upload.id, self.offset, key, size, self.digest.state)
+        segment = Segment(self.upload.id, self.offset, key, size, self.digest.state)
         self.offset += size
         return segment
 
@@ -145,17 +168,14 @@ class Receiver:
 
         :raises OffsetRefused: if another request has sent the bytes of the same offset.
         """
-        rows, upload = self._plugin.rows.resumable, self._upload
+        rows = self._plugin.rows.resumable
         while held:
             segment = held.pop(0)
-            if segment.end == upload.length and not upload.is_partial:
+            if self._is_end(segment.end):
                 self.last = segment
-            elif not self._files.give(
-                segment.key, lambda segment=segment: rows.claim(upload, segment)
-            ):
-                raise OffsetRefused(segment.offset)
-            else:
-                self.claimed = segment
+                continue
+            claim = partial(rows.claim, self.upload, segment, self._length)
+            self.upload = self._files.give(segment.key, claim)
 
     def _check_length(self, length: int) -> None:
         if self._limit is not None and length > self._limit:

@@ -5,15 +5,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
 
-from ..errors import OffsetRefused, UploadExpired
+from ..errors import OffsetRefused, UploadGone
 from ..files.blob import Digest
 from ..plugin import Plugin
 from ..rows import Rows
+from ..rows.deletion import Rule
 from ..rows.paging import database_time
 from ..rows.uploads import ResumableUpload, Segment
 from ..storage.stored_file import StoredFile
 from ..transactions.files import FileTransaction
 from .targets import Finished
+
+LOST = "Bytes of this upload are lost: delete it, and begin it again."
 
 
 def expires_at(plugin: Plugin, upload: ResumableUpload, last: Segment | None) -> float:
@@ -28,12 +31,12 @@ def expires_at(plugin: Plugin, upload: ResumableUpload, last: Segment | None) ->
 def check_not_expired(plugin: Plugin, upload: ResumableUpload, last: Segment | None) -> None:
     """Check that the upload has not expired.
 
-    :raises UploadExpired: if it has.
+    :raises UploadGone: if it has.
     """
     expires = expires_at(plugin, upload, last)
     # The clock of this server may be wrong: that of the database, which dates the rows, decides.
     if time.time() > expires and database_time(plugin.rows.storage) / 1000 > expires:
-        raise UploadExpired()
+        raise UploadGone("This upload has expired: begin it again.")
 
 
 def open_segments(plugin: Plugin, segments: Sequence[Segment]) -> StoredFile:
@@ -54,33 +57,42 @@ def complete(
     upload: ResumableUpload,
     last: Segment,
     attach: Callable[[], Finished],
-) -> Finished:
+) -> tuple[ResumableUpload, Finished]:
     """Attach the file of an upload, write down that the upload is complete, and release its
-    segments, all in the present transaction.
+    segments, all in the present transaction. Return the upload as it is then.
 
     :param last: the segment that completes the upload, which is not claimed yet.
     :param attach: gives the file to its owner.
-    :raises OffsetRefused: if another request has completed the upload.
+    :raises OffsetRefused: if another request has completed, changed or deleted the upload.
     """
     resumable = rows.resumable
-    # This row stays: two requests may complete the upload, and the second one waits for it.
-    end = replace(last, key="")
-    if not resumable.claim(upload, end):
+    now = resumable.get(upload.id)
+    if now is None or now.result is not None or now.length not in (None, last.end):
         raise OffsetRefused(last.offset)
+    # Other requests that complete or delete the upload wait from here on.
+    locked = resumable.replace(now, replace(now, length=last.end))
+    if locked is None:
+        raise OffsetRefused(last.offset)
+    files.undo(lambda: resumable.save(now))
+    end = replace(last, key="")  # it stays, so that no other request stores that offset
+    resumable.add_segment(end)
     files.undo(lambda: resumable.drop(end))
     finished = attach()
-    resumable.save(replace(upload, length=last.end, result=finished.to_row()))
-    files.undo(lambda: resumable.save(upload))
-    _release_segments(rows, files, upload, last.offset)
+    completed = resumable.save(replace(locked, result=finished.to_row()))
+    _release_segments(rows, files, now, last.offset)
     files.release([(last.key, False)], keep_old=False)
-    return finished
+    return completed, finished
 
 
 def discard(rows: Rows, files: FileTransaction, upload: ResumableUpload) -> bool:
     """Delete an upload and release its segments. A file that was attached stays. Return False if
     another request has deleted it."""
-    if not rows.resumable.take(upload):
-        return False
+    while not rows.resumable.take(upload):
+        # The request that was in the way may have completed the upload instead.
+        now = rows.resumable.get(upload.id)
+        if now is None:
+            return False
+        upload = now
     files.undo(lambda: rows.resumable.save(upload))
     _release_segments(rows, files, upload)
     return True
@@ -92,5 +104,26 @@ def _release_segments(
     resumable = rows.resumable
     segments = resumable.take_segments(upload.id, end)
     for segment in segments:
-        files.undo(lambda segment=segment: resumable.claim(upload, segment))
+        files.undo(lambda segment=segment: resumable.restore(segment))
     files.release([(each.key, False) for each in segments], keep_old=False)
+
+
+def check_whole(segments: Sequence[Segment], length: int) -> None:
+    """Check that segments follow each other from the start to the end.
+
+    :raises UploadGone: if not, because rows are lost.
+    """
+    offset = 0
+    for segment in segments:
+        if segment.offset != offset or not (segment.key or not segment.size):
+            break
+        offset = segment.end
+    if offset != length:
+        raise UploadGone(LOST)
+
+
+def abandon(rows: Rows, upload: ResumableUpload) -> None:
+    """Delete an upload whose sender will never hear of it. ``gc`` deletes its bytes."""
+    if rows.resumable.take(upload):
+        segments = rows.resumable.take_segments(upload.id)
+        rows.releases.add([each.key for each in segments], Rule.DELETE)

@@ -4,6 +4,8 @@ What a request has received is remembered under :data:`RECEIVED` for the case th
 after a conflict: its body cannot be read a second time.
 """
 
+import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,12 +14,15 @@ from pyramid.response import Response
 
 from ..errors import (
     AttachmentError,
+    BlobDamaged,
+    BlobNotFound,
     BodyTooLarge,
     FieldRefused,
     FilenameRefused,
     OffsetRefused,
     TooLarge,
     UploadFinished,
+    UploadGone,
 )
 from ..files.blob import Digest
 from ..http import transfers
@@ -29,6 +34,8 @@ from . import protocol, resumable
 from .progress import find_upload, is_own, read_progress
 from .receiver import Receiver
 from .targets import Target
+
+logger = logging.getLogger(__name__)
 
 RECEIVED = "attachment.received"
 """The key in ``bound_data`` of the :class:`Received` for a repeated request."""
@@ -60,24 +67,28 @@ def receive_new(request: Request, target: Target) -> Received:
     metadata = request.headers.get("Upload-Metadata")
     values = protocol.read_metadata(metadata)
     if concat and concat.parts is None:
-        intent = Intent(target.base, owner, target=target.name)
+        intent = Intent(target.base, owner, target=values.get("target", ""))
     else:
         intent = _read_intent(target, values, owner)
     if concat and concat.parts is not None:
         upload = ResumableUpload(intent, None, metadata, text)
         return _join(request, target, upload, concat.parts)
     upload = ResumableUpload(intent, protocol.read_length(request), metadata, text)
-    if upload.length is not None and (upload.length or not upload.is_partial):
-        _check_size(target, upload.length)
+    _check_length(target, upload, upload.length)
     checksum = protocol.read_checksum(request)
     has_bytes = protocol.is_offset_stream(request)
     release_connection(request)
     upload = files.committed(lambda: plugin.rows.resumable.save(upload))
     plugin.metrics.count("resumable", event="begun")
-    if has_bytes or (upload.length == 0 and not upload.is_partial):
-        return _receive(request, target, upload, None, checksum)
-    request.context.body.close()
-    return _remember(request, Received(upload, 0, resumable.expires_at(plugin, upload, None)))
+    if not has_bytes and (upload.length != 0 or upload.is_partial):
+        request.context.body.close()
+        return _remember(request, Received(upload, 0, resumable.expires_at(plugin, upload, None)))
+    try:
+        return _receive(request, target, upload, upload.length, None, checksum)
+    except AttachmentError:
+        # The client will never know its URL.
+        files.committed(lambda: resumable.abandon(plugin.rows, upload))
+        raise
 
 
 def _read_intent(target: Target, values: dict[str, str], owner: str) -> Intent:
@@ -100,65 +111,63 @@ def receive_more(request: Request, target: Target) -> Received:
     offset, checksum = protocol.read_offset(request), protocol.read_checksum(request)
     upload = find_upload(request, target)
     last, found, _ = read_progress(request, upload)
-    if upload.result is not None or upload.concat.startswith("final"):
-        raise UploadFinished()
     if offset != found:
         raise OffsetRefused(offset, found)
-    upload = _with_length(request, target, upload, found)
-    return _receive(request, target, upload, last, checksum)
+    if upload.result is not None:
+        raise UploadFinished()
+    length = _read_late_length(request, target, upload, found)
+    return _receive(request, target, upload, length, last, checksum)
 
 
-def _with_length(
+def _read_late_length(
     request: Request, target: Target, upload: ResumableUpload, offset: int
-) -> ResumableUpload:
-    """Return the upload with the length that the request gives, if that was not known before."""
+) -> int | None:
+    """Return the length of the upload, which the request may be the first to tell."""
     length = protocol.read_number(request, "Upload-Length")
     if length is None or length == upload.length:
-        return upload
+        return upload.length
     if upload.length is not None or length < offset:
         least = "" if upload.length is not None else "at least "
         reason = f"Upload-Length must be {least}{upload.length or offset}, not {length}"
         raise FieldRefused(reason, "Upload-Length", "header")
-    if length or not upload.is_partial:
-        _check_size(target, length)
-    upload = replace(upload, length=length)
-    files, rows = file_transaction(request), plugin_of(request).rows.resumable
-    return files.committed(lambda: rows.save(upload))
+    _check_length(target, upload, length)
+    return length
 
 
 def _receive(
     request: Request,
     target: Target,
     upload: ResumableUpload,
+    length: int | None,
     before: Segment | None,
     checksum: protocol.Checksum | None,
 ) -> Received:
-    """Receive the body. If it completes the upload, store the file."""
+    """Receive the body. If it completes the upload, store the file.
+
+    :param length: that of the upload, which the request may be the first to tell.
+    """
     plugin, files = plugin_of(request), file_transaction(request)
-    limit = upload.length
-    if limit is None:
-        limit = target.policy.max_size or None
+    limit = target.policy.max_size or None if length is None else length
     release_connection(request)
-    receiver = Receiver(plugin, files, upload, before, limit)
+    receiver = Receiver(plugin, files, upload, length, before, limit)
     try:
         receiver.receive(request.context.body, checksum)
     finally:
         request.context.body.close()
-    if receiver.offset == upload.length and not upload.is_partial:
-        receiver.finish()
+    if receiver.last:
         _measure(request, target)
         segments = files.committed(lambda: plugin.rows.resumable.segments(upload.id))
         digest = receiver.digest if receiver.digest.is_complete else None
         try:
-            _store(request, target, upload, [*segments, receiver.last], digest)
+            _store(request, target, receiver.upload, [*segments, receiver.last], digest)
         except AttachmentError as error:
             # Another request may have completed the upload meanwhile, and released its segments.
             now = files.committed(lambda: plugin.rows.resumable.get(upload.id))
             if now is None or now.result is not None:
                 raise OffsetRefused(receiver.last.offset) from error
             raise
-    expires = resumable.expires_at(plugin, upload, receiver.claimed or before)
-    return _remember(request, Received(upload, receiver.offset, expires, receiver.last))
+    expires = time.time() + plugin.settings["uploads.ttl"]
+    return _remember(request, Received(receiver.upload, receiver.offset, expires, receiver.last))
 
 
 def _join(
@@ -174,18 +183,20 @@ def _join(
         reason = "Upload-Length cannot be sent with a final upload: its parts have lengths"
         raise FieldRefused(reason, "Upload-Length", "header")
     parts = tuple(_find_part(request, target, part) for part in ids)
-    segments = [segment for part in parts for segment in rows.segments(part.id)]
-    length = sum(part.length for part in parts)
-    _check_size(target, length)
-    upload = replace(upload, length=length)
+    segments: list[Segment] = []
+    for part in parts:
+        resumable.check_whole(found := rows.segments(part.id), part.length)
+        segments += found
+    upload = replace(upload, length=sum(part.length for part in parts))
+    _check_length(target, upload, upload.length)
     request.context.body.close()
     release_connection(request)
     _measure(request, target)
-    receiver = Receiver(plugin, files, upload, None, length)
-    receiver.offset = length
+    receiver = Receiver(plugin, files, upload, upload.length, None, None)
+    receiver.offset = upload.length
     receiver.finish()
     _store(request, target, upload, segments, None)
-    return _remember(request, Received(upload, length, 0, receiver.last, parts))
+    return _remember(request, Received(upload, upload.length, 0, receiver.last, parts))
 
 
 def _find_part(request: Request, target: Target, part_id: str) -> ResumableUpload:
@@ -196,6 +207,8 @@ def _find_part(request: Request, target: Target, part_id: str) -> ResumableUploa
     rows = plugin_of(request).rows.resumable
     part = rows.get(part_id)
     last = rows.last(part_id) if part else None
+    if part:
+        resumable.check_not_expired(plugin_of(request), part, last)
     is_part = part is not None and is_own(request, target, part) and part.is_partial
     if not is_part or part.length != (last.end if last else 0):
         state = "is not complete" if is_part else "is no partial upload of yours here"
@@ -228,14 +241,30 @@ def _store(
     :param digest: that of all bytes, if it is known.
     """
     plugin = plugin_of(request)
-    digest = digest or resumable.digest_of(plugin, segments)
-    with resumable.open_segments(plugin, segments) as file:
-        target.store(upload.intent, file, digest)
-
-
-def _check_size(target: Target, size: int) -> None:
+    if not upload.concat:
+        resumable.check_whole(segments, segments[-1].end)
+    # What can be refused now is refused before all bytes are read and copied.
+    target.begin(upload.intent)
     try:
-        target.check_size(size)
+        digest = digest or resumable.digest_of(plugin, segments)
+        with resumable.open_segments(plugin, segments) as file:
+            target.store(upload.intent, file, digest)
+    except (BlobNotFound, BlobDamaged) as error:
+        logger.error("Bytes of the upload %s are lost or damaged: %s", upload.id, error)
+        raise UploadGone(resumable.LOST) from error
+
+
+def _check_length(target: Target, upload: ResumableUpload, length: int | None) -> None:
+    """Check that an upload may be this long. A part of another upload may be empty.
+
+    :param length: in bytes; None if it is not known.
+    :raises BodyTooLarge: if it is too long.
+    :raises EmptyBody: if it has no bytes, and its target needs some.
+    """
+    if length is None or (not length and upload.is_partial):
+        return
+    try:
+        target.check_size(length)
     except TooLarge as error:
         refused = BodyTooLarge(error.size, error.limit, "Upload-Length")
         refused.location = "header"

@@ -15,6 +15,7 @@ from ..attachments.records import url_of
 from ..errors import EmptyBody, FieldRefused, TooLarge
 from ..files.blob import Digest
 from ..files.filename import accept_filename
+from ..files.mimetype import accept_mimetype
 from ..http.forms import Received
 from ..http.text import parse_json
 from ..library import views as library
@@ -23,9 +24,9 @@ from ..plugin import plugin_of
 from ..rows.uploads import Intent
 from ..settings.policy import Policy
 from ..storage.stored_file import StoredFile
-from .context import LIBRARY, STORE, LibraryUploadContext
+from .context import LIBRARY, STORE, LibraryUploadContext, check_target
 
-CONDITIONS = ("If-Match", "If-None-Match")
+_CONDITIONS = ("If-Match", "If-None-Match")
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,13 @@ class Target(ABC):
         :raises Refused: if the file could not be attached now.
         """
 
+    def begin(self, intent: Intent) -> None:
+        """Check once more what can be checked before the file is stored.
+
+        :raises Refused: if the file could not be attached now.
+        """
+        self.check(intent)
+
     @abstractmethod
     def store(self, intent: Intent, file: StoredFile, digest: Digest) -> None:
         """Store the whole file under its key: the first half of an upload. Idempotent in a request.
@@ -114,7 +122,7 @@ class Target(ABC):
             base=self.base,
             owner=owner,
             filename=self._read_filename(values),
-            mimetype=values.get("filetype") or values.get("type", ""),
+            mimetype=accept_mimetype(values.get("filetype") or values.get("type")) or "",
             data=_read_object(values, "data"),
             permissions=_read_object(values, "permissions"),
             if_match=headers.get("If-Match", ""),
@@ -154,14 +162,16 @@ class RecordTarget(Target):
         record = {**(self._context.current_object or {}), **(intent.data or {})}
         forms.check_room(self._request, [place], record)
 
-    def store(self, intent: Intent, file: StoredFile, digest: Digest) -> None:
-        if self._key in self._request.bound_data:
-            return
-        for name, value in zip(CONDITIONS, (intent.if_match, intent.if_none_match), strict=True):
+    def begin(self, intent: Intent) -> None:
+        for name, value in zip(_CONDITIONS, (intent.if_match, intent.if_none_match), strict=True):
             self._request.headers.pop(name, None)
             if value:
                 self._request.headers[name] = value
-        self.check(intent)
+        super().begin(intent)
+
+    def store(self, intent: Intent, file: StoredFile, digest: Digest) -> None:
+        if self._key in self._request.bound_data:
+            return
         place = self._context.declared_field().new_place(self._context.ref)
         files = [(place, self._received(intent, file, digest))]
         data, permissions = intent.data, intent.permissions
@@ -190,6 +200,10 @@ class StoreTarget(Target):
     @property
     def policy(self) -> Policy:
         return plugin_of(self._request).settings.media
+
+    def read_intent(self, values: dict[str, str], owner: str) -> Intent:
+        check_target(self._request, values)
+        return super().read_intent(values, owner)
 
     def check(self, intent: Intent) -> None:
         _check_no_record(intent)
@@ -240,9 +254,13 @@ class LibraryTarget(Target):
 
 
 def target_of(request: Request) -> Target:
-    """Return what the uploads of the path in the URL become."""
+    """Return what the uploads of the path in the URL become.
+
+    :raises HTTPNotFound: if the collection does not declare the field in the URL.
+    """
     context = request.context
     if isinstance(context, RecordContext):
+        context.declared_field()
         return RecordTarget(request, context)
     is_library = isinstance(context, LibraryUploadContext)
     return LibraryTarget(request) if is_library else StoreTarget(request)

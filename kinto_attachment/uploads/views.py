@@ -4,7 +4,8 @@ The last bytes of an upload make the attachment, with the same steps as a form; 
 ``attachments/views.py`` for how a request is repeated after a conflict.
 """
 
-from dataclasses import replace
+import re
+import time
 from typing import Any
 
 from kinto.core import Service
@@ -12,6 +13,7 @@ from kinto.core.authorization import DYNAMIC
 from kinto.core.cornice.cors import get_cors_preflight_view
 from kinto.core.errors import ERRORS, http_error
 from pyramid import httpexceptions
+from pyramid.authorization import Everyone
 from pyramid.events import NewResponse
 from pyramid.request import Request
 from pyramid.response import Response
@@ -125,9 +127,13 @@ def get(request: Request) -> Response:
 def get_list(request: Request) -> list[dict[str, Any]]:
     """Return the state of each upload that the user has begun here, as JSON."""
     protocol.check_version(request)
-    rows = plugin_of(request).rows.resumable
-    uploads = rows.below(target_of(request).base, owner_of(request))
-    return [state_of(upload, *read_position(request, upload)[1:]) for upload in uploads]
+    owner, target = owner_of(request), target_of(request)
+    request.response.headers["Cache-Control"] = "no-store"
+    if owner == Everyone:  # all who are anonymous have this name
+        return []
+    uploads = plugin_of(request).rows.resumable.below(target.base, owner)
+    states = (state_of(upload, *read_position(request, upload)[1:]) for upload in uploads)
+    return [state for state in states if state["expires"] > time.time() * 1000]
 
 
 def terminate(request: Request) -> Response:
@@ -154,8 +160,6 @@ def override(request: Request) -> Response:
             errno=ERRORS.METHOD_NOT_ALLOWED,
             message="POST needs X-HTTP-Method-Override with PATCH, DELETE or HEAD.",
         )
-    # The requests to Kinto that attach the file are made of this one.
-    del request.headers["X-HTTP-Method-Override"]
     return _OVERRIDES[method](request)
 
 
@@ -182,7 +186,11 @@ def _limit_of(request: Request) -> int:
     limit."""
     settings, found = plugin_of(request).settings, request.matchdict
     if "bucket_id" not in found:
-        return settings.media.max_size
+        library = request.registry.attachment_library
+        limits = {settings.media.max_size}
+        if library:
+            limits.add(settings.policy(library.bucket, library.collection).max_size)
+        return 0 if 0 in limits else max(limits)
     field = found.get("field", "attachment")
     return settings.policy(found["bucket_id"], found["collection_id"], field).max_size
 
@@ -199,16 +207,16 @@ for _each in _SINGLE:
     _each.add_view("OPTIONS", options, permission=NO_PERMISSION_REQUIRED)
 
 
+_PATH = re.compile(r"/v\d+/(?:buckets/.+/attachment(?:s/[^/]+)?|media)/uploads(?:/[^/]*)?/?")
+
+
 def add_version(event: NewResponse) -> None:
     """Say on every response of these routes, errors too, that the server speaks tus."""
-    service = event.request.current_service
-    if service is not None and service.name in _NAMES:
+    # Not by the route: below an alias, that of an error is another one.
+    if _PATH.fullmatch(event.request.path):
         event.response.headers["Tus-Resumable"] = protocol.VERSION
         if event.response.status_code == 412:
             event.response.headers["Tus-Version"] = protocol.VERSION
-
-
-_NAMES = {service.name for service in SERVICES}
 
 
 def _respond(request: Request, target: Target, received: Received, status: int) -> Response:
@@ -217,8 +225,8 @@ def _respond(request: Request, target: Target, received: Received, status: int) 
     :param status: that of a response without a file.
     """
     plugin, upload = plugin_of(request), received.upload
-    response = Response(status=status, content_type=None)
     if received.last is None:
+        response = _without_body(status)
         describe(response, upload, received.offset, received.expires)
         return response
     rows, files = plugin.rows, file_transaction(request)
@@ -232,11 +240,18 @@ def _respond(request: Request, target: Target, received: Received, status: int) 
                 raise upload_not_found(part.id)
         return target.attach()
 
-    finished = resumable.complete(rows, files, upload, received.last, attach)
+    completed, finished = resumable.complete(rows, files, upload, received.last, attach)
     transfers.note_status(request, finished.status)
     if finished.body is not None and (status == 201 or target.has_facts):
         response = Response(json=finished.body, status=200 if status == 204 else status)
-    expires = resumable.expires_at(plugin, upload, None)
-    upload = replace(upload, result=finished.to_row())
-    describe(response, upload, upload.length, expires)
+    else:
+        response = _without_body(status)
+    expires = resumable.expires_at(plugin, completed, None)
+    describe(response, completed, completed.length, expires)
+    return response
+
+
+def _without_body(status: int) -> Response:
+    response = Response(status=status)
+    response.headers.pop("Content-Type", None)
     return response

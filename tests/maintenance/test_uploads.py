@@ -1,5 +1,7 @@
 """What the operator's jobs do with resumable uploads."""
 
+import time
+
 import pytest
 
 from kinto_attachment.maintenance.migrate import copy
@@ -32,14 +34,18 @@ def staged(site):
     return [key for key in site.keys if key.startswith(STAGED)]
 
 
-def age(site, upload_url, monkeypatch, seconds=86400 + 60):
-    """Let the clock of the database be ahead."""
+DAY = 86400
+
+
+def turn_clocks(monkeypatch, database=0, server=0):
+    """Turn the clocks of the database and of the server forward by so many seconds."""
     from kinto_attachment.maintenance import expiry
     from kinto_attachment.uploads import resumable
 
-    real = expiry.database_time
+    now, server_now = expiry.database_time, time.time
     for module in (expiry, resumable):
-        monkeypatch.setattr(module, "database_time", lambda storage: real(storage) + seconds * 1000)
+        monkeypatch.setattr(module, "database_time", lambda storage: now(storage) + database * 1000)
+    monkeypatch.setattr(time, "time", lambda: server_now() + server)
 
 
 class TestUnfinished:
@@ -54,7 +60,7 @@ class TestUnfinished:
 
     def test_expires(self, site, record, uploads, monkeypatch):
         url = uploads.create(5, b"hel").headers["Location"]
-        age(site, url, monkeypatch)
+        turn_clocks(monkeypatch, 2 * DAY, 2 * DAY)
         found = ("expired", "", record.attachment_uri)
         assert found in gc(site, dry_run=True)
         assert len(staged(site)) == 1
@@ -63,25 +69,20 @@ class TestUnfinished:
         uploads.head(url, status=404)
         assert gc(site) == []
 
-    def test_that_has_expired_is_gone(self, site, uploads, monkeypatch):
-        import kinto_attachment.uploads.resumable as resumable
-
+    def test_that_has_expired_is_gone(self, uploads, monkeypatch):
         url = uploads.create(5, b"hel").headers["Location"]
-        age(site, url, monkeypatch)
-        # The clock of the server alone proves nothing, and neither does that of the database.
-        assert uploads.offset(url) == 3
-        real = resumable.time.time
-        monkeypatch.setattr(resumable.time, "time", lambda: real() + 2 * 86400)
+        turn_clocks(monkeypatch, 2 * DAY, 2 * DAY)
         for call in (uploads.head, uploads.get, uploads.delete):
             call(url, status=410)
         uploads.patch(url, 3, b"lo", status=410)
+        assert uploads.get(uploads.base).json == []
 
-    def test_a_clock_that_jumps(self, uploads, monkeypatch):
-        import kinto_attachment.uploads.resumable as resumable
-
+    @pytest.mark.parametrize("clocks", [(2 * DAY, 0), (0, 30 * DAY)], ids=["database", "server"])
+    def test_a_clock_that_jumps(self, site, uploads, monkeypatch, clocks):
         url = uploads.create(5, b"hel").headers["Location"]
-        real = resumable.time.time
-        monkeypatch.setattr(resumable.time, "time", lambda: real() + 30 * 86400)
+        turn_clocks(monkeypatch, *clocks)
+        assert uploads.offset(url) == 3
+        assert gc(site) == []
         assert uploads.offset(url) == 3
 
     def test_segments_without_an_upload(self, site, uploads):
@@ -98,8 +99,28 @@ class TestUnfinished:
         site.storage.delete([key])
         where = f"{record.attachment_uri}/uploads/{url.rpartition('/')[2]}"
         assert check(site) == [("missing object", key, where)]
-        uploads.patch(url, 3, b"lo", status=404)
-        assert uploads.offset(url) == 3
+        uploads.patch(url, 3, b"lo", status=410)
+
+    def test_damaged_bytes(self, site, record, uploads):
+        url = uploads.create(5, b"hel").headers["Location"]
+        (key,) = staged(site)
+        site.storage.delete([key])
+        site.put(key, b"he")
+        where = f"{record.attachment_uri}/uploads/{url.rpartition('/')[2]}"
+        assert check(site) == [("wrong size", key, where)]
+        uploads.patch(url, 3, b"lo", status=410)
+        record.http.get(record.uri, headers=ALICE, status=404)
+        uploads.delete(url)
+        assert check(site) == []
+
+    def test_a_lost_row(self, site, record, uploads):
+        url = uploads.create(9, b"abc").headers["Location"]
+        uploads.patch(url, 3, b"def")
+        rows = site.rows.resumable
+        first = rows.segments(url.rpartition("/")[2])[0]
+        site.in_transaction(lambda: rows.drop(first))
+        uploads.patch(url, 6, b"ghi", status=410)
+        record.http.get(record.uri, headers=ALICE, status=404)
 
     def test_orphans(self, site, record):
         record.upload(b"content")
@@ -127,7 +148,7 @@ class TestFinished:
     def test_is_forgotten(self, site, record, uploads, monkeypatch):
         url = uploads.create(5, b"hello").headers["Location"]
         assert uploads.offset(url) == 5
-        age(site, url, monkeypatch)
+        turn_clocks(monkeypatch, 2 * DAY, 2 * DAY)
         assert gc(site) == []
         uploads.head(url, status=404)
         record.check(b"hello")

@@ -26,7 +26,6 @@ from kinto_attachment.maintenance import fsck as fsck_module
 from kinto_attachment.maintenance.fsck import fsck
 from kinto_attachment.maintenance.gc import collect
 from kinto_attachment.maintenance.server import Server
-from kinto_attachment.rows.paging import database_time
 from tests.support.servers.wsgi import GunicornProcesses
 from tests.support.site import SETTINGS, Site
 from tests.support.tus import STREAM
@@ -252,8 +251,9 @@ def test_killed_at_any_moment(kinto_settings, file_settings, tmp_path, monkeypat
         for client in clients:
             client.check(server.url)
             assert client.failures == [], f"seed {seed}"
-    tomorrow = database_time(site.registry.storage) + 2 * 86400 * 1000
-    monkeypatch.setattr(expiry, "database_time", lambda storage: tomorrow)
+    later = time.time() + 2 * 86400
+    monkeypatch.setattr(expiry, "database_time", lambda storage: int(later * 1000))
+    monkeypatch.setattr(time, "time", lambda: later)
     deleted = list(collect(_parts(site), offline=True, force=True))
     assert {finding.kind for finding in deleted} <= {"deleted", "expired"}
     assert list(fsck(_parts(site), deep=True)) == []

@@ -16,6 +16,7 @@ from typing import Any
 from kinto.core.storage import Filter, Sort
 from kinto.core.utils import COMPARISON
 
+from ...errors import OffsetRefused
 from ...files.key import check_key
 from ..paging import (
     Row,
@@ -144,15 +145,56 @@ class ResumableUploads:
         """Yield all of them, read a page at a time."""
         yield from readable(scan(self._storage, UPLOAD_ROWS, UPLOADS_PARENT), _upload)
 
-    def claim(self, upload: ResumableUpload, segment: Segment) -> bool:
-        """Write a segment down; return False if another request has stored that offset, or if the
-        upload is finished or gone."""
-        found = self.get(upload.id)
-        if found is None or found.result is not None:
-            return False
-        row = {"id": _segment_id(segment.upload, segment.offset), "key": segment.key}
-        row |= {"size": segment.size, "state": segment.state}
-        return create_row(self._storage, SEGMENT_ROWS, _segments_parent(segment.upload), row)
+    def replace(self, before: ResumableUpload, after: ResumableUpload) -> ResumableUpload | None:
+        """Replace the upload, and return it with its date; return None if another request has
+        changed or deleted it since it was read. Others that do so wait for this transaction."""
+        unchanged = Filter("last_modified", before.modified, COMPARISON.EQ)
+        parent = _parent(before.id)
+        taken = self._storage.delete_all(
+            UPLOAD_ROWS, parent, filters=[unchanged], with_deleted=False
+        )
+        return self.save(after) if taken else None
+
+    def claim(
+        self, upload: ResumableUpload, segment: Segment, length: int | None
+    ) -> ResumableUpload:
+        """Write a segment down, and return the upload as it is then.
+
+        :param upload: as it was read.
+        :param length: that of the upload, which may not have been known before.
+        :raises OffsetRefused: if another request has stored that offset, or has changed, finished
+            or deleted the upload. The caller aborts the transaction.
+        """
+        if upload.length is None:
+            # One request may say a length where another one has just ended: they wait in turn.
+            now = self.replace(upload, replace(upload, length=length))
+        else:
+            now = self.get(upload.id)
+        if now is None or now.result is not None or now.length != length:
+            raise OffsetRefused(segment.offset)
+        try:
+            self.add_segment(segment)
+        except OffsetRefused:
+            if upload.length is None:
+                self.save(upload)  # the storage may not roll back
+            raise
+        return now
+
+    def add_segment(self, segment: Segment) -> None:
+        """Write a segment down.
+
+        :raises OffsetRefused: if there is one of that offset. If another request is about to write
+            it, this one waits until that is certain.
+        """
+        row = {"id": _segment_id(segment.upload, segment.offset), **_content(segment)}
+        if not create_row(self._storage, SEGMENT_ROWS, _segments_parent(segment.upload), row):
+            raise OffsetRefused(segment.offset)
+
+    def restore(self, segment: Segment) -> None:
+        """Write a segment down that was deleted, on a storage that does not roll back."""
+        parent = _segments_parent(segment.upload)
+        row_id = _segment_id(segment.upload, segment.offset)
+        self._storage.update(SEGMENT_ROWS, parent, row_id, _content(segment))
 
     def last(self, upload_id: str) -> Segment | None:
         """Return the last segment of an upload, or None if nothing has arrived."""
@@ -206,6 +248,10 @@ def _segments_parent(upload_id: str) -> str:
 def _segment_id(upload_id: str, offset: int) -> str:
     """Return the id of the row. Ids of one upload sort as their offsets do."""
     return f"{upload_id}-{offset:020d}"
+
+
+def _content(segment: Segment) -> Row:
+    return {"key": segment.key, "size": segment.size, "state": segment.state}
 
 
 def _upload(row: Row) -> ResumableUpload:
