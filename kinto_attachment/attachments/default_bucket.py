@@ -70,6 +70,12 @@ def default_bucket_attachment(request: Request) -> Response:
     subrequest.parent = request
     try:
         return request.invoke_subrequest(subrequest)
+    except Exception:
+        if subrequest.matched_route and request.method != "OPTIONS":
+            # The response to an error has the CORS headers of the route behind the alias.
+            request.matched_route = subrequest.matched_route
+            vars(request).pop("current_service", None)
+        raise
     finally:
         # The subrequest has read the body and put an empty one in its place. Code that runs after
         # this view must find the empty one, too.

@@ -1,6 +1,7 @@
 """Receiving the bytes of a resumable upload, segment by segment."""
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import BinaryIO
@@ -101,7 +102,7 @@ class Receiver:
     def finish(self) -> None:
         """Store the segment that completes the upload, if no bytes do: it is empty."""
         if self.last is None:
-            with self._plugin.storage.spool() as spool:
+            with _spooled(self._plugin) as spool:
                 self.last = self._store(spool, 0)
 
     def _is_end(self, offset: int) -> bool:
@@ -129,8 +130,7 @@ class Receiver:
         chunk, broken = _read(body)
         if not chunk:
             return None, broken is None, broken
-        spool = self._plugin.storage.spool()
-        try:
+        with _spooled(self._plugin) as spool:
             while chunk:
                 size += len(chunk)
                 self._check_length(self.offset + size)
@@ -141,9 +141,6 @@ class Receiver:
                     return self._store(spool, size), False, None
                 chunk, broken = _read(body)
             return self._store(spool, size), broken is None, broken
-        finally:
-            with suppress(OSError):  # closing flushes, which fails again if the disk is full
-                spool.close()
 
     def _add(self, chunk: bytes) -> None:
         self.digest.update(chunk)
@@ -180,6 +177,17 @@ class Receiver:
     def _check_length(self, length: int) -> None:
         if self._limit is not None and length > self._limit:
             raise BodyTooLarge(length, self._limit)
+
+
+@contextmanager
+def _spooled(plugin: Plugin) -> Iterator[BinaryIO]:
+    """Give a new spool to the block, and close it then."""
+    spool = plugin.storage.spool()
+    try:
+        yield spool
+    finally:
+        with suppress(OSError):  # closing flushes, which fails again if the disk is full
+            spool.close()
 
 
 def _read(body: RequestBody) -> tuple[bytes, MalformedForm | ClientTooSlow | None]:

@@ -73,12 +73,14 @@ def complete(
     locked = resumable.replace(now, replace(now, length=last.end))
     if locked is None:
         raise OffsetRefused(last.offset)
-    files.undo(lambda: resumable.save(now))
+    files.undo(lambda: resumable.has(now.id) and resumable.save(now))
     end = replace(last, key="")  # it stays, so that no other request stores that offset
     resumable.add_segment(end)
     files.undo(lambda: resumable.drop(end))
     finished = attach()
-    completed = resumable.save(replace(locked, result=finished.to_row()))
+    completed = resumable.replace(locked, replace(locked, result=finished.to_row()))
+    if completed is None:  # deleted meanwhile, on a storage where nothing is locked
+        raise OffsetRefused(last.offset)
     _release_segments(rows, files, now, last.offset)
     files.release([(last.key, False)], keep_old=False)
     return completed, finished

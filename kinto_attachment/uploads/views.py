@@ -92,7 +92,13 @@ def create(request: Request) -> Response:
         raise NotInBatch()
     target = target_of(request)
     received = request.bound_data.get(RECEIVED) or receive_new(request, target)
-    response = _respond(request, target, received, 201)
+    try:
+        response = _respond(request, target, received, 201)
+    except httpexceptions.HTTPException:
+        # Kinto refuses the file, and the client will never know the URL of the upload.
+        rows = plugin_of(request).rows
+        file_transaction(request).committed(lambda: resumable.abandon(rows, received.upload))
+        raise
     ids = {**request.matchdict, "upload": received.upload.id}
     if request.bound_data.get(DEFAULT_BUCKET):
         # Below another name of the bucket, the upload could not create the bucket in the end.
@@ -186,11 +192,10 @@ def _limit_of(request: Request) -> int:
     limit."""
     settings, found = plugin_of(request).settings, request.matchdict
     if "bucket_id" not in found:
-        library = request.registry.attachment_library
-        limits = {settings.media.max_size}
-        if library:
-            limits.add(settings.policy(library.bucket, library.collection).max_size)
-        return 0 if 0 in limits else max(limits)
+        library = request.registry.attachment_library  # the target that a client need not name
+        is_there = library is not None
+        policy = settings.policy(library.bucket, library.collection) if is_there else settings.media
+        return policy.max_size
     field = found.get("field", "attachment")
     return settings.policy(found["bucket_id"], found["collection_id"], field).max_size
 
