@@ -1,6 +1,8 @@
 """The layout: packages import downward only, and no room becomes a drawer."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,3 +87,15 @@ def test_tests_fit():
     for path in Path(__file__).parent.rglob("*.py"):
         lines = len(path.read_text().splitlines())
         assert lines <= 600, f"{path} has {lines} lines"
+
+
+def test_jobs_import_no_views():
+    """Services read Kinto's CORS settings when they are imported: not before Kinto is set up."""
+    program = (
+        "import sys, kinto_attachment.maintenance.gc, kinto_attachment.maintenance.fsck;"
+        "print([name for name in sys.modules if 'kinto_attachment' in name and 'views' in name])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert found.stdout.strip() == "[]"

@@ -3,7 +3,6 @@
 from pyramid.config import Configurator
 from pyramid.events import NewResponse
 
-from ..attachments.default_bucket import leave_alias
 from ..http.responses import add_services
 
 
@@ -11,6 +10,7 @@ def includeme(config: Configurator) -> None:
     """Add the routes of uploads. This comes before the media store, whose path for a hash would
     match them."""
     # Services read the CORS settings when they are imported, so not before Kinto is set up.
+    from ..attachments.default_bucket import leave_alias
     from . import api, views
 
     registry = config.registry

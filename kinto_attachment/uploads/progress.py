@@ -11,7 +11,8 @@ from ..http.requests import owner_of
 from ..plugin import plugin_of
 from ..rows.uploads import ResumableUpload, Segment
 from . import protocol, resumable
-from .targets import Finished, Target
+from .finished import Finished
+from .targets import Target
 
 
 def describe(

@@ -14,7 +14,7 @@ from ..rows.paging import database_time
 from ..rows.uploads import ResumableUpload, Segment
 from ..storage.stored_file import StoredFile
 from ..transactions.files import FileTransaction
-from .targets import Finished
+from .finished import Finished
 
 LOST = "Bytes of this upload are lost: delete it, and begin it again."
 

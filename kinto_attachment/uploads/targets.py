@@ -2,7 +2,6 @@
 library. Each target hands a file to its door as a form would, once all bytes are stored."""
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from pyramid.request import Request
@@ -25,33 +24,9 @@ from ..rows.uploads import Intent
 from ..settings.policy import Policy
 from ..storage.stored_file import StoredFile
 from .context import LIBRARY, STORE, LibraryUploadContext, check_target
+from .finished import Finished
 
 _CONDITIONS = ("If-Match", "If-None-Match")
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A file that has its owner.
-
-    :param status: what a form would have been answered with.
-    :param url: where the file is served; empty if it has no URL yet.
-    :param etag: the value of the header; empty if there is none.
-    :param body: what a form would have been answered with; None for nothing.
-    """
-
-    status: int
-    url: str = ""
-    etag: str = ""
-    body: Any = None
-
-    def to_row(self) -> dict[str, Any]:
-        """Return it as part of a row."""
-        return asdict(self)
-
-    @classmethod
-    def from_row(cls, row: dict[str, Any]) -> "Finished":
-        """Return it as it was written down."""
-        return cls(**{name: row.get(name) for name in cls.__annotations__})
 
 
 class Target(ABC):

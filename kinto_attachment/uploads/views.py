@@ -30,6 +30,7 @@ from ..plugin import plugin_of
 from ..transactions.request import file_transaction, is_in_batch
 from . import protocol, resumable
 from .context import RecordUploadContext, media_upload_context
+from .finished import Finished
 from .progress import (
     describe,
     describe_whole,
@@ -40,7 +41,7 @@ from .progress import (
     upload_not_found,
 )
 from .sending import RECEIVED, Received, receive_more, receive_new
-from .targets import Finished, Target, target_of
+from .targets import Target, target_of
 
 UPLOAD_HEADERS = (
     "Content-Location",
