@@ -234,15 +234,18 @@ class TestTermination:
 
 
 class TestState:
-    def test_as_json(self, uploads):
+    def test_as_json(self, record, uploads):
         url = uploads.create(5, b"hel").headers["Location"]
         state = uploads.get(url).json
         assert state["id"] == url.rpartition("/")[2]
         assert (state["state"], state["offset"], state["length"]) == ("open", 3, 5)
         assert state["filename"] == "a.txt"
         assert abs(state["expires"] / 1000 - time() - 86400) < 60
+        assert state["file"] is None
         uploads.patch(url, 3, b"lo")
-        assert uploads.get(url).json["state"] == "attached"
+        attached = uploads.get(url).json
+        assert attached["state"] == "attached"
+        assert attached["file"] == record.data["attachment"]
 
     def test_list(self, site, uploads):
         other = site.collection().record()

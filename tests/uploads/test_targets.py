@@ -136,6 +136,8 @@ class TestLibrary:
         assert {**facts, **dict.fromkeys(varying)} == {**form, **dict.fromkeys(varying)}
         created = site.http.post_json("/content/_media", {**facts, "alt": ""}, headers=ALICE)
         assert created.status_int == 201
+        # For a client that the response did not reach.
+        assert uploads.get(url).json["file"] == facts
         assert uploads.offset(url) == len(content)
         assert staged() == []
 
