@@ -169,7 +169,7 @@ class TestTus:
         options = options_of(record.url, metadata={"filename": "film.exe"})
         refused = page.do("evaluate", code=upload(options))
         assert refused["status"] == 400
-        assert json.loads(refused["body"])["message"] == "body: File extension is not allowed."
+        assert json.loads(refused["body"])["message"] == "header: File extension is not allowed."
 
     def test_other_users(self, page, record, film):
         begun = page.do("evaluate", code=upload(options_of(record.url), stopAt=MIB))

@@ -203,7 +203,7 @@ def test_refusals_are_explained(client, record, film):
     options = options_of(record.url, metadata={"filename": "film.exe"})
     refused = client.do("upload", path=str(film), options=options)
     assert (refused["status"], methods(refused)) == (400, ["POST"])
-    assert json.loads(refused["body"])["message"] == "body: File extension is not allowed."
+    assert json.loads(refused["body"])["message"] == "header: File extension is not allowed."
 
 
 def test_expired(client, film, two_processes, tmp_path):
@@ -238,3 +238,18 @@ def test_line_stalls(client, film, two_processes, tmp_path):
         assert "error" not in outcome, outcome
         assert int(outcome["requests"][-1][2]) > MIB
         check(record, film)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [1, 4])
+def test_many_breaks(client, record, two_processes, tmp_path, parts):
+    """The file is whole after a hundred of them."""
+    film = tmp_path / "film.mp4"
+    film.write_bytes(secrets.token_bytes(64 * MIB))
+    with FaultyProxy(two_processes.port) as line:
+        line.cut_at(*(random.randrange(2 * MIB) for _ in range(100)))
+        url = record.url.replace(str(two_processes.port), str(line.port))
+        options = options_of(url, retryDelays=[10] * 200, chunkSize=3 * MIB, parallelUploads=parts)
+        outcome = client.do("upload", path=str(film), options=options)
+    assert "error" not in outcome, outcome
+    check(record, film)

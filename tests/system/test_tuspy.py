@@ -1,5 +1,6 @@
 """tuspy, the Python client of tus."""
 
+import asyncio
 import json
 import random
 import secrets
@@ -92,6 +93,14 @@ def test_in_chunks(record, film):
 def test_in_one_piece(record, film):
     uploader = client_of(record.url).uploader(str(film), metadata={"filename": "film.mp4"})
     uploader.upload()
+    check(record, film)
+
+
+def test_asyncio(record, film):
+    uploader = client_of(record.url).async_uploader(
+        str(film), chunk_size=CHUNK, metadata={"filename": "film.mp4"}
+    )
+    asyncio.run(uploader.upload())
     check(record, film)
 
 
