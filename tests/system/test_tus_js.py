@@ -148,7 +148,8 @@ def test_line_breaks_at_random_bytes(client, record, film, more, two_processes):
 @pytest.mark.parametrize("more", [{}, {"parallelUploads": 2}], ids=["plain", "parallel"])
 def test_another_process_resumes(folder, client, record, film, tmp_path, more):
     """The first one is killed. Another one finds the URL of the upload in a file."""
-    options, urls = options_of(record.url, chunkSize=MIB // 2, **more), str(tmp_path / "urls.json")
+    options = options_of(record.url, chunkSize=MIB // 2, retryDelays=[10] * 30, **more)
+    urls = str(tmp_path / "urls.json")
     with tus_js.client(folder) as killed:
         killed.send("upload", path=str(film), urls=urls, dieAt=MIB, options=options)
         assert killed.wait() == -9
