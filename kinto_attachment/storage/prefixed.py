@@ -10,6 +10,7 @@ from zope.interface import directlyProvides, providedBy
 from ..files.blob import MAX_UPLOAD_TIME, Label, Source
 from ..files.key import check_key
 from . import IStorage, Stat, place_of
+from .stream import Stream
 
 
 class StorageProxy:
@@ -71,6 +72,9 @@ class PrefixedStorage(StorageProxy):
 
     def compose(self, parts: Iterable[str], key: str, label: Label) -> None:
         self._storage.compose([self._full(part) for part in parts], self._full(key), label)
+
+    def stream(self, key: str, label: Label) -> Stream:
+        return self._storage.stream(self._full(key), label)
 
     def sign(self, key: str, *args: Any, **options: Any) -> str | None:
         return self._storage.sign(self._full(key), *args, **options)

@@ -11,7 +11,7 @@ from contextlib import closing
 from datetime import datetime
 from typing import BinaryIO
 
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 from ..errors import BlobDamaged, StorageUnavailable
 from ..files.blob import Digest, Label, Source
@@ -42,6 +42,22 @@ class ISigningStorage(Interface):
 
         ``disposition`` and ``mimetype`` are the ``Content-Disposition`` and the ``Content-Type`` of
         the answer to a GET (None: those of the object)."""
+
+
+class IStreamingStorage(Interface):
+    """A storage that takes bytes while they arrive. Files for other storages are received in a
+    spool first."""
+
+    max_stream = Attribute("The most bytes of a stream.")
+
+    def stream(key, label):
+        """Begin to store bytes under ``key``, with the type and disposition of ``label``
+        (:class:`~kinto_attachment.files.blob.Label`), and return a stream
+        (:class:`~kinto_attachment.storage.stream.Stream`) to write them to. Nothing is stored under
+        the key before the stream is finished; the caller finishes or aborts it.
+
+        A stream takes the memory of a few parts, and writes nothing to the disk of this machine. It
+        belongs to one thread at a time."""
 
 
 class IUnfinishedStorage(Interface):

@@ -25,10 +25,12 @@ from . import IStorage
 from .staged import (
     IComposingStorage,
     ISigningStorage,
+    IStreamingStorage,
     IUnfinishedStorage,
     compose,
     discard_unfinished,
 )
+from .stream import PART_BYTES
 
 LARGE = 17 * 1024 * 1024 + 3
 """A number of bytes: more than two parts of any of our storages, and a multiple of no buffer or
@@ -79,7 +81,12 @@ class StorageTest:
 
     def test_provides_the_interface(self, storage):
         assert verifyObject(IStorage, storage)
-        for interface in (IComposingStorage, ISigningStorage, IUnfinishedStorage):
+        for interface in (
+            IComposingStorage,
+            ISigningStorage,
+            IStreamingStorage,
+            IUnfinishedStorage,
+        ):
             assert not interface.providedBy(storage) or verifyObject(interface, storage)
 
     @pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, LARGE])
@@ -102,6 +109,8 @@ class StorageTest:
         calls = [storage.open, storage.stat, storage.url]
         if ISigningStorage.providedBy(storage):
             calls.append(storage.sign)
+        if IStreamingStorage.providedBy(storage):
+            calls.append(lambda key: storage.stream(key, LABEL))
         for call in calls:
             with pytest.raises(KeyRefused):
                 call(key)
@@ -273,6 +282,59 @@ class StorageTest:
         with pytest.raises(BlobNotFound):
             compose(storage, [f"{prefix}a", f"{prefix}missing"], f"{prefix}whole", LABEL)
         assert self.keys(storage, prefix) == [f"{prefix}a"]
+
+    def stream(self, storage, key):
+        """Return a new stream. Other storages skip the test."""
+        if not IStreamingStorage.providedBy(storage):
+            pytest.skip("this storage does not provide IStreamingStorage")
+        return storage.stream(key, LABEL)
+
+    @pytest.mark.parametrize("piece", [CHUNK - 1, 3 * PART_BYTES])
+    @pytest.mark.parametrize(
+        "size", [0, 1, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 3 * PART_BYTES, LARGE]
+    )
+    def test_a_stream_keeps_the_bytes(self, storage, prefix, size, piece):
+        stream, content = self.stream(storage, f"{prefix}a"), secrets.token_bytes(size)
+        for start in range(0, size, piece):
+            stream.write(content[start : start + piece])
+        assert self.keys(storage, prefix) == []
+        stream.finish()
+        assert storage.stat(f"{prefix}a").size == size
+        assert sha256(self.read(storage, f"{prefix}a")).digest() == sha256(content).digest()
+
+    @pytest.mark.parametrize("size", [0, 1, PART_BYTES, LARGE])
+    def test_an_aborted_stream_leaves_nothing(self, storage, prefix, size):
+        stream = self.stream(storage, f"{prefix}a")
+        stream.write(bytes(size))
+        stream.abort()
+        stream.abort()
+        assert self.keys(storage, prefix) == []
+        later = datetime.now(timezone.utc) + timedelta(hours=1)
+        is_ours = lambda key: key.startswith(prefix)  # noqa: E731
+        assert list(discard_unfinished(storage, later, is_ours, dry_run=True)) == []
+
+    @pytest.mark.parametrize("size", [5, LARGE])
+    def test_a_stream_to_a_taken_key(self, storage, prefix, size):
+        stream = self.stream(storage, f"{prefix}a")
+        self.put(storage, f"{prefix}a", b"first")
+        stream.write(bytes(size))
+        if storage.exclusive:
+            with pytest.raises(BlobExists):
+                stream.finish()
+            assert self.read(storage, f"{prefix}a") == b"first"
+        else:
+            stream.finish()
+            assert self.read(storage, f"{prefix}a") == bytes(size)
+
+    def test_several_streams_at_once(self, storage, prefix):
+        streams = [self.stream(storage, f"{prefix}{index}") for index in range(3)]
+        for _ in range(LARGE // (2 * CHUNK)):
+            for index, stream in enumerate(streams):
+                stream.write(bytes([index]) * 2 * CHUNK)
+        for index, stream in enumerate(streams):
+            stream.finish()
+            found = self.read(storage, f"{prefix}{index}")
+            assert found == bytes([index]) * (LARGE // (2 * CHUNK) * 2 * CHUNK)
 
     def test_url_joins_the_base_url(self, storage):
         assert storage.url("a/b.txt") == "https://cdn.example/files/a/b.txt"

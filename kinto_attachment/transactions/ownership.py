@@ -35,6 +35,7 @@ from ..files.key import MARKER, NEW_MARKER, is_marker
 from ..rows.identity import Identities, Identity
 from ..storage import IStorage, Stat
 from ..storage.prefixed import StorageProxy
+from ..storage.stream import Stream
 from .claim import ADOPT_STORAGE, Claim, Mark
 
 Result = TypeVar("Result")
@@ -95,6 +96,10 @@ class OwnedStorage(StorageProxy):
     def compose(self, parts: Iterable[str], key: str, label: Label) -> None:
         self._check_mark()
         self._storage.compose(parts, key, label)
+
+    def stream(self, key: str, label: Label) -> Stream:
+        self._check_mark()
+        return self._storage.stream(key, label)
 
     def open(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         try:

@@ -1,6 +1,5 @@
 """One bucket of Google Cloud Storage: connections, retries and the translation of errors."""
 
-import base64
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -8,7 +7,6 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 import google.auth
-import google_crc32c
 import requests
 import urllib3
 from google.api_core import exceptions as api
@@ -245,76 +243,6 @@ class Bucket:
         with self.call(self.name, missing=StorageUnavailable), suppress(api.Conflict):
             if not bucket.exists(**self.limits):
                 client.create_bucket(bucket, predefined_acl=self._acl, **self.limits)
-
-
-class Resumable:
-    """An upload in several requests, of which the last one stores the object:
-    https://cloud.google.com/storage/docs/performing-resumable-uploads#chunked-upload
-
-    :param url: the URL of the upload session.
-    :param size: the number of bytes of all parts.
-    """
-
-    def __init__(self, bucket: Bucket, url: str, size: int):
-        self._bucket = bucket
-        self._url = url
-        self._size = size
-        self._sent = 0
-        self._checksum = google_crc32c.Checksum()
-
-    def put(self, blob: Blob, part: bytes) -> None:
-        """Send the next part. Call this only within :meth:`Bucket.call`.
-
-        :param blob: the object that is uploaded.
-        :param part: a multiple of 256 KiB bytes, except for the last part.
-        :raises StorageUnavailable: if the service accepts too few bytes, or stores other ones.
-        """
-        start, self._sent = self._sent, self._sent + len(part)
-        self._checksum.update(part)
-        digest = base64.b64encode(self._checksum.digest()).decode()
-        last = self._sent == self._size
-        # A service that supports this header does not store bytes with another checksum.
-        headers = {"X-Goog-Hash": f"crc32c={digest}"} if last else {}
-        while start < self._sent:
-            headers["Content-Range"] = f"bytes {start}-{self._sent - 1}/{self._size}"
-            response = self._bucket.send(
-                "PUT",
-                self._url,
-                (200, 201, 308) if last else (308,),
-                data=part[start - self._sent :],
-                headers=headers,
-            )
-            if response.status_code != 308:
-                self._verify(blob, response.json(), digest)
-                return
-            # The service may have kept only some of the bytes. The others are sent again.
-            # Without the header it has kept none (the session would have to start again).
-            last_kept = response.headers.get("Range", "bytes=0--1").partition("-")[2]
-            kept = int(last_kept) + 1
-            if not start < kept <= self._sent - last:
-                raise StorageUnavailable(
-                    blob.name, f"the service confirmed {kept} bytes after {self._sent} were sent"
-                )
-            start = kept
-
-    def cancel(self, key: str) -> None:
-        """Give up the upload. Errors are ignored: the service discards the upload after a week."""
-        with suppress(StorageUnavailable), self._bucket.call(key):
-            self._bucket.connect().session.delete(self._url, timeout=self._bucket.limits["timeout"])
-
-    def _verify(self, blob: Blob, stored: dict[str, Any], digest: str) -> None:
-        """Delete the stored object if its checksum is wrong.
-
-        :param stored: the object as the service describes it.
-        :param digest: the CRC-32C of the bytes that were sent, in base64.
-        :raises StorageUnavailable: if the object was deleted.
-        """
-        if stored.get("crc32c") != digest:
-            generation = {"if_generation_match": stored["generation"], **self._bucket.limits}
-            self._bucket.blob(blob.name).delete(**generation)
-            raise StorageUnavailable(
-                blob.name, "the stored bytes had a wrong checksum and were deleted"
-            )
 
 
 class ObjectChunks(Iterator[bytes]):

@@ -7,23 +7,20 @@ the key is taken. The mark then tells whether the first request took the key, or
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import BinaryIO
 from uuid import uuid4
 
-from google.api_core import exceptions as api
 from google.cloud.storage import Blob
 from google.cloud.storage.acl import ACL
 from google.oauth2 import service_account
 from zope.interface import implementer
 
 from ...errors import (
-    BlobExists,
     BlobNotFound,
     KeyRefused,
     SettingError,
-    StorageError,
     StorageUnavailable,
 )
 from ...files.blob import Label, Source
@@ -33,12 +30,18 @@ from ...settings import Settings
 from .. import IStorage, Stat
 from ..acl import OptionalACL
 from ..base import RemoteStorage, at_once, read_spool_dir
-from ..staged import IComposingStorage, ISigningStorage, IUnfinishedStorage
-from .bucket import Bucket, ObjectChunks, Resumable, translated
+from ..staged import (
+    IComposingStorage,
+    ISigningStorage,
+    IStreamingStorage,
+    IUnfinishedStorage,
+)
+from ..stream import PART_BYTES, Stream
+from .bucket import Bucket, ObjectChunks, translated
+from .upload import MARK, ResumableUpload, claiming, refuses_acl
 
-PART_BYTES = 8 * 1024 * 1024
-"""The maximum number of bytes sent in one request. A larger blob is sent in several requests. The
-service requires a multiple of 256 KiB."""
+MAX_OBJECT_BYTES = 5 * 1024**4
+"""Bytes of the largest object, 5 TiB."""
 
 MAX_COMPOSE = 32
 """The maximum number of objects that the service joins in one request."""
@@ -52,10 +55,9 @@ COMPOSING = ".kinto-attachment-compose/"
 # https://cloud.google.com/storage/docs/buckets#naming
 _BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _DELETERS = 16  # simultaneous requests
-_MARK = "upload"  # the name of the random mark in the metadata
 
 
-@implementer(IStorage, IComposingStorage, ISigningStorage, IUnfinishedStorage)
+@implementer(IStorage, IComposingStorage, ISigningStorage, IStreamingStorage, IUnfinishedStorage)
 class GoogleCloudStorage(RemoteStorage):
     """A storage in a bucket of Google Cloud Storage.
 
@@ -73,6 +75,7 @@ class GoogleCloudStorage(RemoteStorage):
     """
 
     exclusive = True
+    max_stream = MAX_OBJECT_BYTES
 
     def __init__(
         self,
@@ -138,6 +141,14 @@ class GoogleCloudStorage(RemoteStorage):
             self._put_small(blob, _read(key, source.file, source.size), acl)
         else:
             self._put_large(blob, source, acl)
+
+    def stream(self, key: str, label: Label) -> Stream:
+        blob, acl = self._labelled(key, label)
+        return Stream(
+            lambda content: self._put_small(blob, bytes(content), acl),
+            lambda: self._begin(blob, acl),
+            workers=1,  # a session takes its parts in their order
+        )
 
     def open(self, key: str, start: int = 0, end: int | None = None) -> "ObjectChunks":
         blob = self._bucket.blob(key)
@@ -233,7 +244,7 @@ class GoogleCloudStorage(RemoteStorage):
     def _new_blob(self, key: str, mimetype: str = DEFAULT_MIMETYPE) -> Blob:
         blob = self._bucket.blob(key)
         blob.content_type = mimetype
-        blob.metadata = {_MARK: uuid4().hex}
+        blob.metadata = {MARK: uuid4().hex}
         return blob
 
     def _labelled(self, key: str, label: Label) -> tuple[Blob, str | None]:
@@ -251,7 +262,7 @@ class GoogleCloudStorage(RemoteStorage):
 
     def _put_small(self, blob: Blob, content: bytes, acl: str | None) -> None:
         def send(acl: str | None) -> None:
-            with self._claiming(blob):
+            with claiming(self._bucket, blob):
                 blob.upload_from_string(
                     content,
                     content_type=blob.content_type,
@@ -262,12 +273,17 @@ class GoogleCloudStorage(RemoteStorage):
 
         self._optional_acl.send(acl, send)
 
-    def _put_large(self, blob: Blob, source: Source, acl: str | None) -> None:
+    def _begin(self, blob: Blob, acl: str | None, size: int | None = None) -> ResumableUpload:
+        """Begin an upload in several requests.
+
+        :param size: the number of bytes; None if it is not known yet.
+        """
+
         def start(acl: str | None) -> str:
             with self._bucket.call(blob.name, missing=StorageUnavailable):
                 return blob.create_resumable_upload_session(
                     content_type=blob.content_type,
-                    size=source.size,
+                    size=size,
                     predefined_acl=acl,
                     if_generation_match=0,
                     checksum=None,
@@ -275,14 +291,17 @@ class GoogleCloudStorage(RemoteStorage):
                 )
 
         url = self._optional_acl.send(acl, start)
-        upload = Resumable(self._bucket, url, source.size)
+        return ResumableUpload(self._bucket, blob, url, size)
+
+    def _put_large(self, blob: Blob, source: Source, acl: str | None) -> None:
+        upload, missing = self._begin(blob, acl, source.size), source.size
         try:
-            for start in range(0, source.size, PART_BYTES):
-                part = _read(blob.name, source.file, min(PART_BYTES, source.size - start))
-                with self._claiming(blob):
-                    upload.put(blob, part)
+            for number in range(1, 1 + -(-source.size // PART_BYTES)):
+                part = _read(blob.name, source.file, min(PART_BYTES, missing))
+                missing -= len(part)
+                upload.send(number, part, is_last=not missing)
         except BaseException:
-            upload.cancel(blob.name)
+            upload.cancel()
             raise
 
     def _compose(self, names: Sequence[str], whole: Blob, acl: str | None = None) -> None:
@@ -301,7 +320,10 @@ class GoogleCloudStorage(RemoteStorage):
 
         def send(acl: str | None) -> None:
             params = {**parameters, "destinationPredefinedAcl": acl}
-            with self._bucket.looking_for(whole.name), self._claiming(whole, missing=BlobNotFound):
+            with (
+                self._bucket.looking_for(whole.name),
+                claiming(self._bucket, whole, missing=BlobNotFound),
+            ):
                 self._bucket.send("POST", url, (200,), params=params, json=body).json()
 
         self._optional_acl.send(acl, send)
@@ -309,42 +331,6 @@ class GoogleCloudStorage(RemoteStorage):
     def _delete(self, key: str) -> None:
         with suppress(BlobNotFound), self._bucket.looking_for(key), self._bucket.call(key):
             self._bucket.blob(key).delete(**self._bucket.limits)
-
-    @contextmanager
-    def _claiming(self, blob: Blob, missing: type = StorageUnavailable) -> Iterator[None]:
-        """Wrap a request that creates an object. If an earlier attempt of the same request has
-        taken the key, ignore that error.
-
-        :param missing: the error for the status 404.
-        :raises BlobExists: if another upload has taken the key.
-        """
-        try:
-            with self._bucket.call(blob.name, missing):
-                yield
-        except BlobExists as error:
-            if refuses_acl(error):
-                raise
-            found = self._bucket.blob(blob.name)
-            # If the object has been deleted since, this upload has failed all the same.
-            with self._bucket.call(blob.name, missing=BlobExists):
-                found.reload(**self._bucket.limits)
-            if (found.metadata or {}).get(_MARK) != blob.metadata[_MARK]:
-                raise
-
-
-def refuses_acl(error: StorageError) -> bool:
-    """Return whether a request failed only because it had an ACL: the bucket has uniform access, or
-    public access to it is prevented. Google's errors have no code for that, only texts."""
-    cause = error.__cause__
-    if not isinstance(cause, api.BadRequest | api.PreconditionFailed):
-        return False
-    try:
-        # Not the message of the exception, which has the URL, and with it the key.
-        text = str(cause.response.json()["error"]["message"]).lower()
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return False
-    refusals = ("uniform bucket-level access", "publicaccessprevention", "public access prevention")
-    return any(refusal in text for refusal in refusals)
 
 
 def _acl(settings: Settings, name: str) -> str | None:

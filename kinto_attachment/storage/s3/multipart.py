@@ -9,7 +9,6 @@ from typing import Any, BinaryIO
 
 from ...errors import StorageUnavailable
 from ...files.blob import Source
-from ..base import at_once
 
 MIB = 1024 * 1024
 MIN_PART_BYTES = PART_BYTES = 5 * MIB
@@ -85,16 +84,6 @@ def compose_parts(
             start += length
     if small.tell():
         yield {"Body": small.getvalue()}
-
-
-def send_all(send: Callable[[int, Part], Part], parts: Iterator[Part]) -> list[Part]:
-    """Send the parts, several at a time, and return what ``send`` returned, in their order.
-
-    :param send: sends one part, given its number (from 1) and its arguments, and returns its entry
-        in CompleteMultipartUpload, with the number as ``PartNumber``.
-    """
-    sent = at_once(lambda numbered: send(*numbered), enumerate(parts, start=1), WORKERS)
-    return sorted(sent, key=lambda answer: answer["PartNumber"])
 
 
 def _read_exactly(file: BinaryIO, size: int) -> bytes:

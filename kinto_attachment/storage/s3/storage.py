@@ -15,23 +15,32 @@ from ...settings import Settings
 from .. import IStorage, Stat
 from ..base import RemoteStorage, at_once, read_spool_dir
 from ..circuit_breaker import CircuitBreaker
-from ..staged import IComposingStorage, ISigningStorage, IUnfinishedStorage
+from ..staged import (
+    IComposingStorage,
+    ISigningStorage,
+    IStreamingStorage,
+    IUnfinishedStorage,
+)
+from ..stream import PART_BYTES, Stream
 from .bucket import Bucket, Chunks, code_of, translated
 from .multipart import (
     COPY_BYTES,
     DELETE_KEYS,
-    PART_BYTES,
+    MAX_PARTS,
     WORKERS,
+    Part,
     compose_parts,
     read_parts,
-    send_all,
 )
+from .upload import MultipartUpload
+
+_STREAM_WORKERS = 2
 
 # The error codes of S3 for a range that begins at the end of the object or beyond.
 _EMPTY_RANGE = {"InvalidRange", "416"}
 
 
-@implementer(IStorage, IComposingStorage, ISigningStorage, IUnfinishedStorage)
+@implementer(IStorage, IComposingStorage, ISigningStorage, IStreamingStorage, IUnfinishedStorage)
 class S3FileStorage(RemoteStorage):
     """A storage in a bucket of S3, or of another server with the same API.
 
@@ -51,6 +60,7 @@ class S3FileStorage(RemoteStorage):
     """
 
     exclusive = False
+    max_stream = MAX_PARTS * PART_BYTES
 
     def __init__(
         self,
@@ -134,6 +144,14 @@ class S3FileStorage(RemoteStorage):
         if self.bucket.sends_checksums and source.digest:
             checksum["ChecksumSHA256"] = b64encode(bytes.fromhex(source.digest)).decode()
         self._create("put_object", key, source.label, Body=body, **checksum)
+
+    def stream(self, key: str, label: Label) -> Stream:
+        check_key(key)
+        return Stream(
+            lambda content: self._create("put_object", key, label, Body=content),
+            lambda: self._begin(key, label),
+            _STREAM_WORKERS,
+        )
 
     def open(self, key: str, start: int = 0, end: int | None = None) -> Chunks:
         check_key(key)
@@ -230,39 +248,18 @@ class S3FileStorage(RemoteStorage):
             headers["CacheControl"] = "public, max-age=31536000, immutable"
         return self.bucket.create(call, key, acl, **headers, **arguments)
 
-    def _put_parts(self, key: str, parts: Iterator[dict[str, Any]], label: Label) -> None:
-        """Send a multipart upload, and abort it if anything fails. boto3's own multipart upload
-        takes 2 to 10 times the memory."""
-        checksum = {"ChecksumAlgorithm": "CRC32"} if self.bucket.sends_checksums else {}
-        upload = self._create("create_multipart_upload", key, label, **checksum)
-        where = {"Bucket": self.bucket_name, "Key": key}
-        with translated(key):
-            where["UploadId"] = upload["UploadId"]
+    def _begin(self, key: str, label: Label) -> MultipartUpload:
+        """Begin a multipart upload of an object with that label."""
+        checksum = MultipartUpload.checksum(self.bucket)
+        answer = self._create("create_multipart_upload", key, label, **checksum)
+        return MultipartUpload(self.bucket, key, answer)
 
-        def send(number: int, part: dict[str, Any]) -> dict[str, Any]:
-            copied = part.get("CopySource")
-            with self.bucket.call(key, missing=BlobNotFound if copied else StorageUnavailable):
-                if copied:
-                    copying = self.client.upload_part_copy(**where, PartNumber=number, **part)
-                    answer = copying["CopyPartResult"]
-                else:
-                    answer = self.client.upload_part(**where, PartNumber=number, **part, **checksum)
-                sums = {name: answer[name] for name in ("ChecksumCRC32",) if name in answer}
-                return {"PartNumber": number, "ETag": answer["ETag"], **sums}
-
+    def _put_parts(self, key: str, parts: Iterator[Part], label: Label) -> None:
+        """Send a multipart upload, and abort it if anything fails."""
+        upload = self._begin(key, label)
         try:
-            sent = send_all(send, parts)
-            with self.bucket.call(key):
-                self.client.complete_multipart_upload(**where, MultipartUpload={"Parts": sent})
+            at_once(lambda each: upload.send_part(*each), enumerate(parts, start=1), WORKERS)
+            upload.complete()
         except BaseException:
-            self._abort(where)
+            upload.cancel()
             raise
-
-    def _abort(self, where: dict[str, str]) -> None:
-        """Abort a multipart upload, because of an error that the caller raises. An upload that
-        cannot be aborted now is left to ``gc``; it is not an object."""
-        try:
-            with self.bucket.call(where["Key"]):
-                self.client.abort_multipart_upload(**where)
-        except StorageUnavailable:
-            return

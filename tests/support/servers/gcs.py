@@ -103,9 +103,9 @@ def as_the_real_one(send: Callable) -> Callable:
             if fresh and exists(request.url.partition("/compose?")[0]):
                 return _answer(request, 412)
         elif "uploadType=resumable" in url.query and request.method == "PUT":
-            end, size = re.search(r"-(\d+)/(\d+)$", request.headers["Content-Range"]).groups()
+            end, size = re.search(r"-(\d+)/(\d+|\*)$", request.headers["Content-Range"]).groups()
             name = quote(parse_qs(url.query)["name"][0], safe="")
-            is_last = int(end) + 1 == int(size)
+            is_last = size.isdigit() and int(end) + 1 == int(size)
             if fresh and is_last and exists(f"{bucket[0].replace('/upload', '')}/o/{name}"):
                 return _answer(request, 412)
         response = send(adapter, request, **kwargs)

@@ -1,0 +1,121 @@
+"""Bytes that are sent to a storage in parts, while the next ones arrive."""
+
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any, Protocol
+
+PART_BYTES = 8 * 1024 * 1024
+"""Bytes of a part. The memory of a stream is that of four parts: one that fills, one that waits,
+and two on their way."""
+
+
+class PartUpload(Protocol):
+    """An upload that a storage receives in parts. Its methods raise ``StorageUnavailable``."""
+
+    def send(self, number: int, part: bytearray, is_last: bool) -> None:
+        """Send a part.
+
+        :param number: counts from 1.
+        """
+
+    def complete(self) -> None:
+        """Store the parts under their key. All of them have been sent."""
+
+    def cancel(self) -> None:
+        """Give up the upload, and what the storage has kept of it. Errors are ignored."""
+
+
+class Stream:
+    """A stream as ``IStreamingStorage.stream`` returns it. Threads of its own send the parts, so
+    that it waits for the storage only if that is slower than whoever writes.
+
+    :param put: stores bytes that are no more than one part, in one request.
+    :param start: begins an upload in parts. It is called once there is more than one.
+    :param workers: how many parts may be on their way at the same time.
+    """
+
+    def __init__(
+        self,
+        put: Callable[[bytearray], None],
+        start: Callable[[], PartUpload],
+        workers: int,
+    ):
+        self._put = put
+        self._start = start
+        self._workers = workers
+        self._buffer = bytearray()
+        self._upload: PartUpload | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._running: set[Future] = set()
+        self._number = 0
+
+    def write(self, chunk: Any) -> None:
+        """Take the next bytes, of any number.
+
+        :raises StorageUnavailable: if these or earlier ones cannot be sent.
+        """
+        left = memoryview(chunk)
+        while left:
+            if len(self._buffer) == PART_BYTES:
+                self._send(is_last=False)
+            room = PART_BYTES - len(self._buffer)
+            self._buffer += left[:room]
+            left = left[room:]
+
+    def finish(self) -> None:
+        """Store the bytes. When the call returns, they are durable.
+
+        :raises BlobExists: if the key is taken and the storage is ``exclusive``.
+        :raises StorageUnavailable: if the bytes cannot be stored.
+        """
+        try:
+            if self._upload is None:
+                self._put(self._buffer)
+                return
+            self._send(is_last=True)
+            while self._running:
+                self._collect()
+            self._upload.complete()
+        except BaseException:
+            self.abort()
+            raise
+        self._release()
+
+    def abort(self) -> None:
+        """Drop the bytes, and have the storage drop what it has of them. What it cannot drop now is
+        left to ``discard_unfinished``. Idempotent."""
+        for future in self._running:
+            future.cancel()
+        self._release()  # a part that arrives after the upload is cancelled could stay for ever
+        if self._upload is not None:
+            self._upload.cancel()
+            self._upload = None
+
+    def _send(self, is_last: bool) -> None:
+        """Have the full buffer sent, as soon as there is room for it."""
+        if self._upload is None:
+            self._upload = self._start()
+            self._pool = ThreadPoolExecutor(self._workers, "kinto-attachment stream")
+        self._collect(timeout=0)
+        while len(self._running) > self._workers:
+            self._collect()
+        part, self._buffer = self._buffer, bytearray()
+        self._number += 1
+        self._running.add(self._pool.submit(self._upload.send, self._number, part, is_last))
+
+    def _collect(self, timeout: float | None = None) -> None:
+        """Wait for a part to arrive.
+
+        :raises StorageUnavailable: if a part did not.
+        """
+        done, self._running = wait(self._running, timeout, FIRST_COMPLETED)
+        for future in done:
+            future.result()
+
+    def _release(self) -> None:
+        """Let go of the memory and the threads, once they have nothing on its way."""
+        self._buffer = bytearray()
+        self._running = set()
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
