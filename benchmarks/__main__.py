@@ -39,7 +39,7 @@ from .scenarios import (
 )
 
 ROWS: dict[str, list[Callable[[Environment], Table | Iterator[Table]]]] = {
-    "upload": [upload.run, upload.run_s3],
+    "upload": [upload.run, upload.run_s3, upload.run_slow_client],
     "resumable": [resumable.run],
     "small": [small.run, small.run_parallel],
     "scale": [scale.run],

@@ -41,11 +41,12 @@ class Client:
     """A client of a server on 127.0.0.1.
 
     :param timeout: seconds.
+    :ivar sent: when the last byte of :meth:`send` was sent, by the monotonic clock.
     """
 
     def __init__(self, port: int, timeout: float = 600):
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
-        self._used = time.monotonic()
+        self._used = self.sent = time.monotonic()
 
     def request(self, method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
         """Send a request, and return the body of the response.
@@ -87,10 +88,11 @@ class Client:
         body = HEAD + content + TAIL
         return json.loads(self.request("POST", f"{record}/attachment", body, **FORM))
 
-    def send(self, path: str, size: int, *, form: bool) -> bytes:
+    def send(self, path: str, size: int, *, form: bool, rate: float = 0) -> bytes:
         """Post ``size`` MiB, block by block, and return the body of the response.
 
         :param form: whether to wrap the bytes in a form.
+        :param rate: MB/s at most; 0 for no limit.
         """
         head, tail = (HEAD, TAIL) if form else (b"", b"")
         length = len(head) + size * MIB + len(tail)
@@ -98,9 +100,13 @@ class Client:
 
         def blocks():
             yield head
-            for _ in range(size):
+            started = time.monotonic()
+            for number in range(size):
+                due = started + number * MIB / (rate * 1e6) if rate else 0
+                time.sleep(max(0, due - time.monotonic()))
                 yield BLOCK
             yield tail
+            self.sent = time.monotonic()
 
         self._connection.close()  # the server may have closed it in the meantime
         return self.request("POST", path, blocks(), **headers)

@@ -11,7 +11,8 @@ MIB = 1024 * 1024
 
 Request = Callable[[], object]
 Cost = dict[str, float]
-"""``cpu`` in seconds, ``memory`` at the peak in MiB above idle, and ``seconds`` on the clock."""
+"""``cpu`` in seconds, ``memory`` at the peak in MiB above idle, ``seconds`` on the clock, and the
+MiB ``written`` to disks."""
 
 
 class WorkerPool:
@@ -31,6 +32,10 @@ class WorkerPool:
         times = [process.cpu_times() for process in self._processes]
         return sum(each.user + each.system for each in times)
 
+    def written(self) -> float:
+        """Return the MiB that they have written to disks so far."""
+        return sum(process.io_counters().write_bytes for process in self._processes) / MIB
+
     def peak(self) -> float:
         """Return their peak memory in MiB since the last :meth:`forget_peak`."""
         return sum(peak_of(process.pid) for process in self._processes)
@@ -49,13 +54,18 @@ def peak_of(pid: int | str) -> float:
 
 def measure(workers: WorkerPool, request: Request) -> Cost:
     """Run a request, and return what it cost the workers."""
-    cpu = workers.cpu()
+    cpu, written = workers.cpu(), workers.written()
     workers.forget_peak()
     started = time.monotonic()
     request()
     seconds = time.monotonic() - started
     memory = workers.peak() - workers.idle
-    return {"cpu": workers.cpu() - cpu, "memory": memory, "seconds": seconds}
+    return {
+        "cpu": workers.cpu() - cpu,
+        "memory": memory,
+        "seconds": seconds,
+        "written": workers.written() - written,
+    }
 
 
 def in_turns(requests: dict[str, Callable[[], Cost]], runs: int) -> dict[str, Cost]:

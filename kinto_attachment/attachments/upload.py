@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, BinaryIO
 
 from pyramid.request import Request
 
 from ..errors import TooLarge, TooManyFiles
-from ..files.blob import Attachment
+from ..files.blob import Attachment, Source
 from ..files.field import value_at
 from ..files.ref import FieldRef
 from ..http.forms import MAX_OVERHEAD_BYTES, FileField, Form, FormReader, Received, read_boundary
@@ -20,6 +21,7 @@ from ..rows.links import Link
 from ..settings.policy import Policy
 from ..transactions.request import file_transaction, is_in_batch, release_connection
 from ..transactions.retry import allow_retry
+from ..transactions.streaming import MEMORY_BYTES, Destination, StreamedFile, can_stream
 from .context import RecordContext
 from .fields import policy_at
 from .records import Stored, location_of
@@ -39,15 +41,86 @@ def file_field(name: str, policy: Policy, most: int = 1) -> FileField:
     return FileField(name, most, policy.max_size, policy.check_extension)
 
 
+class Incoming:
+    """The files of one request, while they are received.
+
+    On S3 and Google Cloud Storage, a file is sent on to the storage while it arrives, unless its
+    key needs its hash. All others are received in a spool.
+
+    :param place_of: returns the place of a file.
+    :param length: the most bytes of all files together; None if that is not known.
+    :ivar places: the place of each file, in the order in which they arrive.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        place_of: Callable[[Received], FieldRef],
+        length: int | None = None,
+    ):
+        self._request = request
+        self._place_of = place_of
+        self._length = length or 0
+        self._streamed: list[StreamedFile] = []
+        self.places: list[FieldRef] = []
+
+    def open(self, received: Received) -> BinaryIO:
+        """Return the file to receive the next file into.
+
+        :raises StorageUnavailable: if the storage cannot be reached, or a spool not be created.
+        """
+        self._finish_others()
+        place = self._place_of(received)
+        self.places.append(place)
+        storage, template = (
+            plugin_of(self._request).storage,
+            policy_at(self._request, place).template,
+        )
+        if is_in_batch(self._request) or not can_stream(storage, template, self._length):
+            return storage.spool()
+        timed = partial(storage_time, self._request)
+        destination = partial(self._destination, place, received)
+        self._streamed.append(file_transaction(self._request).open_stream(destination, timed))
+        return self._streamed[-1]
+
+    def renew(self) -> None:
+        """Keep the keys of the files from ``gc`` and other uploads. To be called whenever bytes
+        have arrived."""
+        if self._streamed:
+            file_transaction(self._request).renew()
+
+    def _finish_others(self) -> None:
+        """Store files that have arrived, so that the memory of one form is that of one file."""
+        for file in self._streamed:
+            file.flush()
+        if sum(file.bytes_in_memory for file in self._streamed) > MEMORY_BYTES:
+            for file in self._streamed:
+                file.move()
+
+    def _destination(self, place: FieldRef, received: Received) -> Destination:
+        """Return where a file goes, of which the first bytes have arrived."""
+        source, template = (
+            _source(self._request, place, received),
+            policy_at(self._request, place).template,
+        )
+        return Destination(template.keys(place, source.filename, ""), source.label, template)
+
+
 def receive_form(
-    request: Request, body: RequestBody, files: dict[str, FileField], **options: Any
+    request: Request,
+    body: RequestBody,
+    files: dict[str, FileField],
+    incoming: Incoming,
+    **options: Any,
 ) -> Form:
     """Read the form that is the body of the request. The caller closes its files. Except in a
     batch, no database connection is held meanwhile.
 
     :param files: the fields with files, by the names of the parts that they may come in.
+    :param incoming: takes the files.
     :param options: arguments of :class:`~kinto_attachment.http.forms.FormReader`.
     :raises TooLarge: if the files are over the limit, before a byte is read where that is certain.
+    :raises StorageUnavailable: if the storage cannot be reached.
     :raises Refused: of another kind, for each way in which a form can be wrong.
     """
     boundary = read_boundary(request.headers.get("Content-Type", ""))
@@ -57,25 +130,38 @@ def receive_form(
         raise TooLarge(body.length, sum(limits))
     if not is_in_batch(request):
         release_connection(request)
-    reader = FormReader(plugin_of(request).storage.spool, files, **options)
+    reader = FormReader(incoming.open, files, on_chunk=incoming.renew, **options)
     try:
         return reader.read(body, boundary)
     finally:
         body.close()
 
 
+def _source(request: Request, place: FieldRef, received: Received) -> Source:
+    """Return a file with the media type that the rules of its place determine. Its first bytes
+    suffice. Once it is on its way to the storage, the type is settled.
+
+    :raises ContentRefused: if the bytes contradict their type.
+    """
+    file, digest = received.file, received.digest
+    if isinstance(file, StreamedFile) and file.label:
+        known = asdict(file.label)
+        return Source(file=file, size=digest.size, digest=digest.hexdigest(), **known)
+    policy, rules = policy_at(request, place), rules_for(request, place.record)
+    declared = rules.declared_type(received)
+    source = policy.source(file, received.filename, declared, digest)
+    return rules.accept(source, received)
+
+
 def store(request: Request, place: FieldRef, received: Received) -> Stored:
-    """Make the bytes durable under a key.
+    """Make the bytes durable under a key, unless they are already.
 
     :param place: where they go.
     :raises ContentRefused: if the bytes contradict their type.
     :raises StorageUnavailable: if the storage cannot be reached.
     """
-    policy, rules = policy_at(request, place), rules_for(request, place.record)
-    template = policy.template
-    declared = rules.declared_type(received)
-    source = policy.source(received.file, received.filename, declared, received.digest)
-    source = rules.accept(source, received)
+    template, rules = policy_at(request, place).template, rules_for(request, place.record)
+    source = _source(request, place, received)
     keys = template.keys(place, source.filename, source.digest)
     note_file(request, source.size, source.digest)
     with storage_time(request):
@@ -121,9 +207,10 @@ def receive(
     key = (STORED, context.ref, context.place)
     if key in request.bound_data:
         return request.bound_data[key]
-    with closing(receive_form(request, context.body, parts, **options)) as form:
+    incoming = Incoming(request, place_of, context.body.length)
+    with closing(receive_form(request, context.body, parts, incoming, **options)) as form:
         data, permissions = form.json_object("data"), form.json_object("permissions")
-        files = [(place_of(file), file) for file in form.files]
+        files = list(zip(incoming.places, form.files, strict=True))
         return store_form(request, context, files, data, permissions)
 
 

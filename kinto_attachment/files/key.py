@@ -178,6 +178,8 @@ class KeyTemplate:
         """Whether every key is used once only."""
         self.shared = "hash" in fields and not self.unique
         """Whether files with the same bytes share one key."""
+        self.needs_digest = bool(fields & {"hash", "shard"})
+        """Whether a key can be made only once all bytes are there."""
         self._made = re.compile(_expression(pattern, _VALUES, "[^/]+"))
         self._folders = _NOTHING
 

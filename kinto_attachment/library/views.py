@@ -27,7 +27,7 @@ from pyramid.security import NO_PERMISSION_REQUIRED
 from ..attachments import records
 from ..attachments.context import storable_id
 from ..attachments.records import Stored
-from ..attachments.upload import file_field, receive_form, store
+from ..attachments.upload import Incoming, file_field, receive_form, store
 from ..errors import BodyTooLarge, FieldRefused, NotInBatch, RemoteFailed, TooLarge
 from ..files.ref import FieldRef
 from ..http.forms import Form, Received
@@ -102,23 +102,28 @@ def _receive(request: Request) -> Upload:
     """Read the form and store its file."""
     policy = policy_of(request)
     parts = {"file": file_field("file", policy)}
-    text_fields = ("type", "save")
+    place, body = _new_place(request), request.context.body
+    incoming = Incoming(request, lambda received: place, body.length)
     try:
-        form = receive_form(request, request.context.body, parts, text_fields=text_fields)
+        form = receive_form(request, body, parts, incoming, text_fields=("type", "save"))
     except TooLarge as error:
         raise BodyTooLarge(error.size, error.limit, "file") from error
     with closing(form):
         save = read_flag(form.fields.get("save", "no"), "save", "body")
         _check_type(form)
-        return store_file(request, form.file, save)
+        return store_file(request, form.file, save, place)
 
 
-def store_file(request: Request, received: Received, save: bool) -> Upload:
+def store_file(
+    request: Request, received: Received, save: bool, place: FieldRef | None = None
+) -> Upload:
     """Store a file for a new object, and remember the result for a repeated request.
 
     :param save: whether to create the object at once.
+    :param place: that of the object, if it is known.
     """
-    return _remember(request, Upload(store(request, _new_place(request), received), save))
+    place = place or _new_place(request)
+    return _remember(request, Upload(store(request, place, received), save))
 
 
 def _check_site(request: Request) -> None:
@@ -147,20 +152,21 @@ def _import(request: Request) -> Upload:
     request.context.body.close()
     release_connection(request)
     photo = client.photo(request.matchdict["id"])
-    with plugin_of(request).storage.spool() as file:
+    place = _new_place(request)
+    received = Received(file_field("file", policy), f"{photo.id}{PHOTO}", None)
+    received.file = Incoming(request, lambda received: place).open(received)
+    with closing(received):
         try:
-            fetched = client.download(photo, file)
+            fetched = client.download(photo, received.file)
         except TooLarge as error:
             raise BodyTooLarge(error.size, error.limit) from error
+        received.declared_type, received.digest = fetched.mimetype, fetched.digest
         if policy.max_size and fetched.digest.size > policy.max_size:
             raise BodyTooLarge(fetched.digest.size, policy.max_size)
-        name = f"{photo.id}{PHOTO}"
-        received = Received(
-            file_field("file", policy), file, name, fetched.mimetype, fetched.digest
-        )
+        received.file.flush()
         if read_header(received.file) is None:
             raise RemoteFailed("the file that Unsplash sent is not an image")
-        stored = store(request, _new_place(request), received)
+        stored = store(request, place, received)
     origin = {"source": UNSPLASH, "externalId": photo.id}
     stored = replace(stored, facts={**stored.facts, **origin})
     defaults = {"title": f"Photo by {photo.author} on Unsplash", "alt": photo.alt}

@@ -220,7 +220,7 @@ class _Collector:
 
     def discard_unfinished(self) -> Iterator[Finding]:
         """Delete what interrupted writes have left in the storage."""
-        names = discard_unfinished(self._storage, self._before, self._is_ours, self._dry_run)
+        names = discard_unfinished(self._storage, self._before, self._is_abandoned, self._dry_run)
         for name in names:
             yield Finding("deleted", name, detail="unfinished")
 
@@ -363,6 +363,12 @@ class _Collector:
         that a record names is not deleted only because it has no link."""
         for value in self._server.plugin.files_of(ref, record).values():
             yield from key_suffixes(str(value.get("location") or ""))
+
+    def _is_abandoned(self, key: str) -> bool:
+        """Return whether the unfinished upload of a key is ours, and its process has died. An
+        upload that still arrives has reserved its key."""
+        reserved = partial(self._rows.reservations.reserved, [key], self._reserved_since)
+        return self._is_ours(key) and not self._server.run(reserved)
 
     def _is_ours(self, key: str) -> bool:
         return is_key(key) and (self._settings.makes(key) or key.startswith(f"{HEARTBEAT}/"))

@@ -27,7 +27,7 @@ link that it sees.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -181,6 +181,15 @@ class Reservations:
         parent = f"{RESERVATIONS_PARENT}/{reservation_id}"
         row = self._storage.update(RESERVATION_ROWS, parent, key, {})
         return Reservation(reservation_id, key, row["last_modified"])
+
+    def renew(self, reservation: Reservation) -> Reservation | None:
+        """Write a reservation again, because its upload goes on. Return None if it has expired and
+        ``gc`` has dropped it."""
+        parent = f"{RESERVATIONS_PARENT}/{reservation.id}"
+        if not self._storage.delete_all(RESERVATION_ROWS, parent, with_deleted=False):
+            return None
+        row = self._storage.update(RESERVATION_ROWS, parent, reservation.key, {})
+        return replace(reservation, modified=row["last_modified"])
 
     def drop(self, reservation: Reservation) -> None:
         """Withdraw a reservation: the key is linked, or the upload has failed. Idempotent."""

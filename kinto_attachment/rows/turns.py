@@ -49,6 +49,14 @@ class Turns:
         row = {"id": key, "holder": holder}
         return create_row(self._storage, TURN_ROWS, _parent(key), row)
 
+    def renew(self, key: str, holder: str) -> bool:
+        """Let the turn last as long again; return False if it has ended."""
+        own = Filter("holder", holder, COMPARISON.EQ)
+        parent = _parent(key)
+        if not self._storage.delete_all(TURN_ROWS, parent, filters=[own], with_deleted=False):
+            return False
+        return create_row(self._storage, TURN_ROWS, parent, {"id": key, "holder": holder})
+
     def end(self, keys: Iterable[str], holder: str) -> None:
         """Let the next upload take its turn. Idempotent."""
         own = Filter("holder", holder, COMPARISON.EQ)

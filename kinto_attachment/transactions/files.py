@@ -13,7 +13,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from kinto.core.storage.exceptions import IntegrityError
@@ -31,6 +31,7 @@ from ..rows.links import Link
 from ..storage.staged import compose, store
 from .ownership import OwnedStorage
 from .placement import Placement
+from .streaming import Destination, StreamedFile
 
 Item = TypeVar("Item")
 
@@ -122,9 +123,13 @@ class FileTransaction:
     def put(self, keys: Iterable[str], source: Source, template: KeyTemplate) -> str:
         """Store the source under the first of the keys that is free, and return that key.
 
+        A file that was sent to the storage while it arrived has its key already.
+
         :param keys: candidates, as the template makes them.
         :raises StorageUnavailable: if the storage cannot be reached.
         """
+        if isinstance(source.file, StreamedFile) and source.file.key:
+            return source.file.key
         return self._placement.store(
             keys, template, source.size, lambda key: store(self._storage, key, source)
         )
@@ -142,6 +147,25 @@ class FileTransaction:
         except AttachmentError:
             self._placement.created.append(key)
             raise  # after any other error, the commit may have succeeded: ``gc`` finds out
+
+    def open_stream(
+        self,
+        destination: Callable[[], Destination],
+        timed: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> StreamedFile:
+        """Return a new file that is sent on to the storage while it arrives. The storage must be
+        able to (:func:`~kinto_attachment.transactions.streaming.can_stream`), and the caller calls
+        :meth:`renew` while it receives the bytes. The parameters are those of
+        :class:`~kinto_attachment.transactions.streaming.StreamedFile`."""
+        return StreamedFile(self._storage, self._placement, destination, timed)
+
+    def renew(self) -> None:
+        """Keep what this transaction has reserved while bytes arrive. Call this for every piece of
+        them; it seldom does something.
+
+        :raises StorageUnavailable: if it has expired, as after a long sleep of the machine.
+        """
+        self._placement.renew()
 
     def compose(
         self, parts: list[str], size: int, label: Label, keys: Iterable[str], template: KeyTemplate

@@ -2,12 +2,14 @@
 
 A key with a UUID is free. Of a key that is named after its hash, all owners have the same bytes.
 Any other key may be taken. A storage that is ``exclusive`` refuses to overwrite it; for the others,
-a row says which upload may store it (:mod:`kinto_attachment.rows.turns`).
+and where bytes are stored while they arrive, a row says which upload may store it
+(:mod:`kinto_attachment.rows.turns`).
 """
 
 import logging
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -17,6 +19,7 @@ from ..files.key import KeyTemplate
 from ..rows import Rows
 from ..rows.deletion import Reservation
 from ..rows.turns import TURN_SECONDS
+from ..storage.staged import IStreamingStorage
 from .ownership import OwnedStorage
 
 logger = logging.getLogger(__name__)
@@ -29,6 +32,10 @@ POLL_SECONDS = 0.1
 
 NAME_SECONDS = 2 * MAX_UPLOAD_TIME.total_seconds()
 """How long a name stays with an upload that never ends, because its process has died."""
+
+RENEW_SECONDS = 600
+"""The age at which the reservation and the turn of an upload that still arrives are renewed. ``gc``
+and other uploads respect them for an hour at least."""
 
 LATE_SECONDS = MAX_UPLOAD_TIME.total_seconds()
 """How long a request to delete an object may be on its way."""
@@ -57,6 +64,9 @@ class Placement:
         self._id = uuid4().hex
         self._reservations: list[Reservation] = []
         self._turns: set[str] = set()
+        self._renewed = 0.0
+        # Where streams hold names, other uploads must look who holds one.
+        self._takes_turns = not storage.exclusive or IStreamingStorage.providedBy(storage)
 
     @property
     def is_waiting(self) -> bool:
@@ -80,7 +90,7 @@ class Placement:
                 self.created_shared.append(key)
                 self._store_shared(reservation, size, store)
                 return key
-            if not template.unique and not self._take_name(key):
+            if not template.unique and not self._take_name(key, not self._storage.exclusive):
                 continue
             # A key with a UUID is ours even if the call fails half-way, and so is a name that no
             # other upload may store. In an exclusive storage a name is ours only once it is stored.
@@ -104,6 +114,58 @@ class Placement:
             return key
         raise BlobExists("", "no key is free")
 
+    def begin(self, keys: Iterable[str], template: KeyTemplate) -> str:
+        """Return the first of the keys that is free, for bytes that are about to arrive. No other
+        upload stores it, and ``gc`` does not delete it, until this transaction ends.
+
+        :param keys: candidates, as the template makes them. They are not named after a hash.
+        """
+        if not self._reservations:
+            self._renewed = time.monotonic()
+        for key in keys:
+            if template.unique:
+                reserve = partial(self._rows.reservations.reserve, key)
+                self._reservations.append(self._outside_transaction(reserve))
+            elif not self._take_name(key, is_looked_for=True):
+                continue
+            if template.unique or not self._storage.exclusive:
+                self.own(key)
+            return key
+        raise BlobExists("", "no key is free")
+
+    def own(self, key: str) -> None:
+        """Have a key deleted if the transaction fails. Idempotent."""
+        if key not in self.created:
+            self.created.append(key)
+
+    def disown(self, key: str) -> None:
+        """Leave a key alone if the transaction fails: it is not stored, or not by this transaction.
+        Idempotent."""
+        if key in self.created:
+            self.created.remove(key)
+
+    def renew(self, is_due: bool = False) -> None:
+        """Keep the reservations and turns from expiring while bytes arrive. This must be called
+        often; it seldom does something.
+
+        :param is_due: whether to renew them even if they are young.
+        :raises StorageUnavailable: if they have expired, as after a long sleep of the machine.
+        """
+        is_due = is_due or time.monotonic() - self._renewed > RENEW_SECONDS
+        if self._reservations and is_due:
+            self._reservations = self._outside_transaction(self._renew)
+            self._renewed = time.monotonic()
+
+    def _renew(self) -> list[Reservation]:
+        renewed = []
+        for each in self._reservations:
+            reservation = self._rows.reservations.renew(each)
+            is_held = each.key not in self._turns or self._rows.turns.renew(each.key, self._id)
+            if not (reservation and is_held):
+                raise StorageUnavailable(each.key, "the upload was interrupted for too long")
+            renewed.append(reservation)
+        return renewed
+
     def end(self) -> None:
         """Drop the reservations and turns, in the present transaction: the keys are linked by
         then, or the bytes are gone."""
@@ -116,17 +178,22 @@ class Placement:
         self._reservations.clear()
         self._turns.clear()
 
-    def _take_name(self, key: str) -> bool:
-        """Return whether the key is free, as far as rows tell. If the storage is not exclusive, no
-        other upload may store it until this transaction ends. ``gc`` does not delete it until
-        then."""
+    def _take_name(self, key: str, is_looked_for: bool) -> bool:
+        """Return whether the key is free, as far as rows tell. Unless the storage is exclusive and
+        takes no streams, no other upload may store it until this transaction ends. ``gc`` does not
+        delete it until then.
+
+        :param is_looked_for: whether to ask the storage, too.
+        """
 
         def take() -> Reservation | None:
             reservation = self._rows.reservations.reserve(key)
-            now, exclusive = reservation.modified, self._storage.exclusive
-            is_first = exclusive or self._rows.turns.take(key, self._id, now, NAME_SECONDS)
+            now = reservation.modified
+            is_first = not self._takes_turns or self._rows.turns.take(
+                key, self._id, now, NAME_SECONDS
+            )
             self._reservations.append(reservation)  # not before all that may conflict
-            if exclusive or not is_first:
+            if not self._takes_turns or not is_first:
                 return reservation if is_first else None
             self._turns.add(key)
             is_in_use = self._rows.is_in_use(key, now - int(LATE_SECONDS * 1000))
@@ -134,7 +201,7 @@ class Placement:
 
         taken = self._outside_transaction(take)
         is_free = taken is not None and not self._is_condemned(taken)
-        if is_free and (self._storage.exclusive or self._find_size(key) is None):
+        if is_free and not (is_looked_for and self._find_size(key) is not None):
             return True
         self._outside_transaction(lambda: self._give_back(key))
         return False

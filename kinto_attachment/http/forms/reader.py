@@ -1,7 +1,7 @@
 """The fields of a form, and its files.
 
-Each file is written to a spool, and is hashed and counted on the way. Text fields are kept in
-memory and have a size limit.
+Each file is written to one that the caller opens, and is hashed and counted on the way. Text fields
+are kept in memory and have a size limit.
 """
 
 import re
@@ -82,23 +82,23 @@ class Received:
     """A file that was received. The caller that gets it closes it.
 
     :param field: the field of the form.
-    :param file: the spool, readable and seekable.
     :param filename: as the client named it, already accepted.
     :param declared_type: the ``Content-Type`` that the client declared, or None.
-    :param digest: the size of the file, and its SHA-256.
+    :param digest: the size of the file so far, and its SHA-256.
+    :ivar file: what it is received into, readable and seekable once all bytes are there.
     :ivar raw_size: its bytes as they were sent, which are more than its size if it is encoded.
     """
 
     field: FileField
-    file: BinaryIO
     filename: str
     declared_type: str | None
     digest: Digest = field(default_factory=Digest)
+    file: BinaryIO = field(init=False)
     raw_size: int = 0
     is_further: bool = False
 
     def close(self) -> None:
-        """Close the spool, even if the disk is full. Idempotent."""
+        """Close the file, even if the disk is full. Idempotent."""
         # Closing flushes the last bytes. If that fails they are lost, but nothing needs them now.
         with suppress(OSError):
             self.file.close()
@@ -160,21 +160,25 @@ def read_boundary(content_type: str) -> str:
 class FormReader:
     """The reader of one form.
 
-    :param spool: makes the file to receive into, see ``IStorage.spool``.
+    :param open_file: returns the file to receive a file of the form into, before its first byte. It
+        is flushed after its last byte.
     :param file_fields: the fields that may have files, by the names of their parts.
     :param text_fields: the names of the text fields that the form may have.
     :param several: whether the form is for several fields, and not for one.
+    :param on_chunk: is called whenever bytes have arrived.
     """
 
     def __init__(
         self,
-        spool: Callable[[], BinaryIO],
+        open_file: Callable[[Received], BinaryIO],
         file_fields: Mapping[str, FileField],
         *,
         text_fields: tuple[str, ...] = ("data", "permissions"),
         several: bool = False,
+        on_chunk: Callable[[], None] = lambda: None,
     ):
-        self._spool = spool
+        self._open_file = open_file
+        self._on_chunk = on_chunk
         self._file_fields = file_fields
         self._text_fields = text_fields
         self._several = several
@@ -195,7 +199,7 @@ class FormReader:
         :raises TooManyFiles: if a list has more files than it may.
         :raises FilenameRefused: if a filename is missing or not acceptable.
         :raises TooLarge: if a file is over ``max_size``.
-        :raises StorageUnavailable: if the spool cannot be written.
+        :raises StorageUnavailable: if a file cannot be written.
         """
         try:
             self._read_parts(body, boundary)
@@ -213,6 +217,7 @@ class FormReader:
         is_last = False
         while not is_last:
             chunk = body.read()
+            self._on_chunk()
             is_last = not chunk
             received += len(chunk)
             for event in parser.parse(chunk):
@@ -277,14 +282,15 @@ class FormReader:
         is_further = bool(self._files)
         if is_further and not _FURTHER_SPOOLS.acquire(blocking=False):
             raise StorageUnavailable("spool", "too many files are being received at once")
+        received = Received(field, filename, content_type, is_further=is_further)
         try:
-            spool = self._spool()
+            received.file = self._open_file(received)
         except BaseException:
             if is_further:
                 _FURTHER_SPOOLS.release()
             raise
-        self._files.append(Received(field, spool, filename, content_type, is_further=is_further))
-        return self._files[-1]
+        self._files.append(received)
+        return received
 
     def _nothing_chosen(self, field: FileField) -> "_Write":
         """Return the function that takes the bytes of a file without a name. A browser sends such a
