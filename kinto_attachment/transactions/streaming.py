@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from io import BytesIO
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import BlobExists, StorageUnavailable
 from ..files.blob import Label
@@ -73,8 +73,9 @@ class StreamedFile:
         self._placement = placement
         self._destination = destination
         self._timed = timed
-        self._file: BinaryIO = BytesIO()
+        self._file: Any = BytesIO()
         self._stream: Stream | None = None
+        self._may_be_stored = False
         self.key = ""
         self.label: Label | None = None
         self.size = 0
@@ -107,13 +108,14 @@ class StreamedFile:
             return
         with self._timed():
             self._placement.renew(is_due=True)
-            stream, self._stream = self._stream, None
+            self._may_be_stored = True
             try:
-                stream.finish()
+                self._stream.finish()
             except BlobExists as error:
-                self._placement.disown(self.key)
+                self._may_be_stored = False
                 reason = "another upload has taken the name while this one arrived"
                 raise StorageUnavailable(self.key, reason) from error
+        self._stream = None
         self._placement.own(self.key)
         self._file = StoredFile(self._storage, [(self.key, self.size)])
 
@@ -128,7 +130,8 @@ class StreamedFile:
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.abort()
-            self._placement.disown(self.key)
+            if not self._may_be_stored:
+                self._placement.disown(self.key)
         self._file.close()
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -143,8 +146,7 @@ class StreamedFile:
         """Send the file on to the storage from here on."""
         keys, self.label, template = self._destination()
         self.key = self._placement.begin(keys, template)
-        head: Any = self._file
+        head, self._file = self._file, BytesIO()
         with self._timed():
             self._stream = self._storage.stream(self.key, self.label)
-            self._stream.write(head.getbuffer())
-        head.close()
+            self._stream.write(head.getvalue())
