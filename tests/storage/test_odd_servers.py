@@ -15,6 +15,7 @@ from tests.support.maintenance import gc
 from tests.support.media import MediaClient, random_content
 from tests.support.servers.odd_s3 import OddS3
 from tests.support.site import ALICE, Site
+from tests.support.streaming import uploads
 
 SIZES = {"small": 100, "in parts": 11 * 1024 * 1024}
 
@@ -199,3 +200,34 @@ class TestDeletions:
         refuse["now"] = False
         gc(site, timedelta(hours=1))
         assert record.collection.keys == []
+
+
+@pytest.mark.parametrize("settings", [{}, {"kinto.attachment.randomize": "false"}])
+def test_each_request_of_an_upload_in_parts_fails(make_odd_site, settings):
+    """One after the other, up to the deletion of what is replaced."""
+    sent, left = [], []
+
+    def refuse(handler):
+        if handler.command in ("GET", "HEAD"):
+            return None
+        sent.append(handler.path)
+        return (500, "InternalError") if left and left[0] == len(sent) else None
+
+    site = make_odd_site(refuse, **{"kinto.attachment.aws.num_retries": "0", **settings})
+    record = site.collection().record()
+    record.upload(b"before")
+    statuses, number = [], 0
+    while len(sent) >= number:  # as long as there was a request of that number
+        before, number = record.snapshot(), number + 1
+        sent.clear()
+        left.append(number)
+        content = secrets.token_bytes(SIZES["in parts"])
+        statuses.append(record.upload(content, status="*").status_int)
+        left.clear()
+        if statuses[-1] == 503:
+            assert record.snapshot()[:4] == before[:4]
+        gc(site, offline=True)
+        assert record.collection.keys == record.collection.links
+        assert uploads(site) == []
+    # CreateMultipartUpload, two parts and CompleteMultipartUpload; not the deletion.
+    assert statuses[:4] == [503] * 4 and set(statuses[4:]) == {200}

@@ -1,5 +1,7 @@
 """Files and Kinto's transaction: after any failure no file is lost, and none is left over."""
 
+from contextlib import nullcontext
+
 import pytest
 import transaction
 from kinto.core.events import AfterResourceChanged, ResourceChanged
@@ -9,6 +11,7 @@ from pyramid.events import NewRequest
 from kinto_attachment.errors import BlobExists, StorageUnavailable
 from tests.support.data_manager import FailingDataManager
 from tests.support.site import ALICE
+from tests.support.streaming import LARGE, STREAMING, watched
 from tests.support.threads import in_thread
 
 
@@ -284,7 +287,8 @@ def test_a_write_from_before_the_replacement(site, record):
         record.check(b"second")
 
 
-def test_no_connection_is_held_while_bytes_move(make_site, files, monkeypatch):
+@pytest.mark.parametrize("size", [6, LARGE])
+def test_no_connection_is_held_while_bytes_move(make_site, files, monkeypatch, size):
     site = make_site("postgresql", files)
     record = site.collection().record()
     record.upload(b"first")
@@ -298,8 +302,14 @@ def test_no_connection_is_held_while_bytes_move(make_site, files, monkeypatch):
             return original(*args)
 
         monkeypatch.setattr(site.storage, name, watch)
-    record.upload(b"second")
-    assert seen == [("spool", 0), ("put", 0), ("delete", 0)]
+    is_streamed, is_large = files in STREAMING, size == LARGE
+    streams = watched(site.storage, on_call=lambda name: seen.append((name, pool.checkedout())))
+    with streams if is_streamed else nullcontext():
+        record.upload(bytes(size))
+    calls = [name for name, _ in seen if name != "write"]
+    whole = ["finish"] if is_streamed and is_large else ["put"]
+    assert calls == [*(() if is_streamed else ["spool"]), *whole, "delete"]
+    assert {connections for _, connections in seen} == {0}
 
 
 def test_other_hooks_survive_the_restart(site, record, on_write):
