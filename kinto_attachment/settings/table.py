@@ -81,8 +81,9 @@ _PLACES = (
         "spool_dir",
         parse_text,
         "",
-        "Folder for files while they are received (``s3``, ``gcs``). If empty, the system's "
-        "temporary folder is used.",
+        "Folder for files that are received before they can be stored (``s3``, ``gcs``): those of "
+        "the media store, and those whose key contains ``{hash}`` or ``{shard}``. If empty, the "
+        "system's temporary folder is used.",
     ),
 )
 

@@ -106,8 +106,7 @@ class Placement:
                     self._outside_transaction(lambda key=key: self._give_back(key))
                 continue
             except BaseException:
-                # The storage may still carry out the request later, so the name stays taken.
-                self._turns.discard(key)
+                self.leave_name(key)
                 raise
             if not is_ours:
                 self.created.append(key)
@@ -143,6 +142,11 @@ class Placement:
         Idempotent."""
         if key in self.created:
             self.created.remove(key)
+
+    def leave_name(self, key: str) -> None:
+        """Let a name stay taken after this transaction, because the storage may still carry out
+        the request that stores it."""
+        self._turns.discard(key)
 
     def renew(self, is_due: bool = False) -> None:
         """Keep the reservations and turns from expiring while bytes arrive. This must be called

@@ -115,6 +115,9 @@ class StreamedFile:
                 self._may_be_stored = False
                 reason = "another upload has taken the name while this one arrived"
                 raise StorageUnavailable(self.key, reason) from error
+            except BaseException:
+                self._placement.leave_name(self.key)
+                raise
         self._stream = None
         self._placement.own(self.key)
         self._file = StoredFile(self._storage, [(self.key, self.size)])

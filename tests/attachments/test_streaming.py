@@ -223,10 +223,17 @@ class TestNames:
         check_nothing_is_left(one)
 
     def test_a_name_is_free_again_after_a_failure(self, site, record):
-        with watched(site.storage, on_call=failing("finish")):
+        with watched(site.storage, on_call=failing("write", 3)):
             record.upload(content_of(LARGE), "a.pdf", status=503)
         answer = record.upload(content_of(LARGE), "a.pdf")
         assert answer.json["location"].endswith("/a.pdf")
+
+    def test_a_name_stays_taken_if_the_storage_may_have_stored_it(self, site, record):
+        with watched(site.storage, on_call=failing("finish")):
+            record.upload(content_of(LARGE), "a.pdf", status=503)
+        answer = record.upload(content_of(LARGE), "a.pdf")
+        assert not answer.json["location"].endswith("/a.pdf")
+        check_nothing_is_left(record)
 
 
 def test_a_hash_needs_the_spool(make_site, files):
