@@ -9,6 +9,27 @@ PART_BYTES = 8 * 1024 * 1024
 and two on their way."""
 
 
+SPARE_BUFFERS = 4
+"""Buffers of parts that a process keeps for the next stream: those of one stream. What ``malloc``
+gets back from one thread, it seldom gives to another one, so each would take memory of its own."""
+
+_spare: list[bytearray] = []
+
+
+def _take_buffer() -> bytearray:
+    """Return a buffer of :data:`PART_BYTES`."""
+    try:
+        return _spare.pop()
+    except IndexError:
+        return bytearray(PART_BYTES)
+
+
+def _give_back(buffer: bytearray) -> None:
+    """Keep a buffer for the next part or stream."""
+    if len(_spare) < SPARE_BUFFERS and len(buffer) == PART_BYTES:
+        _spare.append(buffer)
+
+
 class PartUpload(Protocol):
     """An upload that a storage receives in parts. Its methods raise ``StorageUnavailable``."""
 
@@ -44,6 +65,7 @@ class Stream:
         self._start = start
         self._workers = workers
         self._buffer = bytearray()
+        self._filled = 0
         self._upload: PartUpload | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._running: set[Future] = set()
@@ -56,11 +78,13 @@ class Stream:
         """
         left = memoryview(chunk)
         while left:
-            if len(self._buffer) == PART_BYTES:
+            if self._filled == PART_BYTES:
                 self._send(is_last=False)
-            room = PART_BYTES - len(self._buffer)
-            self._buffer += left[:room]
-            left = left[room:]
+            self._buffer = self._buffer or _take_buffer()
+            piece = left[: PART_BYTES - self._filled]
+            self._buffer[self._filled : self._filled + len(piece)] = piece
+            self._filled += len(piece)
+            left = left[len(piece) :]
 
     def finish(self) -> None:
         """Store the bytes. When the call returns, they are durable.
@@ -70,7 +94,7 @@ class Stream:
         """
         try:
             if self._upload is None:
-                self._put(self._buffer)
+                self._put(self._take_part())
                 return
             self._send(is_last=True)
             while self._running:
@@ -99,9 +123,16 @@ class Stream:
         self._collect(timeout=0)
         while len(self._running) > self._workers:
             self._collect()
-        part, self._buffer = self._buffer, bytearray()
         self._number += 1
-        self._running.add(self._pool.submit(self._upload.send, self._number, part, is_last))
+        arguments = (self._upload, self._number, self._take_part(), is_last)
+        self._running.add(self._pool.submit(_send, *arguments))
+
+    def _take_part(self) -> bytearray:
+        """Return the bytes in the buffer, which is empty afterwards."""
+        part, self._buffer = self._buffer, bytearray()
+        del part[self._filled :]
+        self._filled = 0
+        return part
 
     def _collect(self, timeout: float | None = None) -> None:
         """Wait for a part to arrive.
@@ -114,8 +145,15 @@ class Stream:
 
     def _release(self) -> None:
         """Let go of the memory and the threads, once they have nothing on its way."""
-        self._buffer = bytearray()
+        _give_back(self._buffer)
+        self._buffer, self._filled = bytearray(), 0
         self._running = set()
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
+
+
+def _send(upload: PartUpload, number: int, part: bytearray, is_last: bool) -> None:
+    """Send a part, and keep its buffer for the next one."""
+    upload.send(number, part, is_last)
+    _give_back(part)

@@ -9,11 +9,11 @@ something that a process has left behind, however slow the client is.
 import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from io import BytesIO
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Any, NamedTuple
 
 from ..errors import BlobExists, StorageUnavailable
-from ..files.blob import Label
+from ..files.blob import CHUNK, Label
 from ..files.key import KeyTemplate
 from ..storage import IStorage
 from ..storage.staged import IStreamingStorage
@@ -73,7 +73,9 @@ class StreamedFile:
         self._placement = placement
         self._destination = destination
         self._timed = timed
-        self._file: Any = BytesIO()
+        # Unlike memory of ``malloc``, this goes back to the system when the file is closed. Only
+        # what is written takes memory.
+        self._file: Any = mmap(-1, MEMORY_BYTES, MAP_PRIVATE | MAP_ANONYMOUS)
         self._stream: Stream | None = None
         self._may_be_stored = False
         self.key = ""
@@ -138,18 +140,23 @@ class StreamedFile:
         self._file.close()
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move the position at which the file is read."""
-        return self._file.seek(offset, whence)
+        """Move the position at which the file is read, and return it."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._file.tell(), os.SEEK_END: self.size}[whence]
+        self._file.seek(max(0, min(start + offset, self.size)))
+        return self._file.tell()
 
     def read(self, size: int = -1) -> bytes:
         """Return at most ``size`` bytes; a negative ``size`` means all bytes up to the end."""
-        return self._file.read(size)
+        left = self.size - self._file.tell()
+        return self._file.read(left if size < 0 else min(size, left))
 
     def _start(self) -> None:
         """Send the file on to the storage from here on."""
         keys, self.label, template = self._destination()
         self.key = self._placement.begin(keys, template)
-        head, self._file = self._file, BytesIO()
+        self._file.seek(0)
         with self._timed():
             self._stream = self._storage.stream(self.key, self.label)
-            self._stream.write(head.getvalue())
+            while chunk := self._file.read(min(CHUNK, self.size - self._file.tell())):
+                self._stream.write(chunk)
+        self._file.close()

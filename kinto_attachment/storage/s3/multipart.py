@@ -38,7 +38,7 @@ def read_parts(source: Source) -> Iterator[Part]:
     size = max(PART_BYTES, -(-source.size // MAX_PARTS))
     missing = source.size
     source.file.seek(0)
-    while body := _read_exactly(source.file, size):
+    while body := read_exactly(source.file, size):
         missing -= len(body)
         yield {"Body": body}
     if missing:
@@ -86,7 +86,7 @@ def compose_parts(
         yield {"Body": small.getvalue()}
 
 
-def _read_exactly(file: BinaryIO, size: int) -> bytes:
+def read_exactly(file: BinaryIO, size: int) -> bytes:
     """Return the next ``size`` bytes, or fewer at the end of the file."""
     pieces = []
     while size and (piece := file.read(size)):

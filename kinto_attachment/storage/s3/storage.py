@@ -30,6 +30,7 @@ from .multipart import (
     WORKERS,
     Part,
     compose_parts,
+    read_exactly,
     read_parts,
 )
 from .upload import MultipartUpload
@@ -135,7 +136,8 @@ class S3FileStorage(RemoteStorage):
         if source.size > PART_BYTES:
             self._put_parts(key, read_parts(source), source.label)
             return
-        body = b"".join(source.chunks())
+        source.file.seek(0)
+        body = read_exactly(source.file, source.size + 1)
         if len(body) != source.size:
             raise StorageUnavailable(
                 "spool", f"the file has {len(body)} bytes instead of {source.size}"
