@@ -11,7 +11,7 @@ from ..media.store import MediaStore
 from ..metrics import Metrics
 from ..plugin import Plugin
 from ..rows.paging import PAGE, Row
-from ..transactions.files import in_transaction
+from ..transactions.restart import in_transaction
 
 Item = TypeVar("Item")
 

@@ -28,7 +28,7 @@ from ..files.blob import Digest
 from ..finding import NO_PROGRESS, Finding, Progress, restoring
 from ..metrics import Metrics
 from ..rows.uploads import LEASE_SECONDS, Pending
-from ..transactions.files import in_transaction, repeated
+from ..transactions.restart import in_transaction, repeated
 from .store import MediaStore
 
 logger = logging.getLogger(__name__)

@@ -10,13 +10,10 @@ The data manager only remembers. The work on the storage is done by
 """
 
 import logging
-import random
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
-from kinto.core.storage.exceptions import IntegrityError
 from transaction.interfaces import IDataManager
 from zope.interface import implementer
 
@@ -31,38 +28,12 @@ from ..rows.links import Link
 from ..storage.staged import compose, store
 from .ownership import OwnedStorage
 from .placement import Placement
+from .restart import in_transaction, restart_transaction
 from .streaming import Destination, StreamedFile
 
 Item = TypeVar("Item")
 
 logger = logging.getLogger(__name__)
-
-ATTEMPTS = 15
-"""How often something is tried that conflicts with what others write. So many suffice, because each
-failed attempt means that another one has succeeded."""
-
-
-def repeated(call: Callable[[], Item]) -> Item:
-    """Return what ``call`` returns, which is a transaction of its own. Call it again after a
-    conflict: two rows that are written to one parent in the same millisecond (see
-    :mod:`kinto_attachment.transactions.retry`)."""
-    for attempt in range(1, ATTEMPTS):
-        try:
-            return call()
-        except IntegrityError:
-            time.sleep(random.uniform(0, 0.01 * attempt))
-    return call()
-
-
-def in_transaction(transaction_manager: Any, call: Callable[[], Item]) -> Item:
-    """Return what ``call`` returns, called in a transaction of its own. It is called again after a
-    conflict."""
-
-    def committed() -> Item:
-        with transaction_manager:
-            return call()
-
-    return repeated(committed)
 
 
 @implementer(IDataManager)
@@ -381,30 +352,3 @@ class FileTransaction:
             if variants:
                 self._rows.variants.drop(variants)
             self._rows.releases.drop(release_id)
-
-
-def restart_transaction(
-    transaction_manager: Any,
-    files: FileTransaction | None,
-    carry_hooks: bool = True,
-    between: Callable[[], Any] = lambda: None,
-) -> Any:
-    """Abort the current transaction, begin another one, and return what ``between`` returned.
-
-    :param files: the data manager to carry over, with the bytes it has stored; None if there is
-        none yet.
-    :param carry_hooks: carry over the after-commit hooks as well.
-    :param between: is called while there is no transaction.
-    """
-    hooks = list(transaction_manager.get().getAfterCommitHooks()) if carry_hooks else []
-    if files:
-        files.leave()
-    transaction_manager.abort()
-    try:
-        return between()
-    finally:
-        current = transaction_manager.begin()
-        for hook, args, kwargs in hooks:
-            current.addAfterCommitHook(hook, args, kwargs)
-        if files:
-            files.join()

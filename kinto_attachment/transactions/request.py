@@ -5,7 +5,8 @@ from typing import TypeVar
 
 from pyramid.request import Request
 
-from .files import FileTransaction, restart_transaction
+from .files import FileTransaction
+from .restart import restart_transaction
 
 Item = TypeVar("Item")
 

@@ -21,8 +21,8 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from ..errors import ReplacedMeanwhile, SourceReplaced
-from .files import ATTEMPTS
 from .request import is_in_batch, start_over
+from .restart import ATTEMPTS
 
 logger = logging.getLogger(__name__)
 

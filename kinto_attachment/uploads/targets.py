@@ -110,7 +110,9 @@ class Target(ABC):
 
     def _received(self, intent: Intent, file: StoredFile, digest: Digest) -> Received:
         accepted = forms.file_field("attachment", self.policy)
-        return Received(accepted, file, intent.filename, intent.mimetype or None, digest)
+        received = Received(accepted, intent.filename, intent.mimetype or None, digest)
+        received.file = file
+        return received
 
 
 class RecordTarget(Target):

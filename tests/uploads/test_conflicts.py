@@ -79,8 +79,8 @@ class TestRefused:
 
 @pytest.mark.parametrize("case", ["patch", "post", "join", "override", "defer", "store", "library"])
 def test_a_conflict_is_repeated(make_site, kinto, files, monkeypatch, case):
-    site = make_site(kinto, files, **library_settings("site"))
-    for path in ("/buckets/site", "/buckets/site/collections/media"):
+    site = make_site(kinto, files, **library_settings("resumed"))
+    for path in ("/buckets/resumed", "/buckets/resumed/collections/media"):
         site.http.put_json(path, {}, headers=ALICE, status="*")
     record = site.collection().record()
     of_record = f"{record.attachment_uri}/uploads"

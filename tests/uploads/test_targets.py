@@ -11,7 +11,7 @@ from tests.support.tus import Uploads
 
 FILES = {"local", "seaweedfs"}
 
-LIBRARY = {"kinto.attachment.library.bucket": "site"}
+LIBRARY = {"kinto.attachment.library.bucket": "resumed"}
 
 
 class TestFields:
@@ -115,8 +115,8 @@ class TestLibrary:
     @pytest.fixture
     def site(self, make_site, kinto, files):
         site = make_site(kinto, files, **LIBRARY)
-        site.http.put_json("/buckets/site", {}, headers=ALICE, status="*")
-        site.http.put_json("/buckets/site/collections/media", {}, headers=ALICE, status="*")
+        site.http.put_json("/buckets/resumed", {}, headers=ALICE, status="*")
+        site.http.put_json("/buckets/resumed/collections/media", {}, headers=ALICE, status="*")
         return site
 
     @pytest.fixture
