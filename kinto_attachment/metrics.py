@@ -100,8 +100,9 @@ METRICS = (
     Metric(
         "attachments.verifications",
         "counter",
-        "Uploads with ?verify=false whose bytes were hashed: verified; refused (other bytes, now"
-        " removed); failed (the bytes cannot be read, which is tried again).",
+        "Uploads with ?verify=false, and large direct uploads, whose bytes were hashed: verified;"
+        " refused (other bytes, now removed); failed (the bytes cannot be read, which is tried"
+        " again).",
         {"result": ("verified", "refused", "failed")},
     ),
     Metric(
@@ -115,6 +116,13 @@ METRICS = (
         "Resumable uploads: begun; completed (their file was attached); deleted by their sender;"
         " expired.",
         {"event": ("begun", "completed", "deleted", "expired")},
+    ),
+    Metric(
+        "attachments.direct",
+        "counter",
+        "Direct uploads: begun; completed (their file was attached); refused (other bytes than"
+        " announced, now removed); deleted by their sender; expired.",
+        {"event": ("begun", "completed", "refused", "deleted", "expired")},
     ),
     Metric(
         "attachments.breaker",

@@ -109,6 +109,7 @@ def includeme(config: Configurator) -> None:
     if breaker:
         breaker.on_event = lambda event: metrics.count("breaker", event=event)
     registry.attachment_plugin = Plugin(settings, storage, rows, legacy, is_readonly, metrics)
+    registry.attachment_verifications = []  # of the doors
     registry.attachment_images = ImageService(settings, storage, rows, is_readonly, metrics)
     if hasattr(registry.storage, "client"):
         from .legacy.migration import AttachmentMigration  # PostgreSQL is an extra of Kinto

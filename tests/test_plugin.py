@@ -28,6 +28,7 @@ class TestCapability:
             " and {record}/attachments/{field} for other fields",
             "fields": True,
             "resumable": True,
+            "direct": True,
             "url": "https://github.com/Kinto/kinto-attachment/",
             "version": kinto_attachment.__version__,
             "base_url": "https://cdn.example/files/",

@@ -102,7 +102,7 @@ def _verify(site: Site, url: str, files: list[Path]) -> Cost:
         with path.open("rb") as file:
             answer = requests.post(f"{address}?verify=false", data=file, auth=AUTH, timeout=300)
         answer.raise_for_status()
-    verifier = Verifier(site.registry.attachment_media, lambda: site.registry.metrics)
+    verifier = Verifier(site.plugin, site.registry.attachment_verifications)
     started = time.monotonic()
     kinds = Counter(finding.kind for finding in verifier.verify())
     seconds = time.monotonic() - started

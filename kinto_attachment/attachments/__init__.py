@@ -45,6 +45,7 @@ def includeme(config: Configurator) -> None:
         version=VERSION,
         fields=True,
         resumable=True,
+        direct=True,
         images=config.registry.attachment_images.is_installed,
         **_limits(config.registry.attachment_plugin),
     )

@@ -44,7 +44,7 @@ def install(config: Configurator) -> None:
     config.add_view(
         default_bucket_attachment,
         route_name="default_bucket_collection",
-        path_info=rf"^/v\d+{ALIAS}collections/[^/]*/records/[^/]*/attachments?(/[^/]*){{0,3}}$",
+        path_info=rf"^/v\d+{ALIAS}collections/[^/]*/records/[^/]*/attachments?(/[^/]*){{0,4}}$",
         permission=NO_PERMISSION_REQUIRED,
     )
 

@@ -29,6 +29,7 @@ NOTHING = {
     "rebase": "nothing to rewrite",
     "verify": "nothing to verify",
     "import": "nothing to adopt",
+    "cors": "no rules",
     "library": "nothing to change",
     "upload": "no files",
     "download": "no files",
@@ -45,6 +46,7 @@ PLURALS = {
     "missing object": "missing objects",
     "orphan object": "orphan objects",
     "record without link": "records without a link",
+    "rule": "rules",
     "unknown object": "unknown objects",
     "unreadable object": "unreadable objects",
     "unreadable row": "unreadable rows",
@@ -55,7 +57,7 @@ PLURALS = {
 """Of the kinds that are nouns; the others, such as ``copied``, stay the same."""
 
 _OWN_COMMAND = re.compile(
-    r"\bkinto-attachment (library init|fsck|gc|verify|migrate|adopt-storage|rebase|import)\b"
+    r"\bkinto-attachment (library init|fsck|gc|verify|migrate|adopt-storage|rebase|import|cors)\b"
     r"(?! --ini)"  # it names one already
 )
 

@@ -91,7 +91,10 @@ def _add_maintenance(commands: Any) -> None:
     )
 
     verify = _add(
-        commands, "verify", "Check the hashes of uploads made with ?verify=false.", changes=False
+        commands,
+        "verify",
+        "Check the hashes of uploads made with ?verify=false, and of large direct uploads.",
+        changes=False,
     )
     verify.add_argument("--once", action="store_true", help="check the pending uploads and exit")
 
@@ -107,6 +110,17 @@ def _add_maintenance(commands: Any) -> None:
     for name, which in (("--from", "old"), ("--to", "new")):
         help = f"the {which} base_url; empty for relative locations"
         rebase.add_argument(name, dest=which, type=_url, required=True, metavar="URL", help=help)
+
+    cors = _add(commands, "cors", "Let browsers send files to the bucket: set its CORS rules.")
+    cors.add_argument(
+        "--origin",
+        action="append",
+        dest="origins",
+        type=_origin,
+        required=True,
+        metavar="ORIGIN",
+        help="where the pages are, such as https://app.example; can be repeated",
+    )
 
     _add(commands, "import", "Adopt the files of kinto-attachment 0.x to 9.x.")
 
@@ -207,6 +221,13 @@ def _url(text: str) -> str:
     if text and not re.match(r"(https?:)?//[^/]", text):
         raise argparse.ArgumentTypeError(f"{text!r} does not begin with http:// or https://")
     return text
+
+
+def _origin(text: str) -> str:
+    """Check an origin, or a pattern of origins as S3 and Google take it."""
+    if text == "*" or re.fullmatch(r"https?://[^/\s]+", text):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is not an origin such as https://app.example")
 
 
 def _principal(text: str) -> str:

@@ -31,6 +31,7 @@ from ..errors import (
 )
 from ..files.key import HEARTBEAT
 from ..finding import Finding, Progress
+from ..maintenance import cors
 from ..maintenance.adopt_storage import adopt_storage
 from ..maintenance.fsck import fsck
 from ..maintenance.gc import collect
@@ -93,8 +94,12 @@ def _rebase(options: argparse.Namespace, progress: Progress) -> Iterator[Finding
 
 def _verify(options: argparse.Namespace, progress: Progress) -> Iterator[Finding]:
     server = _server(options)
-    verifier = Verifier(server.media, server.metrics)
+    verifier = Verifier(server.plugin, server.verifications)
     return verifier.verify(progress) if options.once else verifier.watch(progress)
+
+
+def _cors(options: argparse.Namespace, progress: Progress) -> Iterator[Finding]:
+    return cors.allow(_server(options), options.origins, dry_run=options.dry_run)
 
 
 def _import(options: argparse.Namespace, progress: Progress) -> Iterator[Finding]:
@@ -134,6 +139,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace, Progress], Iterator[Finding
     "rebase": _rebase,
     "verify": _verify,
     "import": _import,
+    "cors": _cors,
     "library": _library,
 }
 

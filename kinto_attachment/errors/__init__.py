@@ -28,6 +28,10 @@
     │   ├── ChecksumMismatch    the bytes that arrived have another checksum than the client says
     │   ├── UploadFinished      bytes are sent to an upload that takes no more
     │   ├── UploadGone          the upload was not finished in time, or is damaged
+    │   ├── PartsMissing        parts of a direct upload have not arrived
+    │   ├── UploadRefused       the bytes of a direct upload are not acceptable, and are deleted
+    │   ├── UploadBusy          another request is completing the same direct upload
+    │   ├── SignatureRefused    the URL of a part is not valid, or not valid any more
     │   ├── NotInBatch          a batch contains an upload or a download
     │   ├── MetadataForged      a client tried to write the ``attachment`` attribute itself
     │   ├── ReplacedMeanwhile   a write would bring back an attachment that was replaced or removed
@@ -102,15 +106,19 @@ from .refused import (
     NotMultipart,
     NotOffsetStream,
     OffsetRefused,
+    PartsMissing,
     Refused,
     ReplacedMeanwhile,
     SendingStopped,
+    SignatureRefused,
     SizeRefused,
     SourceReplaced,
     TooLarge,
     TooManyFiles,
+    UploadBusy,
     UploadFinished,
     UploadGone,
+    UploadRefused,
     VersionRefused,
 )
 from .root import AttachmentError
@@ -147,6 +155,7 @@ __all__ = [
     "NotOffsetStream",
     "OffsetRefused",
     "SendingStopped",
+    "PartsMissing",
     "Refused",
     "RemoteError",
     "RemoteFailed",
@@ -157,6 +166,7 @@ __all__ = [
     "ResizeBusy",
     "ResizeError",
     "SettingError",
+    "SignatureRefused",
     "SizeRefused",
     "SourceReplaced",
     "StorageError",
@@ -164,8 +174,10 @@ __all__ = [
     "SweepRefused",
     "TooLarge",
     "TooManyFiles",
+    "UploadBusy",
     "UploadGone",
     "UploadFinished",
+    "UploadRefused",
     "VersionRefused",
     "WorkerLost",
 ]

@@ -1,6 +1,6 @@
 """Errors of requests that are wrong, and changed nothing."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from .root import AttachmentError
 
@@ -263,6 +263,43 @@ class UploadGone(Refused):
     field = "upload"
 
     def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+
+
+class PartsMissing(Refused):
+    """Parts of a direct upload have not arrived, or others than the client says.
+
+    :param numbers: those of the parts.
+    """
+
+    field = "parts"
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        listed = ", ".join(map(str, numbers[:20])) + (", ..." if len(numbers) > 20 else "")
+        super().__init__(f"These parts of the upload are not there: {listed}. Send them again.")
+
+
+class UploadRefused(Refused):
+    """The bytes of a direct upload are not acceptable, and are deleted. The upload has ended."""
+
+
+class UploadBusy(Refused):
+    """Another request is completing the same direct upload."""
+
+    location = "path"
+    field = "upload"
+
+    def __init__(self) -> None:
+        super().__init__("Another request is completing this upload: ask again.")
+
+
+class SignatureRefused(Refused):
+    """The URL of a part is not one that this server has signed, or has expired."""
+
+    location = "querystring"
+    field = "signature"
+
+    def __init__(self, reason: str = "This URL is not valid: ask for the upload again.") -> None:
         super().__init__(reason)
 
 

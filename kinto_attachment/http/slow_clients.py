@@ -43,7 +43,7 @@ from .requests import is_decimal, receiving
 from .responses import error_view
 
 OUR_ROUTES = re.compile(
-    r"(/v\d+)?/((media|content|unsplash|image|original|internal)(/|$)"
+    r"(/v\d+)?/((media|content|unsplash|image|original|internal|attachments)(/|$)"
     r"|buckets/[^/]+/collections/[^/]+/records/[^/]+/attachment)"
 )
 """Paths whose views read the body by themselves."""

@@ -102,7 +102,7 @@ def _receive(request: Request) -> Upload:
     """Read the form and store its file."""
     policy = policy_of(request)
     parts = {"file": file_field("file", policy)}
-    place, body = _new_place(request), request.context.body
+    place, body = new_place(request), request.context.body
     incoming = Incoming(request, lambda received: place, body.length)
     try:
         form = receive_form(request, body, parts, incoming, text_fields=("type", "save"))
@@ -122,7 +122,7 @@ def store_file(
     :param save: whether to create the object at once.
     :param place: that of the object, if it is known.
     """
-    place = place or _new_place(request)
+    place = place or new_place(request)
     return _remember(request, Upload(store(request, place, received), save))
 
 
@@ -152,7 +152,7 @@ def _import(request: Request) -> Upload:
     request.context.body.close()
     release_connection(request)
     photo = client.photo(request.matchdict["id"])
-    place = _new_place(request)
+    place = new_place(request)
     received = Received(file_field("file", policy), f"{photo.id}{PHOTO}", None)
     received.file = Incoming(request, lambda received: place).open(received)
     with closing(received):
@@ -192,11 +192,12 @@ def _check_type(form: Form) -> None:
 
 
 def policy_of(request: Request) -> Policy:
+    """Return what the settings say about the files of the library."""
     library = library_of(request)
     return plugin_of(request).settings.policy(library.bucket, library.collection)
 
 
-def _new_place(request: Request) -> FieldRef:
+def new_place(request: Request) -> FieldRef:
     """Return the place for the file of a new object, whose id Kinto generates."""
     generators = request.registry.id_generators
     return FieldRef(library_of(request).ref(generators.get("record", generators[""])()))

@@ -2,20 +2,22 @@
 left to the rest of ``gc``."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from uuid import uuid4
 
 from ..finding import Finding
 from ..rows.deletion import Rule
 from ..rows.paging import database_time
-from ..rows.uploads import ResumableUpload, Unclaimed
+from ..rows.uploads import DirectUpload, ResumableUpload, State, Unclaimed
 from ..uploads.resumable import expires_at
 from .server import Server
 
 
 def expire_uploads(server: Server, dry_run: bool = False) -> Iterator[Finding]:
-    """Drop uploads to the media library that did not become objects in time, and resumable uploads
-    to which no bytes came for too long. Yield ``expired`` for each.
+    """Drop uploads to the media library that did not become objects in time, resumable uploads to
+    which no bytes came for too long, and direct uploads that were not completed in time. Yield
+    ``expired`` for each.
 
     An upload has expired if the clock of the database, which has dated the rows, and that of this
     machine agree: either may be wrong.
@@ -25,6 +27,7 @@ def expire_uploads(server: Server, dry_run: bool = False) -> Iterator[Finding]:
     now = min(server.run(lambda: database_time(server.records)), int(time.time() * 1000))
     yield from _expire_unclaimed(server, now, dry_run)
     yield from _expire_resumable(server, now, dry_run)
+    yield from _expire_direct(server, now, dry_run)
     if not dry_run:
         _drop_strays(server)
 
@@ -66,8 +69,50 @@ def _expire_resumable(server: Server, now: int, dry_run: bool) -> Iterator[Findi
                 yield Finding("expired", "", upload.intent.base, upload.intent.filename)
 
 
+def _expire_direct(server: Server, now: int, dry_run: bool) -> Iterator[Finding]:
+    """Drop direct uploads. Until then, a URL that was still valid may have made objects again that
+    had been deleted."""
+    rows, old = server.plugin.rows, now - server.plugin.settings["uploads.ttl"] * 1000
+    holder = uuid4().hex
+
+    def expire(upload: DirectUpload) -> bool:
+        if not rows.leases.take(upload.id, holder):
+            return False  # it is being completed at this moment
+        rows.direct.take(upload)
+        rows.leases.drop(upload.id)
+        _release_direct(server, upload.id, upload.keys)
+        return True
+
+    for page in server.read(rows.direct.all()):
+        for upload in page:
+            if upload.modified >= old or not (dry_run or server.run(partial(expire, upload))):
+                continue
+            if upload.state in (State.OPEN, State.VERIFYING):
+                if not dry_run:
+                    server.metrics.count("direct", event="expired")
+                yield Finding("expired", "", upload.intent.base, upload.intent.filename)
+
+
+def _release_direct(server: Server, upload_id: str, keys: Sequence[str] = ()) -> None:
+    """Delete the rows of the parts of an upload, and release their bytes and those of other
+    keys."""
+    rows = server.plugin.rows
+    parts = rows.direct.take_parts(upload_id)
+    rows.releases.add(dict.fromkeys((*keys, *(part.key for part in parts))), Rule.DELETE)
+
+
 def _drop_strays(server: Server) -> None:
-    """Release segments that were stored while their upload was finished or deleted."""
+    """Release segments and parts that were stored while their upload was finished or deleted."""
+    direct = server.plugin.rows.direct
+
+    def release_stray(upload_id: str) -> None:
+        upload = direct.get(upload_id)
+        if upload is None or upload.state in (State.ATTACHED, State.REFUSED):
+            _release_direct(server, upload_id)
+
+    for page in server.read(direct.all_parts()):
+        for upload_id in sorted({part.upload for part in page}):
+            server.run(partial(release_stray, upload_id))
     rows = server.plugin.rows.resumable
     for page in server.read(rows.all_segments()):
         for upload_id in sorted({segment.upload for segment in page if segment.key}):

@@ -133,6 +133,7 @@ class _Checker:
             self._count([known.key for known in page if known.kind is KeyKind.VARIANT])
         yield from self._check_pending()
         yield from self._check_segments()
+        yield from self._check_direct()
         for broken in server.read(self._rows.unreadable()):
             for each in broken:
                 detail = str(each)
@@ -184,6 +185,18 @@ class _Checker:
                     detail = "" if size is None else f"{size} bytes, not {segment.size}"
                     where = f"{upload.intent.base}/uploads/{upload.id}"
                     yield Finding(kind, key, where, detail, BEGIN_AGAIN)
+
+    def _check_direct(self) -> Iterator[Finding]:
+        """Report direct uploads that were verified, and whose bytes are gone since. Those of other
+        ones need not be there yet."""
+        rows = self._rows.direct
+        for page in self._server.read(rows.all()):
+            for upload in page:
+                if not upload.found or not upload.whole or self._is_stored(upload.whole):
+                    continue
+                if self._server.run(partial(rows.get, upload.id)) == upload:
+                    where = f"{upload.intent.base}/uploads/{upload.id}"
+                    yield Finding("missing object", upload.whole, where, remedy=BEGIN_AGAIN)
 
     def _check_links(self, links: list[Link]) -> Iterator[Finding]:
         there = self._objects.find([link.key for link in links])

@@ -1,6 +1,6 @@
 """The server that jobs work on."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from ..files.field import is_attachment
 from ..files.ref import FieldRef, RecordRef, UploadRef
 from ..media.store import MediaStore
+from ..media.verification import Verification
 from ..metrics import Metrics
 from ..plugin import Plugin
 from ..rows.paging import PAGE, Row
@@ -20,6 +21,7 @@ Item = TypeVar("Item")
 class Server:
     """A plugin with transactions of its own.
 
+    :param verifications: what there is to verify.
     :param records: Kinto's storage (``registry.storage``).
     :param transaction_manager: each ``with`` is one transaction.
     """
@@ -27,6 +29,7 @@ class Server:
     plugin: Plugin
     records: Any
     media: MediaStore
+    verifications: Sequence[Verification]
     transaction_manager: Any
 
     @classmethod
@@ -36,6 +39,7 @@ class Server:
             registry.attachment_plugin,
             registry.storage,
             registry.attachment_media,
+            registry.attachment_verifications,
             transaction_manager,
         )
 

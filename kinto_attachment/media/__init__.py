@@ -9,19 +9,22 @@ from ..plugin import URL
 
 
 def includeme(config: Configurator) -> None:
-    """Add the routes of the media store, and the verifier of unchecked uploads."""
+    """Add the routes of the media store, and the verifier of uploads."""
     # Services read the CORS settings when they are imported, so not before Kinto is set up.
     from . import api, views
     from .context import PRINCIPALS
     from .store import MediaStore
+    from .verification import PendingVerification
     from .verifier import Background, Verifier
 
     config.add_settings({**PRINCIPALS, **config.get_settings()})
     registry = config.registry
     plugin = registry.attachment_plugin
     store = registry.attachment_media = MediaStore(plugin)
+    kinds = registry.attachment_verifications
+    kinds.append(PendingVerification(store))
     store.background = Background(
-        lambda: Verifier(store, plugin.metrics),
+        lambda: Verifier(plugin, kinds),
         enabled=plugin.settings["media.verifier"] == "thread" and not plugin.is_readonly,
     )
     config.add_subscriber(lambda event: store.background.look(), NewRequest)
@@ -37,5 +40,6 @@ def includeme(config: Configurator) -> None:
         description="Keep bytes under their SHA-256: POST /media, then GET /media/{hash}",
         url=URL,
         resumable=True,
+        direct=True,
         **({"max_size": max_size} if max_size else {}),
     )

@@ -1,21 +1,22 @@
-"""Verification of uploads that came with ``?verify=false``.
+"""Verification of uploads after they were answered: those that came with ``?verify=false``, and
+direct uploads that are large.
 
 **How leases work.** Any number of processes may verify, and each may die at any moment. The row of
-a pending upload says what has to be done, and a lease says which process is doing it. Both rows are
+an upload says what has to be done, and a lease says which process is doing it. Both rows are
 described in :mod:`kinto_attachment.rows.uploads`. A verifier commits its lease before it begins to
 hash, and skips every upload that another process has leased. While it hashes, it renews the lease
 several times within ``LEASE_SECONDS``. If it dies, the lease expires and another process takes
 over. If it was only slow, it notices at its next renewal that the lease is lost, and stops hashing.
-When it is done or has to stop, it gives the lease back. Leases only keep two processes from doing
-the same work. Safety does not depend on them: to confirm or discard an upload, a process has to
-take the row of the upload, and only one process can.
+When it is done or has to stop, it gives the lease back. What it has found is written down only in a
+transaction in which the upload, or the lease on it, is still its own.
 """
 
 import atexit
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from threading import Event, Lock, Thread, current_thread
 from typing import Any
@@ -24,12 +25,9 @@ from uuid import uuid4
 import transaction
 
 from ..errors import BlobNotFound, StorageError
-from ..files.blob import Digest
 from ..finding import NO_PROGRESS, Finding, Progress, restoring
-from ..metrics import Metrics
-from ..rows.uploads import LEASE_SECONDS, Pending
-from ..transactions.restart import in_transaction, repeated
-from .store import MediaStore
+from ..plugin import Plugin
+from .verification import LeaseLost, Verification, committed, hash_renewing
 
 logger = logging.getLogger(__name__)
 
@@ -56,32 +54,28 @@ AGAIN = "kinto-attachment verify"
 """The remedy of findings that another run may resolve."""
 
 
-class _Lost(Exception):
-    """The upload or its lease belongs to another process by now, or the verifier has to stop."""
-
-
 class Verifier:
-    """A verifier of pending uploads, for one thread.
+    """A verifier, for one thread.
 
-    :param media: the media store.
-    :param metrics: counts what was verified.
+    :param plugin: has the rows, the storage, and the metrics that count what was verified.
+    :param kinds: what to verify: ``registry.attachment_verifications``.
     :ivar stopped: an event; once it is set, the verifier stops, even in the middle of an upload.
     """
 
-    def __init__(self, media: MediaStore, metrics: Metrics):
-        self._media = media
-        self._plugin = media.plugin
-        self._pending = media.plugin.rows.pending
-        self._metrics = metrics
+    def __init__(self, plugin: Plugin, kinds: Sequence[Verification]):
+        self._plugin = plugin
+        self._kinds = kinds
+        self._leases = plugin.rows.leases
+        self._metrics = plugin.metrics
         self._holder = uuid4().hex
         self.stopped = Event()
 
     def verify(self, progress: Progress = NO_PROGRESS) -> Iterator[Finding]:
-        """Verify all uploads that are pending now, except those that other processes have leased.
+        """Verify all uploads that wait now, except those that other processes have leased.
 
         Yield one finding for each upload: ``verified`` if its hash is right, or ``refused`` if it
         is wrong, and then the upload was removed. An upload that cannot be read is a problem, and
-        stays pending.
+        goes on waiting.
 
         :param progress: is told of the uploads, and of the bytes that are hashed.
         :raises StorageError: if :data:`MAX_FAILURES` uploads in a row cannot be read. Uploads whose
@@ -91,16 +85,16 @@ class Verifier:
         failures = 0
         progress.begin("uploads")
         if progress.is_shown:
-            for page in self._pages():
+            for _, page in self._pages():
                 progress.expect(len(page), sum(upload.size for upload in page))
-        for page in self._pages():
+        for kind, page in self._pages():
             for upload in page:
                 progress.add_files()
                 try:
-                    finding = self._leased(upload)
+                    finding = self._leased(kind, upload)
                     failures = 0
                 except StorageError as error:
-                    finding = self._problem(upload, error)
+                    finding = self._problem(kind, upload, error)
                     failures += finding is not None and not isinstance(error, BlobNotFound)
                     if failures == MAX_FAILURES:
                         raise
@@ -123,79 +117,61 @@ class Verifier:
             self.stopped.wait(IDLE_SECONDS)
 
     def count(self) -> int:
-        """Return how many uploads are pending, leased or not, and report the number as a metric."""
-        count = sum(len(page) for page in self._pages())
+        """Return how many uploads wait, leased or not, and report the number as a metric."""
+        count = sum(len(page) for _, page in self._pages())
         self._metrics.observe("pending_verifications", count)
         return count
 
-    def _pages(self) -> Iterator[list[Pending]]:
-        uploads = self._pending.all()
-        while page := _committed(lambda: list(islice(uploads, BATCH))):
-            yield page
+    def _pages(self) -> Iterator[tuple[Verification, list[Any]]]:
+        for kind in self._kinds:
+            uploads = kind.waiting()
+            while page := committed(partial(_page, uploads)):
+                yield kind, page
 
-    def _leased(self, upload: Pending) -> Finding | None:
+    def _leased(self, kind: Verification, upload: Any) -> Finding | None:
         """Verify one upload under a lease. Return None if the lease cannot be taken or is lost, or
         if the verifier has to stop."""
-        pending = self._pending
-        if self.stopped.is_set() or not _committed(lambda: pending.lease(upload, self._holder)):
+        rows, holder = self._leases, self._holder
+        if self.stopped.is_set() or not committed(lambda: rows.take(upload.id, holder)):
             return None
         try:
-            return self._verify(upload)
-        except _Lost:
+            return kind.verify(upload, partial(self._hash, upload), holder)
+        except LeaseLost:
             return None
         finally:
-            _committed(lambda: pending.give_back(upload, self._holder))
+            committed(lambda: rows.give_back(upload.id, holder))
 
-    def _problem(self, upload: Pending, error: StorageError) -> Finding | None:
+    def _problem(self, kind: Verification, upload: Any, error: StorageError) -> Finding | None:
         """Return the finding for an upload that cannot be read or copied. Return None if the upload
-        is no longer pending: it was deleted, or another process has verified it."""
-        if not _committed(lambda: self._pending.has(upload)):
+        does not wait any more: it was deleted, or another process has verified it."""
+        if not committed(lambda: kind.is_waiting(upload)):
             return None
+        key, uri = kind.name(upload)
         if isinstance(error, BlobNotFound):
             # The upload is kept: the folder may be a wrong one, or may not be mounted.
-            remedy = restoring(upload.ref.uri)
-            return Finding("missing object", upload.key, upload.ref.uri, remedy=remedy)
-        return Finding("unreadable object", upload.key, upload.ref.uri, str(error), AGAIN)
+            return Finding("missing object", key, uri, remedy=restoring(uri))
+        return Finding("unreadable object", key, uri, str(error), AGAIN)
 
-    def _verify(self, upload: Pending) -> Finding:
-        """Hash the bytes, and confirm or discard the upload.
+    def _hash(self, upload: Any, key: str) -> str:
+        """Return the SHA-256 of stored bytes, in hex, and renew the lease meanwhile.
 
-        :raises _Lost: if another process has done so, or if the verifier has to stop.
+        :raises LeaseLost: if the lease is lost, or if the verifier has to stop.
         """
-        found = self._hash(upload)
-        is_right = found == upload.ref.digest
-        settle = self._media.confirm if is_right else self._media.discard
-
-        def settled() -> None:
-            files = self._plugin.begin(transaction.manager)
-            with files.transaction():
-                if not settle(files, upload):
-                    raise _Lost()
-
-        repeated(settled)
-        if is_right:
-            return Finding("verified", upload.key, upload.ref.uri)
-        logger.warning("An upload to %s was removed: its SHA-256 is %s", upload.ref.uri, found)
-        return Finding("refused", upload.key, upload.ref.uri, f"SHA-256 is {found}")
-
-    def _hash(self, upload: Pending) -> str:
-        """Return the SHA-256 of the stored bytes, in hex, and renew the lease meanwhile.
-
-        :raises _Lost: if the lease is lost, or if the verifier has to stop.
-        """
-        renewed = time.monotonic()
 
         def on_bytes(count: int) -> None:
-            nonlocal renewed
             self._progress.add_bytes(count)
             if self.stopped.is_set():
-                raise _Lost()
-            if time.monotonic() - renewed > LEASE_SECONDS / 3:
-                renewed = time.monotonic()
-                if not _committed(lambda: self._pending.renew(upload, self._holder)):
-                    raise _Lost()
+                raise LeaseLost()
 
-        return Digest.of(self._plugin.storage.open(upload.key), on_bytes).hexdigest()
+        def renew() -> None:
+            if not committed(lambda: self._leases.renew(upload.id, self._holder)):
+                raise LeaseLost()
+
+        return hash_renewing(self._plugin.storage, key, renew, on_bytes)
+
+
+def _page(uploads: Iterator[Any]) -> list[Any]:
+    return list(islice(uploads, BATCH))
 
 
 class Background:
@@ -288,9 +264,3 @@ class Background:
             if over and self._woken is woken:
                 self._thread = None
             return over
-
-
-def _committed(call: Callable[[], Any]) -> Any:
-    """Return what the function returns, run in a transaction of its own. It is repeated after a
-    conflict, such as when another verifier takes the lease of an upload in the same millisecond."""
-    return in_transaction(transaction.manager, call)

@@ -227,21 +227,35 @@ def _verify_soon(request: Request) -> None:
 def _answer(request: Request, status: int, stored: StoredBody) -> Response:
     digest = stored.ref.digest
     location = request.route_url("medium", hash=digest)
-    if request.accept.best_match(["text/plain", "application/json"]) == "application/json":
-        description = {
-            "hash": digest,
-            "size": stored.size,
-            "mimetype": stored.mimetype,
-            "verified": stored.pending is None,
-            "location": location,
-        }
-        response = Response(json=description, status=status)
-    else:
-        response = Response(digest, status=status, content_type="text/plain", charset="utf-8")
+    response = answer_with(request, status, describe(request, stored))
     response.headers["Location"] = location
-    response.vary = ["Accept"]
     if stored.pending is None:
         response.headers["ETag"] = f'"{digest}"'
+    return response
+
+
+def describe(request: Request, stored: StoredBody) -> dict[str, Any]:
+    """Return what JSON says about a body that was stored."""
+    return {
+        "hash": stored.ref.digest,
+        "size": stored.size,
+        "mimetype": stored.mimetype,
+        "verified": stored.pending is None,
+        "location": request.route_url("medium", hash=stored.ref.digest),
+    }
+
+
+def answer_with(request: Request, status: int, description: dict[str, Any]) -> Response:
+    """Return a response with a description, or with the hash alone, whichever the client prefers.
+
+    :param description: as :func:`describe` returns it.
+    """
+    if request.accept.best_match(["text/plain", "application/json"]) == "application/json":
+        response = Response(json=description, status=status)
+    else:
+        digest = description["hash"]
+        response = Response(digest, status=status, content_type="text/plain", charset="utf-8")
+    response.vary = ["Accept"]
     return response
 
 

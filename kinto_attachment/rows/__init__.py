@@ -26,6 +26,13 @@ attachment-upload     /attachment-uploads/{id}        random              ``inte
                                                                           ``concat``, ``result``
 attachment-segment    /attachment-segments/           ``{upload}-``       ``key``, ``size``,
                       {id of the upload}              ``{offset}``        ``state``
+attachment-direct     /attachment-direct/{id}         random              ``intent``, ``size``,
+                                                                          ``parts``, ``whole``,
+                                                                          ``state``, ``result``,
+                                                                          ...
+attachment-part       /attachment-parts/              ``{upload}-``       ``key``, ``size``,
+                      {id of the upload}/{random}     ``{number}-``       ``digest``
+                                                      ``{random}``
 attachment-variant    /attachment-variants/           key of the          ``key``, ``digest``,
                       {name}-{8 digits}               original            ``size``, ``mimetype``,
                                                                           ``width``, ``height``,
@@ -59,7 +66,13 @@ from .links import Link, Links
 from .paging import UnreadableRow
 from .record_lock import RecordLocks
 from .turns import Turns
-from .uploads import PendingUploads, ResumableUploads, UnclaimedUploads
+from .uploads import (
+    DirectUploads,
+    Leases,
+    PendingUploads,
+    ResumableUploads,
+    UnclaimedUploads,
+)
 from .variants import Variants
 
 __all__ = ["KeyKind", "KnownKey", "Rows"]
@@ -105,6 +118,8 @@ class Rows:
         self.pending = PendingUploads(storage)
         self.unclaimed = UnclaimedUploads(storage)
         self.resumable = ResumableUploads(storage)
+        self.direct = DirectUploads(storage)
+        self.leases = Leases(storage)
         self.variants = Variants(storage)
         self.grants = Grants(storage)
         self.identities = Identities(storage)
@@ -141,6 +156,11 @@ class Rows:
         for segment in self.resumable.all_segments():
             if segment.key:
                 yield KnownKey(segment.key, KeyKind.PENDING, Rule.DELETE)
+        for direct in self.direct.all():
+            for key in direct.keys:
+                yield KnownKey(key, KeyKind.PENDING, Rule.DELETE)
+        for part in self.direct.all_parts():
+            yield KnownKey(part.key, KeyKind.PENDING, Rule.DELETE)
         for variant in self.variants.all():
             yield KnownKey(variant.key, KeyKind.VARIANT, Rule.DELETE)
         for release in self.releases.all():
@@ -159,6 +179,7 @@ class Rows:
             self.releases,
             self.unclaimed,
             self.resumable,
+            self.direct,
             self.reservations,
             self.grants,
         ):

@@ -68,12 +68,13 @@ def integer(minimum: int = 0, maximum: float = math.inf, unit: str = "") -> Pars
     return parse
 
 
-def byte_size(minimum: str = "", unit: str = "bytes") -> Parser:
+def byte_size(minimum: str = "", unit: str = "bytes", maximum: str = "") -> Parser:
     """Return a parser of numbers of bytes, with or without a unit such as ``MB`` (a million) or
     ``MiB`` (1024 times 1024). An empty text means 0, if that is accepted.
 
     :param minimum: the smallest accepted size; empty for 0.
     :param unit: ``bytes``, or ``bytes per second``.
+    :param maximum: the largest accepted size; empty for any.
 
     >>> [byte_size()(text) for text in ("2000", "10MB", "1 GiB", "1.5kb")]
     [2000, 10000000, 1073741824, 1500]
@@ -83,12 +84,14 @@ def byte_size(minimum: str = "", unit: str = "bytes") -> Parser:
     ValueError: 'none' is not a size of at least 1 byte, such as 500000, 512KiB, 10MB or 1.5GiB
     """
     smallest, limit = _bytes(minimum or "0"), f" of at least {minimum}" if minimum else ""
+    largest = _bytes(maximum) if maximum else math.inf
+    limit += f" and at most {maximum}" if maximum else ""
 
     @parses(f"size{limit}", unit)
     def parse(value: Any) -> int:
         text = parse_text(value) or ("" if minimum else "0")
         size = _bytes(text)
-        if size is None or size < smallest:
+        if size is None or not smallest <= size <= largest:
             example = "500000, 512KiB, 10MB or 1.5GiB"
             raise ValueError(f"{text!r} is not a size{limit}, such as {example}")
         return size

@@ -1,4 +1,5 @@
-"""All settings. Those of storages on other machines are in :mod:`.remote`."""
+"""All settings. Those of storages on other machines are in :mod:`.remote`, and those of uploads
+without a form in :mod:`.uploads`."""
 
 from ..files.field import MAX_FILES
 from .parsers import (
@@ -22,6 +23,7 @@ from .parsers import (
 )
 from .remote import GCS, S3
 from .setting import Setting
+from .uploads import DIRECT, LIFETIME, RESUMABLE
 
 _COUNT = integer(1)
 _PIXELS = integer(1, unit="pixels")
@@ -31,7 +33,6 @@ _SIZE_ABOVE_0 = byte_size("1 byte")
 _MEMORY = byte_size("512MiB")
 _PROCESSES = integer(1, 64, "processes")
 _QUALITY = integer(1, 100)
-_LIFETIME = integer(1, 7 * 24 * 3600, "seconds")
 
 
 _PLACES = (
@@ -194,7 +195,7 @@ _DOWNLOADS = (
     ),
     Setting(
         "redirect_expires",
-        _LIFETIME,
+        LIFETIME,
         "300",
         "Seconds for which a signed URL is valid.",
     ),
@@ -211,8 +212,8 @@ _MEDIA = (
         "media.verifier",
         one_of("thread", "none"),
         "thread",
-        "What verifies uploads with ``?verify=false``: a ``thread`` in every server process, or, "
-        "with ``none``, only the command ``kinto-attachment verify``.",
+        "What verifies uploads with ``?verify=false``, and large direct uploads: a ``thread`` in "
+        "every server process, or, with ``none``, only the command ``kinto-attachment verify``.",
     ),
 )
 
@@ -226,26 +227,9 @@ _LIBRARY = (
     Setting("library.collection", parse_id, "media", "Collection of the media library."),
     Setting(
         "library.unclaimed_ttl",
-        _LIFETIME,
+        LIFETIME,
         "86400",
         "Seconds after which an upload expires if no client makes an object of it.",
-    ),
-)
-
-_UPLOADS = (
-    Setting(
-        "uploads.ttl",
-        _LIFETIME,
-        "86400",
-        "Seconds after which an unfinished upload expires, counted from the last bytes that "
-        "arrived.",
-    ),
-    Setting(
-        "uploads.segment_size",
-        _SIZE_ABOVE_0,
-        "16MiB",
-        "Bytes of a resumable upload that are stored at once: a broken connection loses at most "
-        "as many.",
     ),
 )
 
@@ -379,7 +363,8 @@ TOPICS: dict[str, tuple[Setting, ...]] = {
     "Fields": _FIELDS,
     "Accepted files": _ACCEPTED,
     "Private files and downloads": _DOWNLOADS,
-    "Resumable uploads": _UPLOADS,
+    "Resumable uploads": RESUMABLE,
+    "Direct uploads": DIRECT,
     "Media store": _MEDIA,
     "Media library": _LIBRARY,
     "Unsplash": _UNSPLASH,

@@ -10,6 +10,7 @@ from zope.interface import directlyProvides, providedBy
 from ..files.blob import MAX_UPLOAD_TIME, Label, Source
 from ..files.key import check_key
 from . import IStorage, Stat, place_of
+from .staged import Arrived, SignedPut
 from .stream import Stream
 
 
@@ -78,6 +79,15 @@ class PrefixedStorage(StorageProxy):
 
     def sign(self, key: str, *args: Any, **options: Any) -> str | None:
         return self._storage.sign(self._full(key), *args, **options)
+
+    def sign_put(self, key: str, *args: Any, **options: Any) -> SignedPut | None:
+        return self._storage.sign_put(self._full(key), *args, **options)
+
+    def look(self, key: str) -> Arrived:
+        return self._storage.look(self._full(key))
+
+    def proves_digests(self, key: str) -> bool:
+        return self._storage.proves_digests(self._full(key))
 
     def discard_unfinished(
         self, before: datetime, is_ours: Callable[[str], bool], dry_run: bool = False

@@ -6,10 +6,11 @@ this module call the storage if it provides the interface, and do without it oth
 callers can pass any storage.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from zope.interface import Attribute, Interface
 
@@ -58,6 +59,63 @@ class IStreamingStorage(Interface):
 
         A stream takes the memory of a few parts, and writes nothing to the disk of this machine. It
         belongs to one thread at a time."""
+
+
+class IReceivingStorage(ISigningStorage):
+    """A storage to which clients can send bytes themselves. Bytes for other storages are received
+    by Kinto."""
+
+    def sign_put(key, size, expires, label=None, digest=""):
+        """Return a :class:`SignedPut` that allows any client to store exactly ``size`` bytes under
+        ``key`` for ``expires`` seconds, any number of times, or None if the credentials cannot
+        sign.
+
+        With a ``label`` (:class:`~kinto_attachment.files.blob.Label`) and a ``digest``, the object
+        says that about itself, and the storage accepts no bytes with another SHA-256. Both are
+        given only to a storage for which :meth:`proves_digests` is true."""
+
+    def look(key):
+        """Return :class:`Arrived`: what the storage knows of an object that a client has sent.
+
+        :raises BlobNotFound: if there is no such key."""
+
+    def proves_digests(key):
+        """Return whether the storage refuses bytes with another SHA-256 than the signed one, and
+        tells the SHA-256 afterwards. The first call tries it out with small objects under ``key``,
+        which are deleted again; a process asks only once.
+
+        :raises StorageUnavailable: if the storage cannot be reached."""
+
+    def allow_origins(origins, dry_run=False):
+        """Let the scripts of these origins, and of no other ones that an earlier call allowed, send
+        and read objects. Return the rules of the storage afterwards, as it writes them itself.
+        Rules that others have made stay."""
+
+
+@dataclass(frozen=True)
+class SignedPut:
+    """A request that a client can send to the storage without credentials.
+
+    :param url: where to.
+    :param headers: which headers it has to have, besides ``Content-Length``.
+    """
+
+    url: str
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """What a storage knows of an object that a client has sent.
+
+    :param size: bytes.
+    :param etags: the entity tags, without quotes, that the client may know it by.
+    :param digest: its SHA-256 in lowercase hex; empty if the storage does not know it.
+    """
+
+    size: int
+    etags: tuple[str, ...] = ()
+    digest: str = ""
 
 
 class IUnfinishedStorage(Interface):
@@ -154,6 +212,47 @@ def sign(
     if not ISigningStorage.providedBy(storage):
         return None
     return storage.sign(key, method, expires, disposition, mimetype)
+
+
+def proves_digests(storage: IStorage, key: str) -> bool:
+    """Return whether the storage, whichever it is, proves the SHA-256 of what clients send to it;
+    see :class:`IReceivingStorage`."""
+    return IReceivingStorage.providedBy(storage) and storage.proves_digests(key)
+
+
+def sign_put(
+    storage: IStorage,
+    key: str,
+    size: int,
+    expires: int,
+    label: Label | None = None,
+    digest: str = "",
+) -> SignedPut | None:
+    """Return a request with which a client can store bytes, or None if the storage or its
+    credentials cannot sign; see :class:`IReceivingStorage`."""
+    if not IReceivingStorage.providedBy(storage):
+        return None
+    return storage.sign_put(key, size, expires, label, digest)
+
+
+def look(storage: IStorage, key: str) -> Arrived:
+    """Return what any storage knows of an object; see :class:`IReceivingStorage`.
+
+    :raises BlobNotFound: if there is no such key.
+    """
+    if IReceivingStorage.providedBy(storage):
+        return storage.look(key)
+    return Arrived(storage.stat(key).size)  # the server had another storage when it was sent
+
+
+def allow_origins(
+    storage: IStorage, origins: Sequence[str], dry_run: bool = False
+) -> Sequence[dict[str, Any]] | None:
+    """Let scripts of other origins send and read objects; see :class:`IReceivingStorage`. Return
+    None if clients never speak to the storage."""
+    if not IReceivingStorage.providedBy(storage):
+        return None
+    return storage.allow_origins(origins, dry_run)
 
 
 def discard_unfinished(

@@ -7,6 +7,8 @@ from io import BufferedReader, RawIOBase
 from typing import Any
 
 from ..errors import BlobDamaged
+from ..files.blob import Label
+from ..files.key import KeyTemplate
 from . import IStorage
 
 READ_BYTES = 256 * 1024
@@ -29,6 +31,24 @@ class StoredFile(BufferedReader):
         super().__init__(_Parts(storage, parts), READ_BYTES)
         self.keys = [key for key, _ in parts]
         self.size = sum(size for _, size in parts)
+
+
+class PlacedFile(StoredFile):
+    """One blob that has a key of its owner already, so that it need not be copied.
+
+    :param size: bytes of the blob.
+    :param label: what the object says about itself.
+    :ivar key: the key.
+    """
+
+    def __init__(self, storage: IStorage, key: str, size: int, label: Label):
+        super().__init__(storage, [(key, size)])
+        self.key = key
+        self.label = label
+
+    def fits(self, template: KeyTemplate, label: Label) -> bool:
+        """Return whether the bytes lie where the template wants them, and say what they should."""
+        return template.unique and template.makes(self.key) and self.label == label
 
 
 class _Parts(RawIOBase):

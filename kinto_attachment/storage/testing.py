@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from hashlib import sha256
+from typing import Any
 from uuid import uuid4
 
 import pytest
+import requests
 from zope.interface.verify import verifyObject
 
 from ..errors import BlobExists, BlobNotFound, KeyRefused, StorageUnavailable
@@ -24,11 +26,14 @@ from ..files.blob import CHUNK, Label, Source
 from . import IStorage
 from .staged import (
     IComposingStorage,
+    IReceivingStorage,
     ISigningStorage,
     IStreamingStorage,
     IUnfinishedStorage,
+    SignedPut,
     compose,
     discard_unfinished,
+    sign_put,
 )
 from .stream import PART_BYTES
 
@@ -84,6 +89,7 @@ class StorageTest:
         for interface in (
             IComposingStorage,
             ISigningStorage,
+            IReceivingStorage,
             IStreamingStorage,
             IUnfinishedStorage,
         ):
@@ -338,3 +344,53 @@ class StorageTest:
 
     def test_url_joins_the_base_url(self, storage):
         assert storage.url("a/b.txt") == "https://cdn.example/files/a/b.txt"
+
+    @pytest.fixture
+    def receiving(self, storage, prefix):
+        """The storage, if it receives bytes from clients, and can sign URLs."""
+        if sign_put(storage, f"{prefix}a", 5, 60) is None:
+            pytest.skip("clients send nothing to this storage")
+        return storage
+
+    def send(self, signed: SignedPut, content: bytes, **headers: str) -> Any:
+        """Send bytes as a client does, and return the response."""
+        sent = {**signed.headers, **headers}
+        return requests.put(signed.url, data=content, headers=sent, timeout=30)
+
+    @pytest.mark.parametrize("content", [b"", b"hello"])
+    def test_sign_put_lets_clients_store(self, receiving, prefix, content):
+        key = f"{prefix}a b+c.txt"
+        signed = receiving.sign_put(key, len(content), 60)
+        with pytest.raises(BlobNotFound):
+            receiving.look(key)
+        for _ in range(2):
+            response = self.send(signed, content)
+            assert response.status_code == 200, response.text
+        found = receiving.look(key)
+        assert found.size == len(content) and self.read(receiving, key) == content
+        etag = response.headers.get("ETag", "").strip('"')
+        assert not etag or etag in found.etags
+
+    def test_proved_digests(self, receiving, prefix):
+        content, key = b"hello", f"{prefix}a.txt"
+        if not receiving.proves_digests(f"{prefix}probe"):
+            pytest.skip("this storage proves no SHA-256")
+        assert self.keys(receiving, prefix) == []
+        digest = sha256(content).hexdigest()
+        signed = receiving.sign_put(key, 5, 60, LABEL, digest)
+        assert self.send(signed, b"jello").status_code >= 400
+        assert self.send(signed, b"hello, world").status_code >= 400
+        for name in signed.headers:
+            assert self.send(signed, content, **{name: "x"}).status_code >= 400
+        assert self.keys(receiving, prefix) == []
+        assert self.send(signed, content).status_code == 200
+        assert receiving.look(key).digest == digest
+
+    def test_allow_origins(self, receiving):
+        receiving.allow_origins(["https://old.example"])
+        rules = receiving.allow_origins(["https://app.example"])
+        assert "https://app.example" in str(rules) and "old.example" not in str(rules)
+        planned = receiving.allow_origins(["https://new.example"], dry_run=True)
+        assert "https://new.example" in str(planned) and len(planned) == len(rules)
+        again = receiving.allow_origins(["https://app.example"])
+        assert len(again) == len(rules)

@@ -26,6 +26,7 @@ from ..rows import Rows
 from ..rows.deletion import Rule
 from ..rows.links import Link
 from ..storage.staged import compose, store
+from ..storage.stored_file import PlacedFile
 from .ownership import OwnedStorage
 from .placement import Placement
 from .restart import in_transaction, restart_transaction
@@ -96,11 +97,17 @@ class FileTransaction:
 
         A file that was sent to the storage while it arrived has its key already.
 
+        A :class:`~kinto_attachment.storage.stored_file.PlacedFile` stays where it is, if its key
+        and its label are right. It is not deleted if the transaction fails.
+
         :param keys: candidates, as the template makes them.
         :raises StorageUnavailable: if the storage cannot be reached.
         """
         if isinstance(source.file, StreamedFile) and source.file.key:
             return source.file.key
+        placed = source.file
+        if isinstance(placed, PlacedFile) and placed.fits(template, source.label):
+            return placed.key
         return self._placement.store(
             keys, template, source.size, lambda key: store(self._storage, key, source)
         )

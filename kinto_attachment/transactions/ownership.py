@@ -35,6 +35,7 @@ from ..files.key import MARKER, NEW_MARKER, is_marker
 from ..rows.identity import Identities, Identity
 from ..storage import IStorage, Stat
 from ..storage.prefixed import StorageProxy
+from ..storage.staged import SignedPut
 from ..storage.stream import Stream
 from .claim import ADOPT_STORAGE, Claim, Mark
 
@@ -100,6 +101,10 @@ class OwnedStorage(StorageProxy):
     def stream(self, key: str, label: Label) -> Stream:
         self._check_mark()
         return self._storage.stream(key, label)
+
+    def sign_put(self, key: str, *args: Any, **options: Any) -> SignedPut | None:
+        self._check_mark()
+        return self._storage.sign_put(key, *args, **options)
 
     def open(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         try:

@@ -1,4 +1,4 @@
-"""Uploads that survive: resumable ones, below the routes of all doors."""
+"""Uploads that survive, below the routes of all doors: resumable and direct ones."""
 
 from pyramid.config import Configurator
 from pyramid.events import NewResponse
@@ -12,9 +12,12 @@ def includeme(config: Configurator) -> None:
     # Services read the CORS settings when they are imported, so not before Kinto is set up.
     from ..attachments.default_bucket import leave_alias
     from . import api, views
+    from .direct import views as direct
+    from .direct.verification import DirectVerification
 
     registry = config.registry
     registry.attachment_api.add(api.paths(registry.attachment_library is not None), api.SCHEMAS)
-    leave_alias(config, views.RECORD_SERVICES)
-    add_services(config, views.SERVICES)
+    registry.attachment_verifications.append(DirectVerification(registry.attachment_plugin))
+    leave_alias(config, (*views.RECORD_SERVICES, *direct.RECORD_SERVICES))
+    add_services(config, (*direct.SERVICES, *views.SERVICES))
     config.add_subscriber(views.add_version, NewResponse)

@@ -13,11 +13,13 @@ from ..http.openapi.components import (
     response,
 )
 from ..http.openapi.operation import operation, parameter, path_item
+from .direct import api as direct
 from .protocol import ALGORITHMS, OFFSET_STREAM, VERSION
 
 TAG = "Resumable uploads"
 
 SCHEMAS: dict[str, Object] = {
+    **direct.SCHEMAS,
     "Upload": {
         "type": "object",
         "description": "A resumable upload.",
@@ -58,6 +60,10 @@ _UPLOAD = parameter("path", "upload", "The id of the upload.", pattern="^[0-9a-f
 
 _VERSION = {**_header("Tus-Resumable", f"Always `{VERSION}`.", const=VERSION), "required": True}
 
+_VERSION_OF_RESUMABLE = _header(
+    "Tus-Resumable", f"Always `{VERSION}`, except for a direct upload.", const=VERSION
+)
+
 _CHECKSUM = _header(
     "Upload-Checksum",
     f"The checksum of the body: {', '.join(ALGORITHMS)}, a space, and the digest in base64.",
@@ -66,7 +72,7 @@ _CHECKSUM = _header(
 _LENGTH = _header("Upload-Length", "The size of the whole file in bytes.", pattern=r"^\d+$")
 
 _NEW = (
-    _VERSION,
+    _VERSION_OF_RESUMABLE,
     _LENGTH,
     _header("Upload-Defer-Length", "`1` if the size is said later.", const="1"),
     _header(
@@ -124,19 +130,19 @@ def _routes(path: str, name: str, body: Object, *parameters: Object) -> dict[str
         post=operation(
             f"create_{name}_upload",
             TAG,
-            "Begin an upload; with a body, send its first bytes.",
+            "Begin an upload; with a body, send its first bytes. JSON begins a direct upload.",
             {
                 "201": json_response(
                     "The upload exists: `Location` is its URL. The body describes the file, if it"
-                    " is complete.",
-                    body,
+                    " is complete, or says where to send the bytes of a direct upload.",
+                    {"anyOf": [body, direct.CREATED]},
                     ("Location", *_PROGRESS, *_WHOLE),
                 ),
                 **refused,
             },
             parameters=_NEW,
             conditions=conditions,
-            body=_BODY,
+            body={**_BODY, "content": {**_BODY["content"], **direct.NEW}},
         ),
     )
     single = path_item(
@@ -146,8 +152,13 @@ def _routes(path: str, name: str, body: Object, *parameters: Object) -> dict[str
             f"get_{name}_upload",
             TAG,
             "Get how far an upload is.",
-            {"200": json_response("Its state.", ref("schemas", "Upload"), _STATE), **found},
-            parameters=[_VERSION],
+            {
+                "200": json_response(
+                    "Its state.", {"anyOf": [ref("schemas", "Upload"), direct.STATE]}, _STATE
+                ),
+                **found,
+            },
+            parameters=[_VERSION_OF_RESUMABLE],
         ),
         patch=operation(
             f"send_{name}_upload",
@@ -193,12 +204,22 @@ def _routes(path: str, name: str, body: Object, *parameters: Object) -> dict[str
             TAG,
             "Delete an upload, and what has arrived of it. A file that was attached stays.",
             {"204": response("The upload is gone."), **found, **refusals(405, 409)},
-            parameters=[_VERSION],
+            parameters=[_VERSION_OF_RESUMABLE],
         ),
     )
-    return {f"{path}/uploads": plural, f"{path}/uploads/{{upload}}": single}
+    content = {"application/json": body}
+    if not parameters:
+        content = {"application/json": body, "text/plain": _DIGEST}
+    return {
+        f"{path}/uploads": plural,
+        f"{path}/uploads/{{upload}}": single,
+        f"{path}/uploads/{{upload}}/complete": direct.complete_item(
+            name, content, *parameters, _UPLOAD
+        ),
+    }
 
 
+_MEDIA, _DIGEST = ref("schemas", "StoredMedia"), ref("schemas", "Sha256")
 _ATTACHMENT = {"anyOf": [ref("schemas", "Entry"), ref("schemas", "Attachment")]}
 
 
@@ -207,9 +228,10 @@ def paths(has_library: bool) -> dict[str, Object]:
 
     :param has_library: whether the server has a media library.
     """
-    media = ref("schemas", "MediaFile") if has_library else {"type": "object"}
+    media = {"anyOf": [ref("schemas", "MediaFile"), _MEDIA]} if has_library else _MEDIA
     return {
         **_routes(PATH, "attachment", _ATTACHMENT, *RECORD_PARAMETERS),
         **_routes(FIELD, "field", _ATTACHMENT, *RECORD_PARAMETERS, FIELD_PARAMETER),
         **_routes("/media", "media", media),
+        **direct.PATHS,
     }

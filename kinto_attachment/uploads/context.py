@@ -3,6 +3,8 @@
 from typing import Any
 
 from kinto.authorization import RouteFactory
+from kinto.core.authorization import DYNAMIC
+from pyramid.httpexceptions import HTTPForbidden, HTTPNotFound
 from pyramid.request import Request
 
 from ..attachments.context import RecordContext
@@ -42,37 +44,79 @@ class LibraryUploadContext(UploadContext):
     """Uploads for the media library. Every request needs the permission to create objects."""
 
 
-class MediaUploadContext(StoreUploadContext):
-    """Uploads below ``/media`` whose target is not known: one of the two permissions is enough."""
+class AnyUploadContext(StoreUploadContext):
+    """An upload below ``/media`` whose target is not known, or is in a body that is not read yet.
+    It needs either permission until :meth:`choose` is called."""
 
     def check_permission(self, principals: list[str], bound_perms: Any) -> bool:
-        """Return whether the user may store media, or create objects of the library."""
+        """Return whether the user may send uploads for either."""
         if super().check_permission(principals, bound_perms):
             return True
-        if self._request.registry.attachment_library is None:
+        try:
+            library = LibraryUploadContext(self._request)
+        except HTTPNotFound:
             return False
-        library = LibraryUploadContext(self._request)
-        parents = [(library.permission_object_id, library.required_permission)]
-        return library.check_permission(principals, parents)
+        return bool(self._request.has_permission(DYNAMIC, library))
+
+    def choose(self, target: str) -> RouteFactory:
+        """Return the context for one of them.
+
+        :raises HTTPForbidden: if the user may not send uploads for that.
+        :raises HTTPNotFound: if the collection of the library does not exist.
+        """
+        request = self._request
+        kind = LibraryUploadContext if target == LIBRARY else StoreUploadContext
+        chosen = kind(request)
+        chosen.body = self.body
+        if not request.has_permission(DYNAMIC, chosen):
+            raise HTTPForbidden()
+        return chosen
 
 
 def media_upload_context(request: Request) -> RouteFactory:
     """Return the context of an upload below ``/media``: that of its target."""
     if request.method == "OPTIONS":
         return RouteFactory(request)
+    if not _has_library(request):
+        return StoreUploadContext(request)
     contexts = {LIBRARY: LibraryUploadContext, STORE: StoreUploadContext}
-    return contexts.get(_target_of(request), MediaUploadContext)(request)
+    return contexts.get(_target_of(request), AnyUploadContext)(request)
+
+
+def is_direct(request: Request) -> bool:
+    """Return whether a request that creates an upload describes a direct one, in JSON."""
+    mimetype = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return request.method == "POST" and mimetype == "application/json"
+
+
+def choose_target(request: Request, name: str | None, field: str, location: str) -> str:
+    """Return what an upload below ``/media`` is to become.
+
+    :param name: what the client says; None for nothing.
+    :param field: where it says that, for an error, and so is ``location``.
+    :raises FieldRefused: if there is no such target.
+    """
+    known = (LIBRARY, STORE) if _has_library(request) else (STORE,)
+    if name is None:
+        return known[0]
+    if name not in known:
+        what = "target" if field == "target" else f"target in {field}"
+        reason = f"{what} must be {' or '.join(known)}, not {name[:100]!r}"
+        raise FieldRefused(reason, field, location)
+    return name
+
+
+def _has_library(request: Request) -> bool:
+    return request.registry.attachment_library is not None
 
 
 def _target_of(request: Request) -> str:
     """Return what the upload is to become; empty if that is not known."""
-    has_library = request.registry.attachment_library is not None
-    if not has_library:
-        return STORE
     if "upload" in request.matchdict:
-        upload = plugin_of(request).rows.resumable.get(request.matchdict["upload"])
+        rows, upload_id = plugin_of(request).rows, request.matchdict["upload"]
+        upload = rows.direct.get(upload_id) or rows.resumable.get(upload_id)
         return upload.intent.target if upload else ""
-    if request.method != "POST":
+    if request.method != "POST" or is_direct(request):
         return ""
     try:
         values = read_metadata(request.headers.get("Upload-Metadata"))
@@ -80,16 +124,3 @@ def _target_of(request: Request) -> str:
         return ""  # the view refuses it
     is_partial = request.headers.get("Upload-Concat") == "partial"
     return values.get("target", "" if is_partial else LIBRARY)
-
-
-def check_target(request: Request, values: dict[str, str]) -> None:
-    """Check the target in the metadata of a new upload below ``/media``.
-
-    :raises FieldRefused: if it is unknown.
-    """
-    has_library = request.registry.attachment_library is not None
-    known = (LIBRARY, STORE) if has_library else (STORE,)
-    target = values.get("target", STORE)
-    if target not in known:
-        reason = f"target in Upload-Metadata must be {' or '.join(known)}, not {target[:100]!r}"
-        raise FieldRefused(reason, "Upload-Metadata", "header")

@@ -1,5 +1,6 @@
 """How far an upload is, and what a response says about it."""
 
+import time
 from typing import Any
 
 from kinto.core.errors import ERRORS, http_error
@@ -7,8 +8,10 @@ from pyramid import httpexceptions
 from pyramid.request import Request
 from pyramid.response import Response
 
+from ..errors import UploadGone
 from ..http.requests import owner_of
-from ..plugin import plugin_of
+from ..plugin import Plugin, plugin_of
+from ..rows.paging import database_time
 from ..rows.uploads import ResumableUpload, Segment
 from . import protocol, resumable
 from .finished import Finished
@@ -79,7 +82,7 @@ def read_progress(request: Request, upload: ResumableUpload) -> tuple[Segment | 
     :raises UploadGone: if it has expired.
     """
     last, offset, expires = read_position(request, upload)
-    resumable.check_not_expired(plugin_of(request), upload, last)
+    check_not_expired(plugin_of(request), expires)
     return last, offset, expires
 
 
@@ -101,3 +104,14 @@ def upload_not_found(upload_id: str) -> httpexceptions.HTTPNotFound:
         message=f"There is no upload {upload_id[:100]!r} of yours here.",
         details={"id": upload_id[:200], "resource_name": "upload"},
     )
+
+
+def check_not_expired(plugin: Plugin, expires: float) -> None:
+    """Check that an upload has not expired.
+
+    :param expires: when it does, in seconds since 1970.
+    :raises UploadGone: if it has.
+    """
+    # The clock of this server may be wrong: that of the database, which dates the rows, decides.
+    if time.time() > expires and database_time(plugin.rows.storage) / 1000 > expires:
+        raise UploadGone("This upload has expired: begin it again.")

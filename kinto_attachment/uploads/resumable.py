@@ -1,6 +1,5 @@
 """The life of a resumable upload, without HTTP: how far it is, and how it ends."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -10,7 +9,6 @@ from ..files.blob import Digest
 from ..plugin import Plugin
 from ..rows import Rows
 from ..rows.deletion import Rule
-from ..rows.paging import database_time
 from ..rows.uploads import ResumableUpload, Segment
 from ..storage.stored_file import StoredFile
 from ..transactions.files import FileTransaction
@@ -26,17 +24,6 @@ def expires_at(plugin: Plugin, upload: ResumableUpload, last: Segment | None) ->
     """
     touched = max(upload.modified, last.modified if last else 0)
     return touched / 1000 + plugin.settings["uploads.ttl"]
-
-
-def check_not_expired(plugin: Plugin, upload: ResumableUpload, last: Segment | None) -> None:
-    """Check that the upload has not expired.
-
-    :raises UploadGone: if it has.
-    """
-    expires = expires_at(plugin, upload, last)
-    # The clock of this server may be wrong: that of the database, which dates the rows, decides.
-    if time.time() > expires and database_time(plugin.rows.storage) / 1000 > expires:
-        raise UploadGone("This upload has expired: begin it again.")
 
 
 def open_segments(plugin: Plugin, segments: Sequence[Segment]) -> StoredFile:

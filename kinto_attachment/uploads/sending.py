@@ -31,7 +31,7 @@ from ..plugin import plugin_of
 from ..rows.uploads import Intent, ResumableUpload, Segment
 from ..transactions.request import file_transaction, release_connection
 from . import protocol, resumable
-from .progress import find_upload, is_own, read_progress
+from .progress import check_not_expired, find_upload, is_own, read_progress
 from .receiver import Receiver
 from .targets import Target
 
@@ -208,7 +208,8 @@ def _find_part(request: Request, target: Target, part_id: str) -> ResumableUploa
     part = rows.get(part_id)
     last = rows.last(part_id) if part else None
     if part:
-        resumable.check_not_expired(plugin_of(request), part, last)
+        plugin = plugin_of(request)
+        check_not_expired(plugin, resumable.expires_at(plugin, part, last))
     is_part = part is not None and is_own(request, target, part) and part.is_partial
     if not is_part or part.length != (last.end if last else 0):
         state = "is not complete" if is_part else "is no partial upload of yours here"

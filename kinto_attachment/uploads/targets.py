@@ -15,6 +15,7 @@ from ..errors import EmptyBody, FieldRefused, TooLarge
 from ..files.blob import Digest
 from ..files.filename import accept_filename
 from ..files.mimetype import accept_mimetype
+from ..files.ref import FieldRef
 from ..http.forms import Received
 from ..http.text import parse_json
 from ..library import views as library
@@ -23,10 +24,10 @@ from ..plugin import plugin_of
 from ..rows.uploads import Intent
 from ..settings.policy import Policy
 from ..storage.stored_file import StoredFile
-from .context import LIBRARY, STORE, LibraryUploadContext, check_target
+from .context import LIBRARY, STORE, LibraryUploadContext, choose_target
 from .finished import Finished
 
-_CONDITIONS = ("If-Match", "If-None-Match")
+CONDITIONS = ("If-Match", "If-None-Match")
 
 
 class Target(ABC):
@@ -50,6 +51,12 @@ class Target(ABC):
     @abstractmethod
     def policy(self) -> Policy:
         """What the settings say about the files."""
+
+    @property
+    def place(self) -> FieldRef | None:
+        """Where the file goes, if its key may be chosen before its hash is known, and no other file
+        can ever have that key."""
+        return None
 
     @abstractmethod
     def check(self, intent: Intent) -> None:
@@ -92,21 +99,43 @@ class Target(ABC):
         :param owner: the principal that sends it.
         :raises Refused: if a value is malformed.
         """
+        return self.make_intent(
+            owner,
+            filename=values.get("filename"),
+            mimetype=values.get("filetype") or values.get("type", ""),
+            data=_read_object(values, "data"),
+            permissions=_read_object(values, "permissions"),
+        )
+
+    def make_intent(
+        self,
+        owner: str,
+        *,
+        filename: str | None,
+        mimetype: str,
+        data: dict[str, Any] | None,
+        permissions: dict[str, Any] | None,
+    ) -> Intent:
+        """Return what the sender wants, with the conditions in the headers of the request.
+
+        :param owner: the principal that sends the upload.
+        :raises FilenameRefused: if the filename is malformed, or missing where one is needed.
+        """
         headers = self._request.headers
         return Intent(
             base=self.base,
             owner=owner,
-            filename=self._read_filename(values),
-            mimetype=accept_mimetype(values.get("filetype") or values.get("type")) or "",
-            data=_read_object(values, "data"),
-            permissions=_read_object(values, "permissions"),
+            filename=self._accept_filename(filename),
+            mimetype=accept_mimetype(mimetype) or "",
+            data=data,
+            permissions=permissions,
             if_match=headers.get("If-Match", ""),
             if_none_match=headers.get("If-None-Match", ""),
             target=self.name,
         )
 
-    def _read_filename(self, values: dict[str, str]) -> str:
-        return accept_filename(values.get("filename"))
+    def _accept_filename(self, filename: str | None) -> str:
+        return accept_filename(filename)
 
     def _received(self, intent: Intent, file: StoredFile, digest: Digest) -> Received:
         accepted = forms.file_field("attachment", self.policy)
@@ -132,6 +161,11 @@ class RecordTarget(Target):
     def policy(self) -> Policy:
         return policy_at(self._request, self._context.place)
 
+    @property
+    def place(self) -> FieldRef | None:
+        place = self._context.declared_field().new_place(self._context.ref)
+        return place if self.policy.template.unique else None
+
     def check(self, intent: Intent) -> None:
         declared = attachments.check_attachable(self._request, self._context)
         self.policy.check_extension(intent.filename)
@@ -140,7 +174,7 @@ class RecordTarget(Target):
         forms.check_room(self._request, [place], record)
 
     def begin(self, intent: Intent) -> None:
-        for name, value in zip(_CONDITIONS, (intent.if_match, intent.if_none_match), strict=True):
+        for name, value in zip(CONDITIONS, (intent.if_match, intent.if_none_match), strict=True):
             self._request.headers.pop(name, None)
             if value:
                 self._request.headers[name] = value
@@ -159,10 +193,15 @@ class RecordTarget(Target):
         form = request.bound_data[self._key]
         declared = context.declared_field()
         body = attachments.attach_file(request, context, declared, form)
-        response = request.response
-        del response.headers["Location"]
-        url = url_of(request, form.files[0].place)
-        return Finished(response.status_code, url, response.headers["ETag"], body)
+        response, headers = request.response, request.response.headers
+        return Finished(
+            response.status_code,
+            url_of(request, form.files[0].place),
+            headers["ETag"],
+            body,
+            headers.pop("Location"),
+            headers["Last-Modified"],
+        )
 
     @property
     def _key(self) -> tuple:
@@ -179,7 +218,8 @@ class StoreTarget(Target):
         return plugin_of(self._request).settings.media
 
     def read_intent(self, values: dict[str, str], owner: str) -> Intent:
-        check_target(self._request, values)
+        target = values.get("target")
+        choose_target(self._request, target, "Upload-Metadata", "header")
         return super().read_intent(values, owner)
 
     def check(self, intent: Intent) -> None:
@@ -199,9 +239,10 @@ class StoreTarget(Target):
         stored = request.bound_data[media.STORED]
         status = 201 if media.keep_entry(request, stored) else 200
         digest = stored.ref.digest
-        return Finished(status, request.route_url("medium", hash=digest), f'"{digest}"')
+        url = request.route_url("medium", hash=digest)
+        return Finished(status, url, f'"{digest}"', media.describe(request, stored), url)
 
-    def _read_filename(self, values: dict[str, str]) -> str:
+    def _accept_filename(self, filename: str | None) -> str:
         return ""
 
 
@@ -214,6 +255,13 @@ class LibraryTarget(Target):
     @property
     def policy(self) -> Policy:
         return library.policy_of(self._request)
+
+    @property
+    def place(self) -> FieldRef | None:
+        template = self.policy.template
+        # The id of the object is chosen when it is made.
+        has_id = any(f"{{{name}}}" in template.text for name in ("rid", "record_id"))
+        return library.new_place(self._request) if template.unique and not has_id else None
 
     def check(self, intent: Intent) -> None:
         _check_no_record(intent)

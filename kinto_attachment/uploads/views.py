@@ -27,9 +27,11 @@ from ..http.openapi.components import EXPOSED_HEADERS
 from ..http.requests import owner_of
 from ..http.responses import NoContent
 from ..plugin import plugin_of
+from ..rows.uploads import ResumableUpload
 from ..transactions.request import file_transaction, is_in_batch
 from . import protocol, resumable
-from .context import RecordUploadContext, media_upload_context
+from .context import RecordUploadContext, is_direct, media_upload_context
+from .direct import views as direct
 from .finished import Finished
 from .progress import (
     describe,
@@ -87,7 +89,10 @@ _SINGLE = (attachment_upload, field_upload, media_upload)
 
 
 def create(request: Request) -> Response:
-    """Create an upload. The body may be its first bytes, or all of them."""
+    """Create an upload. The body may be its first bytes, or all of them; JSON describes a direct
+    upload."""
+    if is_direct(request):
+        return direct.create(request)
     protocol.check_version(request)
     if is_in_batch(request):
         raise NotInBatch()
@@ -121,8 +126,11 @@ def send(request: Request) -> Response:
 
 def get(request: Request) -> Response:
     """Tell how far an upload is: in headers, and as JSON."""
-    protocol.check_version(request)
-    upload = find_upload(request, target_of(request))
+    target = target_of(request)
+    found = direct.find_direct(request, target)
+    if found:
+        return direct.get(request, found)
+    upload = _find_resumable(request, target)
     _, offset, expires = read_progress(request, upload)
     response = Response(json=state_of(upload, offset, expires))
     describe(response, upload, offset, expires)
@@ -145,13 +153,33 @@ def get_list(request: Request) -> list[dict[str, Any]]:
 
 def terminate(request: Request) -> Response:
     """Delete an upload, and what has arrived of it. A file that was attached stays."""
-    protocol.check_version(request)
-    upload = find_upload(request, target_of(request))
+    target = target_of(request)
+    found = direct.find_direct(request, target)
+    if found:
+        response = direct.delete(request, found)
+        if response is None:
+            raise upload_not_found(found.id)
+        return response
+    upload = _find_resumable(request, target)
     read_progress(request, upload)
     if not resumable.discard(plugin_of(request).rows, file_transaction(request), upload):
         raise upload_not_found(upload.id)
     plugin_of(request).metrics.count("resumable", event="deleted")
     return NoContent()
+
+
+def _find_resumable(request: Request, target: Target) -> ResumableUpload:
+    """Return the upload in the URL. A client of direct uploads, which does not speak tus, learns
+    that there is none.
+
+    :raises HTTPNotFound: if the user has not begun it here.
+    :raises VersionRefused: if it is there, and the client does not speak tus.
+    """
+    if "Tus-Resumable" in request.headers:
+        protocol.check_version(request)
+    upload = find_upload(request, target)
+    protocol.check_version(request)
+    return upload
 
 
 _OVERRIDES = {"PATCH": send, "DELETE": terminate, "HEAD": get}

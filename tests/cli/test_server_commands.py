@@ -10,11 +10,12 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.support.command import interrupted, leave_orphan, shell
 from tests.support.library import MediaLibrary
 from tests.support.servers.wsgi import BIN, write_ini
-from tests.support.site import Site
+from tests.support.site import SETTINGS, Site
 
 
 class TestFsck:
@@ -284,3 +285,36 @@ class TestImport:
         status, lines, _ = shell("import", "--ini", ini)
         assert (status, len(lines)) == (0, 1500 - adopted)
         assert (self.linked(site), self.is_left(site)) == (1500, False)
+
+
+class TestCORS:
+    """The command; the tests of storages test the rules."""
+
+    def test_a_folder_needs_no_rules(self, run, record):
+        status, lines, said = run("cors", "--origin", "https://app.example")
+        assert (status, lines) == (2, [])
+        assert "kinto.cors_origins" in said
+
+    def test_a_bucket(self, make_database, file_settings, moto, tmp_path):
+        settings = {**make_database(), **file_settings("moto")}
+        Site(**settings).close()
+        ini = write_ini(tmp_path / "s3.ini", {**SETTINGS, **settings})
+        bucket = settings["kinto.attachment.aws.bucket_name"]
+        origins = ("--origin", "https://app.example", "--origin", "https://b.example")
+        status, lines, said = shell("cors", *origins, "--dry-run", "--json", "--ini", ini)
+        assert status == 0, said
+        (rule,) = (json.loads(json.loads(line)["detail"]) for line in lines)
+        assert rule["AllowedOrigins"] == ["https://app.example", "https://b.example"]
+        assert rule["ExposeHeaders"] == ["ETag"]
+        with pytest.raises(ClientError):
+            moto.client().get_bucket_cors(Bucket=bucket)
+        status, lines, said = shell("cors", *origins, "--ini", ini)
+        assert (status, said) == (0, "1 rule\n")
+        (found,) = moto.client().get_bucket_cors(Bucket=bucket)["CORSRules"]
+        assert found == rule
+
+    @pytest.mark.parametrize("origin", ["app.example", "https://app.example/", "ftp://a", ""])
+    def test_no_origin(self, run, record, capsys, origin):
+        with pytest.raises(SystemExit):
+            run("cors", "--origin", origin)
+        assert "is not an origin" in capsys.readouterr().err

@@ -31,12 +31,14 @@ from kinto_attachment.rows.deletion import (
 from kinto_attachment.rows.grants import GRANT_ROWS, GRANTS_PARENT
 from kinto_attachment.rows.identity import IDENTITY_PARENT, IDENTITY_ROWS
 from kinto_attachment.rows.links import LINK_ROWS, LINKS_PARENT
-from kinto_attachment.rows.uploads.pending import (
-    LEASE_ROWS,
-    LEASES_PARENT,
-    PENDING_PARENT,
-    PENDING_ROWS,
+from kinto_attachment.rows.uploads.direct import (
+    DIRECT_PARENT,
+    DIRECT_ROWS,
+    PART_ROWS,
+    PARTS_PARENT,
 )
+from kinto_attachment.rows.uploads.leases import LEASE_ROWS, LEASES_PARENT
+from kinto_attachment.rows.uploads.pending import PENDING_PARENT, PENDING_ROWS
 from kinto_attachment.rows.uploads.resumable import (
     SEGMENT_ROWS,
     SEGMENTS_PARENT,
@@ -135,6 +137,35 @@ ROWS = [
         {"key": KEY, "size": 3, "state": ""},
     ),
     (
+        DIRECT_ROWS,
+        f"{DIRECT_PARENT}/{UPLOAD}",
+        UPLOAD,
+        {
+            "intent": {"base": "/media", "owner": "o", "filename": "a.txt", "mimetype": ""}
+            | {"if_match": "", "if_none_match": "", "target": "store"},
+            "size": 5,
+            "digest": DIGEST,
+            "part_size": 5,
+            "place": "/buckets/a/collections/b/records/c",
+            "mimetype": "text/plain",
+            "parts": [KEY],
+            "proven": False,
+            "secret": "s",
+            "state": "verifying",
+            "etags": ["e"],
+            "whole": "",
+            "found": "",
+            "refusal": None,
+            "result": None,
+        },
+    ),
+    (
+        PART_ROWS,
+        f"{PARTS_PARENT}/{UPLOAD}/{0:016d}",
+        f"{UPLOAD}-00001-{0:016d}",
+        {"key": KEY, "size": 3, "digest": DIGEST},
+    ),
+    (
         VARIANT_ROWS,
         f"{VARIANTS_PARENT}/n-00000000",
         "a/b.png",
@@ -185,7 +216,7 @@ def write(site, name, parent, row_id, row):
 
 
 def verify(site):
-    return findings(Verifier(site.server.media, site.server.metrics).verify())
+    return findings(Verifier(site.server.plugin, site.server.verifications).verify())
 
 
 def run_all(site, target) -> set[str]:

@@ -40,10 +40,10 @@ DAY = 86400
 def turn_clocks(monkeypatch, database=0, server=0):
     """Turn the clocks of the database and of the server forward by so many seconds."""
     from kinto_attachment.maintenance import expiry
-    from kinto_attachment.uploads import resumable
+    from kinto_attachment.uploads import progress
 
     now, server_now = expiry.database_time, time.time
-    for module in (expiry, resumable):
+    for module in (expiry, progress):
         monkeypatch.setattr(module, "database_time", lambda storage: now(storage) + database * 1000)
     monkeypatch.setattr(time, "time", lambda: server_now() + server)
 

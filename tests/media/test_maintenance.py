@@ -1,5 +1,6 @@
 """``fsck``, ``gc``, flush, metrics and labels of the media store."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -109,7 +110,8 @@ class TestOperations:
         (content, digest), (junk, _) = random_content(), random_content()
         media.post(content, digest, query="?verify=false")
         media.post(junk, digest, query="?verify=false")
-        verifier = Verifier(media.site.registry.attachment_media, Metrics(Service))
+        plugin = replace(media.site.plugin, metrics=Metrics(Service))
+        verifier = Verifier(plugin, media.site.registry.attachment_verifications)
         assert verifier.count() == 2
         list(verifier.verify())
         assert verifier.count() == 0

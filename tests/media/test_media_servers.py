@@ -17,7 +17,7 @@ import transaction
 from kinto_attachment.maintenance.fsck import fsck
 from kinto_attachment.maintenance.gc import collect
 from kinto_attachment.maintenance.server import Server
-from kinto_attachment.rows import uploads as upload_rows
+from kinto_attachment.rows.uploads import leases as lease_rows
 from tests.support.media import random_content
 from tests.support.servers.wsgi import UWSGI, Gunicorn, GunicornProcesses
 from tests.support.site import Site
@@ -174,8 +174,8 @@ def test_a_verifier_that_is_killed(settings, site, tmp_path, monkeypatch):
         victim = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE)
 
         def leases():
-            parent = f"{upload_rows.LEASES_PARENT}/*"
-            return site.registry.storage.list_all(upload_rows.LEASE_ROWS, parent)
+            parent = f"{lease_rows.LEASES_PARENT}/*"
+            return site.registry.storage.list_all(lease_rows.LEASE_ROWS, parent)
 
         deadline = time.monotonic() + 30
         while not site.in_transaction(leases):
@@ -184,11 +184,11 @@ def test_a_verifier_that_is_killed(settings, site, tmp_path, monkeypatch):
         victim.communicate()
         (lease,) = site.in_transaction(leases)
         # Let the lease expire without waiting for it.
-        over = lease["last_modified"] - upload_rows.LEASE_SECONDS * 1000 - 1
+        over = lease["last_modified"] - lease_rows.LEASE_SECONDS * 1000 - 1
         row = {**lease, "last_modified": over}
-        parent = f"{upload_rows.LEASES_PARENT}/{lease['id']}"
+        parent = f"{lease_rows.LEASES_PARENT}/{lease['id']}"
         site.in_transaction(
-            lambda: site.registry.storage.update(upload_rows.LEASE_ROWS, parent, lease["id"], row)
+            lambda: site.registry.storage.update(lease_rows.LEASE_ROWS, parent, lease["id"], row)
         )
         done = subprocess.run([*command, "--once"], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr

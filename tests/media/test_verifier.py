@@ -13,7 +13,8 @@ from kinto_attachment.maintenance.fsck import fsck
 from kinto_attachment.media import verifier
 from kinto_attachment.media.store import MediaStore
 from kinto_attachment.media.verifier import Verifier
-from kinto_attachment.rows import paging, uploads
+from kinto_attachment.rows import paging
+from kinto_attachment.rows.uploads import leases
 from tests.support.media import JSON, MediaClient, random_content
 from tests.support.site import ALICE, BOB
 from tests.support.threads import in_thread
@@ -192,18 +193,18 @@ class TestVerifyFalse:
         media.post(content, digest, query="?verify=false", status=202)
         store, run = media.site.registry.attachment_media, media.site.in_transaction
         (upload,) = run(lambda: list(store.plugin.rows.pending.all()))
-        assert run(lambda: store.plugin.rows.pending.lease(upload, "one"))
-        assert not run(lambda: store.plugin.rows.pending.lease(upload, "other"))
-        assert not run(lambda: store.plugin.rows.pending.renew(upload, "other"))
-        assert run(lambda: store.plugin.rows.pending.renew(upload, "one"))
+        assert run(lambda: store.plugin.rows.leases.take(upload.id, "one"))
+        assert not run(lambda: store.plugin.rows.leases.take(upload.id, "other"))
+        assert not run(lambda: store.plugin.rows.leases.renew(upload.id, "other"))
+        assert run(lambda: store.plugin.rows.leases.renew(upload.id, "one"))
         assert media.verify() == []
         # As if half a minute had passed by the database's clock.
-        monkeypatch.setattr(uploads, "LEASE_SECONDS", -1)
+        monkeypatch.setattr(leases, "LEASE_SECONDS", -1)
         time.sleep(0.01)
-        assert run(lambda: store.plugin.rows.pending.lease(upload, "other"))
-        assert not run(lambda: store.plugin.rows.pending.renew(upload, "one"))
-        run(lambda: store.plugin.rows.pending.give_back(upload, "one"))
-        assert run(lambda: store.plugin.rows.pending.renew(upload, "other"))
+        assert run(lambda: store.plugin.rows.leases.take(upload.id, "other"))
+        assert not run(lambda: store.plugin.rows.leases.renew(upload.id, "one"))
+        run(lambda: store.plugin.rows.leases.give_back(upload.id, "one"))
+        assert run(lambda: store.plugin.rows.leases.renew(upload.id, "other"))
         assert media.verify() == ["verified"]
 
     def test_the_type_is_kept(self, media):
@@ -248,7 +249,7 @@ class TestBackground:
     def background(self, media, monkeypatch):
         registry = media.site.registry
         background = verifier.Background(
-            lambda: Verifier(registry.attachment_media, registry.attachment_plugin.metrics)
+            lambda: Verifier(registry.attachment_plugin, registry.attachment_verifications)
         )
         yield background
         monkeypatch.setattr(verifier, "IDLE_PASSES", 0)
@@ -289,21 +290,23 @@ class TestBackground:
         media.post(content, digest, query="?verify=false")
         store, run = media.site.registry.attachment_media, media.site.in_transaction
         (upload,) = run(lambda: list(store.plugin.rows.pending.all()))
-        assert run(lambda: store.plugin.rows.pending.lease(upload, "the late"))
+        assert run(lambda: store.plugin.rows.leases.take(upload.id, "the late"))
         background.wake()
         time.sleep(0.3)
         media.get(digest, status=404)
-        monkeypatch.setattr(uploads, "LEASE_SECONDS", -1)
+        monkeypatch.setattr(leases, "LEASE_SECONDS", -1)
         self.wait(lambda: media.pending() == [])
         assert media.get(digest).body == content
 
-    @pytest.mark.parametrize("step", ["lease", "take", "give_back"])
-    def test_another_process_writes_in_the_same_millisecond(self, media, monkeypatch, step):
+    @pytest.mark.parametrize(
+        ("kind", "step"), [("leases", "take"), ("pending", "take"), ("leases", "give_back")]
+    )
+    def test_another_process_writes_in_the_same_millisecond(self, media, monkeypatch, kind, step):
         """Kinto's timestamps are unique for each parent, so one of the rows cannot be written."""
         content, digest = random_content()
         media.post(content, digest, query="?verify=false", status=202)
-        pending, conflicts = media.site.rows.pending, iter([IntegrityError()] * 3)
-        original = getattr(pending, step)
+        rows, conflicts = getattr(media.site.rows, kind), iter([IntegrityError()] * 3)
+        original = getattr(rows, step)
 
         def conflicting(*arguments):
             error = next(conflicts, None)
@@ -311,7 +314,7 @@ class TestBackground:
                 raise error
             return original(*arguments)
 
-        monkeypatch.setattr(pending, step, conflicting)
+        monkeypatch.setattr(rows, step, conflicting)
         assert media.verify() == ["verified"]
         assert next(conflicts, None) is None
         assert media.get(digest).body == content

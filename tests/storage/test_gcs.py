@@ -20,6 +20,7 @@ from kinto_attachment.files.blob import Source
 from kinto_attachment.storage.gcs.storage import COMPOSING, PART_BYTES
 from kinto_attachment.storage.testing import LABEL, LARGE, StorageTest
 from tests.support.gcs_storage import make_storage
+from tests.support.google_account import make_private_key, write_account
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +105,15 @@ def prefix():
 
 
 class TestGoogleCloudStorage(StorageTest):
+    @pytest.fixture(scope="class")
+    def account(self, tmp_path_factory):
+        """The key file of an account, which signs URLs."""
+        folder = tmp_path_factory.mktemp("account")
+        return write_account(folder / "account.json", make_private_key())
+
     @pytest.fixture
-    def storage(self, storage):
-        return storage
+    def storage(self, settings, account):
+        return make_storage(settings, **{"gcloud.credentials": str(account)})
 
 
 class TestObjects:

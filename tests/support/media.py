@@ -33,7 +33,7 @@ class MediaClient:
     def verify(self):
         """Verify all pending uploads, as the background thread does; return the finding kinds."""
         registry = self.site.registry
-        job = Verifier(registry.attachment_media, registry.attachment_plugin.metrics)
+        job = Verifier(registry.attachment_plugin, registry.attachment_verifications)
         return [finding.kind for finding in job.verify()]
 
     def keys(self, digest):

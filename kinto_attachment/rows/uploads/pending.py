@@ -1,9 +1,8 @@
 """Uploads to the media store whose hash is not checked yet.
 
 A *pending* upload claims a hash that no one has checked. Its id is its own, so the claim says
-nothing about where its bytes are. The verifier takes a lease on an upload and renews it while it
-hashes; a lease that is not renewed expires. Two verifiers may hash the same upload without harm,
-because only one of them can take the row.
+nothing about where its bytes are. Two verifiers may hash the same upload without harm, because only
+one of them can take the row.
 """
 
 from collections.abc import Iterator
@@ -13,7 +12,6 @@ from typing import Any
 from uuid import uuid4
 
 from kinto.core.storage import Filter
-from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.core.utils import COMPARISON
 
 from ...files.blob import is_digest
@@ -23,21 +21,15 @@ from ..paging import (
     Row,
     UnreadableRow,
     check_types,
-    create_row,
-    database_time,
     keyset,
     readable,
     scan,
     unreadable,
 )
+from .leases import Leases
 
 PENDING_ROWS = "attachment-pending"
 PENDING_PARENT = "/attachment-pending"
-LEASE_ROWS = "attachment-lease"
-LEASES_PARENT = "/attachment-leases"
-
-LEASE_SECONDS = 30
-"""A lease expires when its holder has not renewed it for this long."""
 
 # All ids begin alike, so that the rows are one range of the primary key, however many other objects
 # Kinto's storage holds. In every collation, hexadecimal digits sort before a "g".
@@ -62,13 +54,14 @@ class Pending:
 
 
 class PendingUploads:
-    """Uploads to the media store whose hash is unchecked, and the leases on them.
+    """Uploads to the media store whose hash is unchecked.
 
     :param storage: ``registry.storage``.
     """
 
     def __init__(self, storage: Any):
         self._storage = storage
+        self._leases = Leases(storage)
 
     def add(self, upload: Pending) -> None:
         """Write the upload down."""
@@ -107,45 +100,8 @@ class PendingUploads:
         transaction is aborted."""
         parent = f"{PENDING_PARENT}/{upload.id}"
         taken = self._storage.delete_all(PENDING_ROWS, parent, with_deleted=False)
-        self._storage.delete_all(LEASE_ROWS, f"{LEASES_PARENT}/{upload.id}", with_deleted=False)
+        self._leases.drop(upload.id)
         return bool(taken)
-
-    def lease(self, upload: Pending, holder: str) -> bool:
-        """Take the lease; return False if another process holds it. Commit before the work
-        begins.
-
-        :param holder: an id of the process that takes it.
-        """
-        if self._create(upload, holder):
-            return True
-        now = database_time(self._storage)
-        dead = [Filter("last_modified", now - LEASE_SECONDS * 1000, COMPARISON.LT)]
-        parent = f"{LEASES_PARENT}/{upload.id}"
-        expired = self._storage.delete_all(LEASE_ROWS, parent, filters=dead, with_deleted=False)
-        return bool(expired) and self._create(upload, holder)
-
-    def _create(self, upload: Pending, holder: str) -> bool:
-        row = {"id": upload.id, "holder": holder}
-        return create_row(self._storage, LEASE_ROWS, f"{LEASES_PARENT}/{upload.id}", row)
-
-    def renew(self, upload: Pending, holder: str) -> bool:
-        """Extend the lease; return False if the lease or the upload belongs to another process by
-        now."""
-        parent = f"{LEASES_PARENT}/{upload.id}"
-        try:
-            row = self._storage.get(LEASE_ROWS, parent, upload.id)
-        except ObjectNotFoundError:
-            return False
-        if row.get("holder") != holder:
-            return False
-        self._storage.update(LEASE_ROWS, parent, upload.id, {"holder": holder})
-        return True
-
-    def give_back(self, upload: Pending, holder: str) -> None:
-        """Return the lease, so that another process may try. Idempotent."""
-        own = [Filter("holder", holder, COMPARISON.EQ)]
-        parent = f"{LEASES_PARENT}/{upload.id}"
-        self._storage.delete_all(LEASE_ROWS, parent, filters=own, with_deleted=False)
 
     def _pages(self, *filters: Filter) -> Iterator[list[Row]]:
         bounds = (Filter("id", _FIRST, COMPARISON.GT), Filter("id", _LAST, COMPARISON.LT))

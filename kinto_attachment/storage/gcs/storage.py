@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 from google.cloud.storage import Blob
@@ -31,13 +31,17 @@ from .. import IStorage, Stat
 from ..acl import OptionalACL
 from ..base import RemoteStorage, at_once, read_spool_dir
 from ..staged import (
+    Arrived,
     IComposingStorage,
-    ISigningStorage,
+    IReceivingStorage,
     IStreamingStorage,
     IUnfinishedStorage,
+    SignedPut,
 )
 from ..stream import PART_BYTES, Stream
+from . import direct
 from .bucket import Bucket, ObjectChunks, translated
+from .direct import MAX_EXPIRES
 from .upload import MARK, ResumableUpload, claiming, refuses_acl
 
 MAX_OBJECT_BYTES = 5 * 1024**4
@@ -45,9 +49,6 @@ MAX_OBJECT_BYTES = 5 * 1024**4
 
 MAX_COMPOSE = 32
 """The maximum number of objects that the service joins in one request."""
-
-MAX_EXPIRES = 7 * 24 * 3600
-"""The maximum validity of a signed URL (V4) in seconds."""
 
 COMPOSING = ".kinto-attachment-compose/"
 """The prefix of the keys of the intermediate objects of :meth:`GoogleCloudStorage.compose`."""
@@ -57,7 +58,7 @@ _BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _DELETERS = 16  # simultaneous requests
 
 
-@implementer(IStorage, IComposingStorage, ISigningStorage, IStreamingStorage, IUnfinishedStorage)
+@implementer(IStorage, IComposingStorage, IReceivingStorage, IStreamingStorage, IUnfinishedStorage)
 class GoogleCloudStorage(RemoteStorage):
     """A storage in a bucket of Google Cloud Storage.
 
@@ -240,6 +241,27 @@ class GoogleCloudStorage(RemoteStorage):
                 response_disposition=disposition if method == "GET" else None,
                 response_type=mimetype if method == "GET" else None,
             )
+
+    def sign_put(
+        self,
+        key: str,
+        size: int,
+        expires: int,
+        label: Label | None = None,
+        digest: str = "",
+    ) -> SignedPut | None:
+        return direct.sign_put(self._bucket, key, size, expires)
+
+    def look(self, key: str) -> Arrived:
+        return direct.look(self._bucket, key)
+
+    def proves_digests(self, key: str) -> bool:
+        return False  # the service knows CRC-32C and MD5 only
+
+    def allow_origins(
+        self, origins: Sequence[str], dry_run: bool = False
+    ) -> Sequence[dict[str, Any]]:
+        return direct.allow_origins(self._bucket, origins, dry_run)
 
     def _new_blob(self, key: str, mimetype: str = DEFAULT_MIMETYPE) -> Blob:
         blob = self._bucket.blob(key)

@@ -1,7 +1,7 @@
 """Storage in a bucket of S3, or of another server with the same API."""
 
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import chain, islice
 from typing import Any
@@ -16,12 +16,15 @@ from .. import IStorage, Stat
 from ..base import RemoteStorage, at_once, read_spool_dir
 from ..circuit_breaker import CircuitBreaker
 from ..staged import (
+    Arrived,
     IComposingStorage,
-    ISigningStorage,
+    IReceivingStorage,
     IStreamingStorage,
     IUnfinishedStorage,
+    SignedPut,
 )
 from ..stream import PART_BYTES, Stream
+from . import direct
 from .bucket import Bucket, Chunks, code_of, translated
 from .multipart import (
     COPY_BYTES,
@@ -41,7 +44,7 @@ _STREAM_WORKERS = 2
 _EMPTY_RANGE = {"InvalidRange", "416"}
 
 
-@implementer(IStorage, IComposingStorage, ISigningStorage, IStreamingStorage, IUnfinishedStorage)
+@implementer(IStorage, IComposingStorage, IReceivingStorage, IStreamingStorage, IUnfinishedStorage)
 class S3FileStorage(RemoteStorage):
     """A storage in a bucket of S3, or of another server with the same API.
 
@@ -78,6 +81,7 @@ class S3FileStorage(RemoteStorage):
         endpoint = (options or {}).get("endpoint_url") or "s3:/"
         self.place = f"{endpoint}/{bucket_name}"
         self._acl = acl
+        self._proves_digests = direct.DigestProof(self.bucket)
         self.spool_dir = spool_dir
 
     @property
@@ -242,13 +246,44 @@ class S3FileStorage(RemoteStorage):
         with translated(key):
             return self.client.generate_presigned_url(call, Params=parameters, ExpiresIn=expires)
 
+    def sign_put(
+        self,
+        key: str,
+        size: int,
+        expires: int,
+        label: Label | None = None,
+        digest: str = "",
+    ) -> SignedPut:
+        check_key(key)
+        acl, headers = self._describe(label) if label else ("", {})
+        if acl and not self.bucket.refuses_acl:
+            headers["ACL"] = acl
+        return direct.sign_put(self.bucket, key, size, expires, digest, headers)
+
+    def look(self, key: str) -> Arrived:
+        return direct.look(self.bucket, check_key(key))
+
+    def proves_digests(self, key: str) -> bool:
+        # The first object with an ACL shows whether the bucket takes any.
+        return self._proves_digests(check_key(key), self._acl)
+
+    def allow_origins(
+        self, origins: Sequence[str], dry_run: bool = False
+    ) -> Sequence[dict[str, Any]]:
+        return direct.allow_origins(self.bucket, origins, dry_run)
+
     def _create(self, call: str, key: str, label: Label, **arguments: Any) -> Any:
         """Send a request that makes an object with that label, see :meth:`Bucket.create`."""
+        acl, headers = self._describe(label)
+        return self.bucket.create(call, key, acl, **headers, **arguments)
+
+    def _describe(self, label: Label) -> tuple[str, dict[str, str]]:
+        """Return the canned ACL of an object with that label, and further arguments of boto3."""
         acl = "" if label.private else self._acl
         headers = {"ContentType": label.mimetype, "ContentDisposition": label.disposition}
         if label.immutable and acl.startswith("public"):
             headers["CacheControl"] = "public, max-age=31536000, immutable"
-        return self.bucket.create(call, key, acl, **headers, **arguments)
+        return acl, headers
 
     def _begin(self, key: str, label: Label) -> MultipartUpload:
         """Begin a multipart upload of an object with that label."""
