@@ -442,3 +442,23 @@ def test_a_repeated_request_is_counted_once(make_site, monkeypatch):
     names = [name for name, _ in counted]
     assert names.count("uploads") == names.count("upload_seconds") == 1
     assert names.count("received_bytes") == 1
+
+    def test_direct_uploads(self, call, increase):
+        path = f"{ASSETS}/direct/attachment/uploads"
+        as_json = {"Content-Type": "application/json"}
+        announced = b'{"filename": "a.txt", "size": 5, "hash": "%s"}'
+        right, wrong = (sha256(content).hexdigest().encode() for content in (b"abcde", b"x"))
+        begun = [
+            call("POST", path, 201, data=announced % digest, headers=as_json).json()
+            for digest in (right, wrong, right)
+        ]
+        for each in begun[:2]:
+            call("PUT", each["url"].partition("/v1")[2], 200, data=b"abcde")
+        for each, status in zip(begun, (201, 400), strict=False):
+            call("POST", each["complete"].partition("/v1")[2], status)
+        call("DELETE", f"{path}/{begun[2]['id']}", 204)
+        events = ("begun", "completed", "refused", "deleted", "expired")
+        found = {event: increase("direct_total", event=event) for event in events}
+        assert list(found.values()) == [3, 1, 1, 1, 0]
+        assert increase("uploads_total", door="attachments", result="created") == 1
+        assert increase("received_bytes_sum", door="attachments") == 5

@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.direct import DirectUploads, digest, path_of
 from tests.support.site import ALICE, BOB
+from tests.support.threads import in_thread
 
 FILES = {"local", "seaweedfs"}
 
@@ -257,6 +258,21 @@ class TestOwnURL:
         direct.complete(described)
         direct.put(described, CONTENT, status=403)
         record.check(CONTENT)
+
+    def test_arrives_after_the_upload_was_deleted(self, site, record, direct, described, staged):
+        """Nothing is left of a part that no upload takes any more."""
+        original = site.storage.put
+
+        def put(*args):
+            original(*args)
+            in_thread(lambda: direct.delete(described))
+
+        site.storage.put = put
+        try:
+            direct.put(described, CONTENT, status=403)
+        finally:
+            del site.storage.put
+        assert staged() == [] == record.collection.keys
 
     def test_is_not_sent_for_ever(self, record, direct, described, staged):
         for _ in range(20):

@@ -46,15 +46,13 @@ def receive_part(request: Request, body: RequestBody) -> Part:
     finally:
         body.close()
 
-    def claim() -> bool:
+    def claim() -> None:
         current = rows.get(upload.id)
         if current is None or current.state is not State.OPEN:
-            return False
+            raise UploadFinished()
         rows.add_part(part)
-        return True
 
-    if not files.give(part.key, claim):
-        raise UploadFinished()
+    files.give(part.key, claim)
     return part
 
 
