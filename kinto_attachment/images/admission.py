@@ -39,7 +39,7 @@ class Admission:
     ...     with admission.admit(Applicant("a")):
     ...         pass
     Traceback (most recent call last):
-    kinto_attachment.errors.ResizeBusy: 2 requests are already waiting for this image.
+    kinto_attachment.errors.failures.ResizeBusy: 2 requests are already waiting for this image.
     """
 
     def __init__(self, workers: int, queue: int):

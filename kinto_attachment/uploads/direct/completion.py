@@ -97,7 +97,7 @@ def _prepare(
     """
     plugin = plugin_of(request)
     intent = _with_conditions(request, upload.intent)
-    target.begin(intent)
+    target.check(intent)
     target.check_size(upload.size)
     request.context.body.close()
     release_connection(request)
@@ -115,6 +115,7 @@ def _prepare(
     try:
         if not current.found and not _verify(request, leased, named):
             return None
+        target.begin(intent)
         _store(target, leased.upload, intent, plugin)
     except (UploadRefused, ContentRefused) as error:
         refused = error if isinstance(error, UploadRefused) else UploadRefused(error.reason)
