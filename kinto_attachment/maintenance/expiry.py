@@ -78,6 +78,10 @@ def _expire_direct(server: Server, now: int, dry_run: bool) -> Iterator[Finding]
     def expire(upload: DirectUpload) -> bool:
         if not rows.leases.take(upload.id, holder):
             return False  # it is being completed at this moment
+        current = rows.direct.get(upload.id)
+        if current is None or current.modified >= old:
+            rows.leases.drop(upload.id)
+            return False
         rows.direct.take(upload)
         rows.leases.drop(upload.id)
         _release_direct(server, upload.id, upload.keys)
@@ -107,7 +111,8 @@ def _drop_strays(server: Server) -> None:
 
     def release_stray(upload_id: str) -> None:
         upload = direct.get(upload_id)
-        if upload is None or upload.state in (State.ATTACHED, State.REFUSED):
+        has_ended = upload is not None and upload.state in (State.ATTACHED, State.REFUSED)
+        if has_ended or not direct.has(upload_id):
             _release_direct(server, upload_id)
 
     for page in server.read(direct.all_parts()):

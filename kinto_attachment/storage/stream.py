@@ -8,7 +8,6 @@ PART_BYTES = 8 * 1024 * 1024
 """Bytes of a part. The memory of a stream is that of four parts: one that fills, one that waits,
 and two on their way."""
 
-
 SPARE_BUFFERS = 4
 """Buffers of parts that a process keeps for the next stream: those of one stream. What ``malloc``
 gets back from one thread, it seldom gives to another one, so each would take memory of its own."""
@@ -48,7 +47,7 @@ class PartUpload(Protocol):
 
 class Stream:
     """A stream as ``IStreamingStorage.stream`` returns it. Threads of its own send the parts, so
-    that it waits for the storage only if that is slower than whoever writes.
+    that it waits for the storage only if that is slower than the writer.
 
     :param put: stores bytes that are no more than one part, in one request.
     :param start: begins an upload in parts. It is called once there is more than one.

@@ -65,7 +65,7 @@ class Placement:
         self._reservations: list[Reservation] = []
         self._turns: set[str] = set()
         self._renewed = 0.0
-        # Where streams hold names, other uploads must look who holds one.
+        # Where streams hold names, other uploads must look for their holders.
         self._takes_turns = not storage.exclusive or IStreamingStorage.providedBy(storage)
 
     @property

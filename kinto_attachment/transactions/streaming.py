@@ -92,13 +92,19 @@ class StreamedFile:
 
         :raises StorageUnavailable: if they or earlier ones cannot be stored.
         """
-        if not self.key and self.size + len(chunk) > MEMORY_BYTES:
+        left = memoryview(chunk)
+        if not self.key and self.size + len(left) > MEMORY_BYTES:
+            # Its first bytes tell where it goes, so they come before.
+            first = left[: MEMORY_BYTES - self.size]
+            self.size += self._file.write(first)
+            left = left[len(first) :]
             self._start()
-        self.size += len(chunk)
+        self.size += len(left)
         if self._stream is None:
-            return self._file.write(chunk)
-        with self._timed():
-            self._stream.write(chunk)
+            self._file.write(left)
+        else:
+            with self._timed():
+                self._stream.write(left)
         return len(chunk)
 
     def flush(self) -> None:

@@ -111,7 +111,7 @@ class TestUnfinished:
         upload = site.in_transaction(lambda: site.rows.direct.get(described["id"]))
         site.storage.delete([upload.whole])
         assert [found[0] for found in check(site)] == ["missing object"]
-        direct.complete(described, status=404)
+        direct.complete(described, status=409)
         direct.delete(described)
         assert check(site) == []
 

@@ -107,9 +107,12 @@ class TestJSON:
         requests = [
             {"method": "POST", "path": f"/v1{direct.base}", "body": {"filename": "a", "size": 1}},
             {"method": "POST", "path": f"/v1{path_of(described['complete'])}"},
+            {"method": "PUT", "path": f"/v1{record.uri}", "body": {"data": {"family": "x"}}},
+            {"method": "GET", "path": f"/v1{direct.url(described)}"},
         ]
         batch = direct.http.post_json("/batch", {"requests": requests}, headers=ALICE)
-        assert [each["status"] for each in batch.json["responses"]] == [400, 400]
+        assert [each["status"] for each in batch.json["responses"]] == [400, 400, 201, 400]
+        assert record.data["family"] == "x"
 
 
 class TestPermissions:

@@ -1,6 +1,7 @@
 """What direct uploads become: files of other fields and of lists, media, and files of the
 library."""
 
+from base64 import b64encode
 from uuid import uuid4
 
 import pytest
@@ -12,7 +13,7 @@ from tests.support.site import ALICE, BOB
 
 FILES = {"local", "seaweedfs"}
 
-LIBRARY = {"kinto.attachment.library.bucket": "site"}
+LIBRARY = {"kinto.attachment.library.bucket": "direct"}
 
 CONTENT = b"hello world"
 
@@ -43,6 +44,16 @@ class TestFields:
             assert again.json == entry
         assert len(record.data["pictures"]) == 2
         assert staged() == []
+
+    def test_default_bucket_of_a_new_user(self, site):
+        """The URLs in the responses are those that the user can use."""
+        headers = {"Authorization": f"Basic {b64encode(uuid4().hex.encode() + b':x').decode()}"}
+        record = "/buckets/default/collections/c/records/r"
+        direct = DirectUploads(site.http, f"{record}/attachment/uploads", headers)
+        described = direct.send(CONTENT)
+        assert "/buckets/default/" in described["complete"]
+        direct.complete(described)
+        assert site.http.get(f"{record}/attachment", headers=headers).body == CONTENT
 
     def test_a_full_list(self, make_site, kinto, files):
         settings = {**FIELDS, "kinto.attachment.max_files": "1"}
@@ -139,8 +150,8 @@ class TestLibrary:
     @pytest.fixture
     def site(self, make_site, kinto, files):
         site = make_site(kinto, files, **LIBRARY)
-        site.http.put_json("/buckets/site", {}, headers=ALICE)
-        site.http.put_json("/buckets/site/collections/media", {}, headers=ALICE)
+        site.http.put_json("/buckets/direct", {}, headers=ALICE)
+        site.http.put_json("/buckets/direct/collections/media", {}, headers=ALICE)
         return site
 
     @pytest.fixture

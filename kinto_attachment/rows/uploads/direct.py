@@ -151,6 +151,10 @@ class DirectUploads:
         saved = self._storage.update(DIRECT_ROWS, _parent(upload.id), upload.id, row)
         return replace(upload, modified=saved["last_modified"])
 
+    def has(self, upload_id: str) -> bool:
+        """Return whether there is a row of that upload, even one that cannot be read."""
+        return bool(self._storage.list_all(DIRECT_ROWS, _parent(upload_id)))
+
     def get(self, upload_id: str) -> DirectUpload | None:
         """Return the upload, or None if there is none of that id."""
         if not _ID.fullmatch(upload_id):  # it may be anything that a client has sent

@@ -62,7 +62,7 @@ class Leases:
         return self._delete(upload_id, Filter("holder", holder, COMPARISON.EQ))
 
     def seize(self, upload_id: str, holder: str) -> bool:
-        """Take the lease, whoever holds it: the upload is about to be deleted. No other process can
+        """Take the lease, even from another holder: the upload is about to be deleted. No other process can
         take it before this transaction ends. Return False if others take it again and again."""
         for _ in range(_SEIZURES):
             self.drop(upload_id)
@@ -71,7 +71,7 @@ class Leases:
         return False
 
     def drop(self, upload_id: str) -> None:
-        """Delete the lease, whoever holds it: the upload is gone. Idempotent."""
+        """Delete the lease, even of another holder: the upload is gone. Idempotent."""
         self._delete(upload_id)
 
     def _create(self, upload_id: str, holder: str) -> bool:

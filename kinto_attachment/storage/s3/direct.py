@@ -82,6 +82,9 @@ class DigestProof:
         if process == os.getpid():
             return proves
         with self._lock:
+            process, proves = self._known
+            if process == os.getpid():
+                return proves
             proves = self._try(key, acl)
             self._known = (os.getpid(), proves)
         if not proves:

@@ -142,7 +142,7 @@ def complete_item(name: str, content: Object, *parameters: Object) -> Object:
                     ref("schemas", "DirectVerifying"),
                     ("Retry-After",),
                 ),
-                **refusals(400, 401, 403, 404, 405, 408, 409, 410, 412, 413),
+                **refusals(400, 401, 403, 404, 405, 408, 409, 410, 412, 413, 415),
             },
             conditions=RECORD_CONDITIONS if len(parameters) > 1 else (),
             body={**body, "required": False},
@@ -168,7 +168,7 @@ PATHS: dict[str, Object] = {
             "Send a part to this server, where the storage cannot receive it.",
             {
                 "200": response("The part is stored.", None, ("ETag",)),
-                **refusals(400, 403, 404, 408, 415),
+                **refusals(400, 403, 404, 405, 408, 415),
             },
             parameters=_QUERY,
             body={

@@ -1,5 +1,6 @@
 """Completing a direct upload: its bytes are checked, and attached as those of a form would be."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from uuid import uuid4
 from pyramid.request import Request
 from pyramid.response import Response
 
-from ...errors import ContentRefused, UploadBusy, UploadRefused
+from ...errors import BlobNotFound, ContentRefused, PartsMissing, UploadBusy, UploadRefused
 from ...files.blob import Digest
 from ...http import transfers
 from ...media.verification import LeaseLost, hash_renewing
@@ -29,11 +30,14 @@ from ..targets import CONDITIONS, Target
 from .urls import label_of
 from .whole import LeasedUpload, choose, refusal_of
 
+logger = logging.getLogger(__name__)
+
 PREPARED = "attachment.direct"
 """The key in ``bound_data`` of the :class:`Prepared` for a repeated request."""
 
-WAIT_SECONDS = 10.0
-"""How long a request waits for another one that completes the same upload."""
+WAIT_SECONDS = 1.0
+"""How long a request waits for another one that completes the same upload. It holds a thread of the
+server meanwhile."""
 
 POLL_SECONDS = 0.1
 
@@ -116,7 +120,12 @@ def _prepare(
         if not current.found and not _verify(request, leased, named):
             return None
         target.begin(intent)
-        _store(target, leased.upload, intent, plugin)
+        try:
+            _store(target, leased.upload, intent, plugin)
+        except BlobNotFound as error:
+            # The bytes are lost: their sender has to send them again.
+            leased.save(replace(leased.upload, state=State.OPEN, whole="", found=""))
+            raise PartsMissing(list(range(1, upload.count + 1))) from error
     except (UploadRefused, ContentRefused) as error:
         refused = error if isinstance(error, UploadRefused) else UploadRefused(error.reason)
         leased.refuse(refused)
@@ -155,8 +164,13 @@ def _take_lease(request: Request, upload: DirectUpload, holder: str) -> tuple[Di
     manager = request.tm
 
     def give_back(request: Request) -> None:
-        with manager:
-            rows.leases.give_back(upload.id, holder)
+        try:
+            with manager:
+                rows.leases.give_back(upload.id, holder)
+        except Exception:
+            # Anything: Kinto's storage raises SQLAlchemy's own errors at a commit.
+            manager.abort()
+            logger.exception("The lease on an upload is left to expire.")
 
     def look() -> tuple[DirectUpload | None, bool]:
         is_ours = rows.leases.take(upload.id, holder)
@@ -185,8 +199,9 @@ def _verify(request: Request, leased: LeasedUpload, named: Mapping[int, str]) ->
         if is_known or upload.size <= limit:
             leased.make_whole(parts)
             leased.hash_whole(partial(_hash, request, leased.renew))
+            leased.save(leased.upload)  # not to hash it again if it cannot be attached now
             return True
-        etags = tuple(part.etags[0] for part in parts if part.etags)
+        etags = tuple(part.etags[0] if part.etags else "" for part in parts)
         leased.save(replace(upload, state=State.VERIFYING, etags=etags))
     outermost(request).add_finished_callback(lambda request: background.wake())
     return False
@@ -199,7 +214,7 @@ def _hash(request: Request, renew: Callable[[], None], key: str) -> str:
 def _store(target: Target, upload: DirectUpload, intent: Intent, plugin: Any) -> None:
     """Store the file under its own key, unless it lies there already."""
     whole, size, storage = upload.whole, upload.size, plugin.storage
-    if upload.place:
+    if upload.place and whole not in upload.parts:
         file: StoredFile = PlacedFile(storage, whole, size, label_of(plugin, upload))
     else:
         file = StoredFile(storage, [(whole, size)])

@@ -13,7 +13,7 @@ from ...transactions.request import file_transaction, release_connection
 from ..targets import Target
 from .announcement import Announcement
 from .urls import sign_part
-from .whole import new_staged_key, new_whole_key
+from .whole import new_staged_key
 
 MAX_PARTS = 1000
 """The most parts of an upload. The parts of a larger file are larger than ``direct.part_size``."""
@@ -78,17 +78,17 @@ def _part_size(plugin: Plugin, target: Target, size: int) -> int:
 
 
 def _with_keys(plugin: Plugin, upload: DirectUpload) -> DirectUpload:
-    """Return the upload with the keys to which URLs of the storage lead, if it signs any. Only if
-    it refuses all other bytes, that is the key of the file itself.
+    """Return the upload with the keys to which URLs of the storage lead, if it signs any. No URL
+    leads to the key of the file itself: even where the storage refuses other bytes, a client could
+    send other headers with them, such as ``Content-Encoding``.
 
     :raises StorageUnavailable: if the storage cannot be reached.
     """
     first = new_staged_key(plugin, upload)
     if upload.count == 1 and upload.digest and proves_digests(plugin.storage, first):
-        key = new_whole_key(plugin, upload)
-        proven = replace(upload, parts=(key,), proven=True)
-        if sign_part(plugin, proven, key, upload.size, 1) is None:
-            raise StorageUnavailable(key, "the storage does not sign URLs any more")
+        proven = replace(upload, parts=(first,), proven=True)
+        if sign_part(plugin, proven, first, upload.size, 1) is None:
+            raise StorageUnavailable(first, "the storage does not sign URLs any more")
         return proven
     if sign_part(plugin, upload, first, upload.span(1)[1], 1) is None:
         return upload

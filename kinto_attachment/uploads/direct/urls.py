@@ -1,7 +1,7 @@
 """The URLs to which a client sends the parts of a direct upload.
 
 They are signed by the storage if it can do that. Otherwise they lead to this server, and are signed
-with the secret of the upload: whoever has such a URL may send that part until it expires.
+with the secret of the upload: a client that has such a URL may send that part until it expires.
 """
 
 import hmac
@@ -63,9 +63,8 @@ def sign_part(
     plugin: Plugin, upload: DirectUpload, key: str, size: int, seconds: int
 ) -> SignedPut | None:
     """Return the request with which a client stores a part, or None if the storage cannot sign."""
-    label = label_of(plugin, upload) if upload.proven and upload.place else None
     digest = upload.digest if upload.proven else ""
-    return sign_put(plugin.storage, key, size, seconds, label, digest)
+    return sign_put(plugin.storage, key, size, seconds, None, digest)
 
 
 def label_of(plugin: Plugin, upload: DirectUpload) -> Label:

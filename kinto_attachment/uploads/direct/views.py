@@ -13,7 +13,7 @@ from pyramid.response import Response
 from pyramid.security import NO_PERMISSION_REQUIRED
 
 from ...attachments.api import FIELD, PATH
-from ...attachments.context import RecordContext
+from ...attachments.context import DEFAULT_BUCKET, RecordContext
 from ...errors import FieldRefused, NotInBatch
 from ...http.openapi.components import EXPOSED_HEADERS
 from ...http.requests import RequestBody, owner_of
@@ -117,6 +117,8 @@ def find_direct(request: Request, target: Target) -> DirectUpload | None:
 
 def get(request: Request, upload: DirectUpload) -> Response:
     """Tell how far an upload is, and where to send the parts that are missing."""
+    if is_in_batch(request):
+        raise NotInBatch()
     _check_not_expired(request, upload)
     described = {"id": upload.id, "state": upload.state.value, "size": upload.size}
     if upload.state is State.OPEN:
@@ -213,7 +215,7 @@ def _read_named(request: Request, upload: DirectUpload) -> dict[int, str]:
     if _NAMED in request.bound_data:  # the body of a repeated request was read already
         return request.bound_data[_NAMED]
     body, named = read_object(request, ("parts",)), {}
-    listed = body.get("parts") or []
+    listed = body.get("parts", [])
     if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
         raise FieldRefused("parts must be a list of objects", "parts")
     for each in listed:
@@ -252,11 +254,15 @@ def _answer(request: Request, upload: DirectUpload, finished: Finished) -> Respo
 
 @part.put(permission=NO_PERMISSION_REQUIRED)
 def put_part(request: Request) -> Response:
-    """Receive a part. The URL is all that the client needs: it was given to someone who may."""
+    """Receive a part. The client needs nothing but the URL, which only a sender with permission has
+    got."""
+    if is_in_batch(request):
+        raise NotInBatch()
     body = RequestBody(request.environ)
     request.add_finished_callback(lambda request: body.close())
     received = receive_part(request, body)
-    response = Response(status=200, content_type=None)
+    response = Response(status=200)
+    response.headers.pop("Content-Type", None)
     response.headers["ETag"] = f'"{received.digest}"'
     return response
 
@@ -264,4 +270,7 @@ def put_part(request: Request) -> Response:
 def _url(request: Request, upload: DirectUpload, complete: bool = False) -> str:
     single = request.matched_route.name.removesuffix("s").removesuffix("-complete")
     ids = {**request.matchdict, "upload": upload.id}
+    if request.bound_data.get(DEFAULT_BUCKET):
+        # Below another name of the bucket, the upload could not create the bucket in the end.
+        ids["bucket_id"] = "default"
     return request.route_url(f"{single}-complete" if complete else single, **ids)

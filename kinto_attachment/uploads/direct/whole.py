@@ -135,8 +135,13 @@ class LeasedUpload:
         try:
             self._while_renewing(lambda: self._compose(parts, key))
             size = self._plugin.storage.stat(key).size
+            self.renew()
         except BlobNotFound:
             raise PartsMissing([part.number for part in parts]) from None
+        except LeaseLost:
+            # A request may have deleted the upload before its whole was there.
+            self.committed(lambda files: self._release_whole(files, key))
+            raise
         if size != upload.size:
             raise UploadRefused(f"The file has {size} bytes instead of {upload.size}.", "size")
         if not is_own:
@@ -171,6 +176,12 @@ class LeasedUpload:
         if self.upload.place:
             label = label_of(self._plugin, self.upload)
         compose(self._plugin.storage, [part.key for part in parts], key, label)
+
+    def _release_whole(self, files: FileTransaction, key: str) -> None:
+        """Release a whole that the upload does not have any more."""
+        current = self._plugin.rows.direct.get(self.upload.id)
+        if current is None or current.whole != key:
+            files.release([(key, False)], keep_old=False)
 
     def _check_unchanged(self, parts: Sequence[ArrivedPart]) -> None:
         """Check that what was joined is what the client has named."""
