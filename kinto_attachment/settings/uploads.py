@@ -13,7 +13,7 @@ RESUMABLE = (
         LIFETIME,
         "86400",
         "Seconds after which an unfinished upload expires, counted from the last bytes that "
-        "arrived, or from the start of a direct upload.",
+        "arrived, or from the last change of a direct upload.",
     ),
     Setting(
         "uploads.segment_size",
