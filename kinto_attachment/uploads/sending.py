@@ -157,6 +157,8 @@ def _receive(
     if receiver.last:
         _measure(request, target)
         segments = files.committed(lambda: plugin.rows.resumable.segments(upload.id))
+        if segments and segments[-1].end > receiver.last.offset:
+            raise OffsetRefused(receiver.last.offset)  # another request was faster
         digest = receiver.digest if receiver.digest.is_complete else None
         try:
             _store(request, target, receiver.upload, [*segments, receiver.last], digest)

@@ -247,7 +247,7 @@ _PATH = re.compile(r"/v\d+/(?:buckets/.+/attachment(?:s/[^/]+)?|media)/uploads(?
 def add_version(event: NewResponse) -> None:
     """Say on every response of these routes, errors too, that the server speaks tus."""
     # Not by the route: below an alias, that of an error is another one.
-    if _PATH.fullmatch(event.request.path):
+    if _PATH.fullmatch(event.request.environ["PATH_INFO"]):  # encoded as it was sent
         event.response.headers["Tus-Resumable"] = protocol.VERSION
         if event.response.status_code == 412:
             event.response.headers["Tus-Version"] = protocol.VERSION

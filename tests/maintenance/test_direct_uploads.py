@@ -3,7 +3,6 @@
 import pytest
 
 from kinto_attachment.maintenance import expiry
-from kinto_attachment.uploads import progress
 from kinto_attachment.uploads.direct import urls
 from tests.support.direct import DirectUploads, digest
 from tests.support.maintenance import check, gc
@@ -36,6 +35,8 @@ def known(request):
 
 def age(monkeypatch, seconds=86400 + 60):
     """Let the clocks of the database and of the server be ahead."""
+    from kinto_attachment.uploads import progress  # not before Kinto is set up
+
     real, now = expiry.database_time, urls.time.time
     for module in (expiry, progress):
         monkeypatch.setattr(module, "database_time", lambda storage: real(storage) + seconds * 1000)

@@ -6,13 +6,20 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from kinto_attachment.errors import StorageUnavailable
-from kinto_attachment.uploads.direct import completion
 from tests.support.direct import DirectUploads, digest
 from tests.support.site import ALICE
 
 FILES = {"local", "seaweedfs"}
 
 CONTENT = b"hello world"
+
+
+@pytest.fixture
+def completion(site):
+    """The module that completes uploads. It may not be imported before Kinto is set up."""
+    from kinto_attachment.uploads.direct import completion
+
+    return completion
 
 
 @pytest.fixture
@@ -66,7 +73,9 @@ class TestAtOnce:
                 assert content == CONTENT
         assert staged() == []
 
-    def test_complete_while_another_one_takes_long(self, site, record, direct, monkeypatch):
+    def test_complete_while_another_one_takes_long(
+        self, site, record, direct, monkeypatch, completion
+    ):
         monkeypatch.setattr(completion, "WAIT_SECONDS", 0.2)
         described = direct.send(CONTENT)
         rows = site.rows.leases
@@ -78,7 +87,7 @@ class TestAtOnce:
         record.check(CONTENT)
 
     def test_a_lease_that_is_lost_before_the_record_is_written(
-        self, site, record, direct, monkeypatch
+        self, site, record, direct, monkeypatch, completion
     ):
         """Another request has taken over: the first one writes nothing."""
         described = direct.send(CONTENT)

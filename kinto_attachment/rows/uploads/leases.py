@@ -62,8 +62,9 @@ class Leases:
         return self._delete(upload_id, Filter("holder", holder, COMPARISON.EQ))
 
     def seize(self, upload_id: str, holder: str) -> bool:
-        """Take the lease, even from another holder: the upload is about to be deleted. No other process can
-        take it before this transaction ends. Return False if others take it again and again."""
+        """Take the lease, even from another holder: the upload is about to be deleted. No other
+        process can take it before this transaction ends. Return False if others take it again and
+        again."""
         for _ in range(_SEIZURES):
             self.drop(upload_id)
             if self._create(upload_id, holder):
