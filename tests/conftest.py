@@ -7,7 +7,9 @@ tests-all``. Tests with another field than ``attachment`` run in the places of `
 Servers are started when the first test needs them, and stopped at the end.
 """
 
+import re
 import signal
+import sys
 from collections import deque
 from datetime import timedelta
 from pathlib import Path
@@ -74,6 +76,13 @@ def state_home(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(folder))
         yield folder
+
+
+def pytest_collection_finish(session):
+    early = [name for name in sys.modules if re.fullmatch(r"kinto_attachment\..*views", name)]
+    if early:
+        reason = "services read Kinto's CORS settings when they are imported"
+        raise pytest.UsageError(f"{early[0]} is imported before Kinto is set up: {reason}")
 
 
 @pytest.fixture(scope="session")
