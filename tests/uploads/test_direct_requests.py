@@ -9,7 +9,7 @@ from tests.support.direct import DirectUploads, digest, path_of
 from tests.support.site import ALICE, BOB
 from tests.support.threads import in_thread
 
-FILES = {"local", "seaweedfs"}
+FILES = {"local"}
 
 CONTENT = b"hello world"
 
