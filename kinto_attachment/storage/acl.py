@@ -28,11 +28,6 @@ class OptionalACL:
         self._is_taken: bool | None = None  # unknown
         self._lock = Lock()
 
-    @property
-    def is_refused(self) -> bool:
-        """Whether the bucket is known to refuse ACLs."""
-        return self._is_taken is False
-
     def send(self, acl: str | None, send: Callable[[str | None], Result]) -> Result:
         """Send a request that makes an object, and return its result. If the bucket refuses the
         ACL, the request is sent without it, and so are all later ones.

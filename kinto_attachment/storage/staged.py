@@ -65,14 +65,13 @@ class IReceivingStorage(ISigningStorage):
     """A storage to which clients can send bytes themselves. Bytes for other storages are received
     by Kinto."""
 
-    def sign_put(key, size, expires, label=None, digest=""):
+    def sign_put(key, size, expires, digest=""):
         """Return a :class:`SignedPut` that allows any client to store exactly ``size`` bytes under
         ``key`` for ``expires`` seconds, any number of times, or None if the credentials cannot
         sign.
 
-        With a ``label`` (:class:`~kinto_attachment.files.blob.Label`) and a ``digest``, the object
-        says that about itself, and the storage accepts no bytes with another SHA-256. Both are
-        given only to a storage for which :meth:`proves_digests` is true."""
+        With a ``digest``, the storage accepts no bytes with another SHA-256. Callers give one only
+        to a storage for which :meth:`proves_digests` is true."""
 
     def look(key):
         """Return :class:`Arrived`: what the storage knows of an object that a client has sent.
@@ -225,14 +224,13 @@ def sign_put(
     key: str,
     size: int,
     expires: int,
-    label: Label | None = None,
     digest: str = "",
 ) -> SignedPut | None:
     """Return a request with which a client can store bytes, or None if the storage or its
     credentials cannot sign; see :class:`IReceivingStorage`."""
     if not IReceivingStorage.providedBy(storage):
         return None
-    return storage.sign_put(key, size, expires, label, digest)
+    return storage.sign_put(key, size, expires, digest)
 
 
 def look(storage: IStorage, key: str) -> Arrived:

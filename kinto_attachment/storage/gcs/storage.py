@@ -247,7 +247,6 @@ class GoogleCloudStorage(RemoteStorage):
         key: str,
         size: int,
         expires: int,
-        label: Label | None = None,
         digest: str = "",
     ) -> SignedPut | None:
         return direct.sign_put(self._bucket, key, size, expires)

@@ -156,11 +156,6 @@ class Bucket:
         return self._client[1]
 
     @property
-    def refuses_acl(self) -> bool:
-        """Whether it is known that objects cannot have an ACL."""
-        return self._acl.is_refused
-
-    @property
     def sends_checksums(self) -> bool:
         """Whether uploads carry checksums that the server compares."""
         return self._config.request_checksum_calculation != "when_required"

@@ -17,33 +17,21 @@ logger = logging.getLogger(__name__)
 CORS_ID = "kinto-attachment"
 """The id of the CORS rule that this plugin makes."""
 
-# The names of the arguments of PutObject, and of the headers that they become.
-_HEADERS = {
-    "ContentType": "Content-Type",
-    "ContentDisposition": "Content-Disposition",
-    "CacheControl": "Cache-Control",
-    "ACL": "x-amz-acl",
-    "ChecksumSHA256": "x-amz-checksum-sha256",
-}
 
-
-def sign_put(
-    bucket: Bucket, key: str, size: int, expires: int, digest: str, arguments: dict[str, str]
-) -> SignedPut:
+def sign_put(bucket: Bucket, key: str, size: int, expires: int, digest: str) -> SignedPut:
     """Return a signed request to store an object.
 
     :param size: bytes; the storage accepts no other number.
     :param digest: the SHA-256 of the bytes in hex; empty for any.
-    :param arguments: further arguments of PutObject.
     """
+    parameters, headers = {"Bucket": bucket.name, "Key": key, "ContentLength": size}, {}
     if digest:
-        arguments = {**arguments, "ChecksumSHA256": _in_base64(digest)}
-    parameters = {"Bucket": bucket.name, "Key": key, "ContentLength": size, **arguments}
+        parameters["ChecksumSHA256"] = headers["x-amz-checksum-sha256"] = _in_base64(digest)
     with translated(key):
         url = bucket.client.generate_presigned_url(
             "put_object", Params=parameters, ExpiresIn=expires
         )
-    return SignedPut(url, {_HEADERS[name]: value for name, value in arguments.items()})
+    return SignedPut(url, headers)
 
 
 def look(bucket: Bucket, key: str) -> Arrived:
@@ -70,12 +58,10 @@ class DigestProof:
         self._lock = Lock()
         self._known: tuple[int, bool] = (0, False)
 
-    def __call__(self, key: str, acl: str) -> bool:
+    def __call__(self, key: str) -> bool:
         """Return whether the server proves digests.
 
         :param key: of the objects to try it with.
-        :param acl: the canned ACL of public objects; empty for none. Afterwards it is known whether
-            the bucket takes it.
         :raises StorageUnavailable: if the server cannot be reached.
         """
         process, proves = self._known
@@ -85,7 +71,7 @@ class DigestProof:
             process, proves = self._known
             if process == os.getpid():
                 return proves
-            proves = self._try(key, acl)
+            proves = self._try(key)
             self._known = (os.getpid(), proves)
         if not proves:
             logger.info(
@@ -95,27 +81,24 @@ class DigestProof:
             )
         return proves
 
-    def _try(self, key: str, acl: str) -> bool:
+    def _try(self, key: str) -> bool:
         content = b"kinto-attachment"
         digest, other = sha256(content).hexdigest(), sha256(b"other bytes").hexdigest()
         try:
-            if self._accepts(key, acl, content, other):
+            if self._accepts(key, content, other):
                 return False
-            return (
-                self._accepts(key, acl, content, digest)
-                and look(self._bucket, key).digest == digest
-            )
+            return self._accepts(key, content, digest) and look(self._bucket, key).digest == digest
         finally:
             self._bucket.delete([key])
 
-    def _accepts(self, key: str, acl: str, content: bytes, digest: str) -> bool:
+    def _accepts(self, key: str, content: bytes, digest: str) -> bool:
         """Send bytes with a SHA-256, and return whether the server takes them.
 
         :raises StorageUnavailable: if it does not say.
         """
         try:
             checksum = _in_base64(digest)
-            self._bucket.create("put_object", key, acl, Body=content, ChecksumSHA256=checksum)
+            self._bucket.create("put_object", key, "", Body=content, ChecksumSHA256=checksum)
         except StorageUnavailable as error:
             if not code_of(error) or _status_of(error) >= 500:
                 raise

@@ -251,21 +251,15 @@ class S3FileStorage(RemoteStorage):
         key: str,
         size: int,
         expires: int,
-        label: Label | None = None,
         digest: str = "",
     ) -> SignedPut:
-        check_key(key)
-        acl, headers = self._describe(label) if label else ("", {})
-        if acl and not self.bucket.refuses_acl:
-            headers["ACL"] = acl
-        return direct.sign_put(self.bucket, key, size, expires, digest, headers)
+        return direct.sign_put(self.bucket, check_key(key), size, expires, digest)
 
     def look(self, key: str) -> Arrived:
         return direct.look(self.bucket, check_key(key))
 
     def proves_digests(self, key: str) -> bool:
-        # The first object with an ACL shows whether the bucket takes any.
-        return self._proves_digests(check_key(key), self._acl)
+        return self._proves_digests(check_key(key))
 
     def allow_origins(
         self, origins: Sequence[str], dry_run: bool = False

@@ -64,7 +64,7 @@ def sign_part(
 ) -> SignedPut | None:
     """Return the request with which a client stores a part, or None if the storage cannot sign."""
     digest = upload.digest if upload.proven else ""
-    return sign_put(plugin.storage, key, size, seconds, None, digest)
+    return sign_put(plugin.storage, key, size, seconds, digest)
 
 
 def label_of(plugin: Plugin, upload: DirectUpload) -> Label:
