@@ -9,7 +9,6 @@ object and a row of its own, because another request may be reading the first on
 of the file, and the object becomes the file, or is copied to the key of the file.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -33,15 +32,12 @@ from ..paging import (
     scan,
     unreadable,
 )
-from .intent import Intent
+from .intent import HEADER_TEXT, UPLOAD_ID, Intent, new_upload_id
 
 DIRECT_ROWS = "attachment-direct"
 DIRECT_PARENT = "/attachment-direct"
 PART_ROWS = "attachment-part"
 PARTS_PARENT = "/attachment-parts"
-
-_ID = re.compile(r"[0-9a-f]{32}")
-_TEXT = re.compile(r"[ -~]*")  # what a header may have
 
 
 class State(str, Enum):
@@ -95,7 +91,7 @@ class DirectUpload:
     result: dict[str, Any] | None = None
     modified: int = 0
     secret: str = field(default_factory=lambda: token_hex(32))
-    id: str = field(default_factory=lambda: token_hex(16))
+    id: str = field(default_factory=new_upload_id)
 
     @property
     def count(self) -> int:
@@ -157,7 +153,7 @@ class DirectUploads:
 
     def get(self, upload_id: str) -> DirectUpload | None:
         """Return the upload, or None if there is none of that id."""
-        if not _ID.fullmatch(upload_id):  # it may be anything that a client has sent
+        if not UPLOAD_ID.fullmatch(upload_id):  # it may be anything that a client has sent
             return None
         rows = self._storage.list_all(DIRECT_ROWS, _parent(upload_id))
         return next(readable(rows, _upload), None)
@@ -221,7 +217,7 @@ def _upload(row: Row) -> DirectUpload:
     check_types(row, **dict.fromkeys(texts, str), refusal=dict | None, result=dict | None)
     if not all(isinstance(tag, str) for tag in row["etags"]):
         raise TypeError("an entity tag is not text")
-    if row["size"] < 0 or row["part_size"] < 1 or not _ID.fullmatch(row["id"]):
+    if row["size"] < 0 or row["part_size"] < 1 or not UPLOAD_ID.fullmatch(row["id"]):
         raise ValueError("size, part_size or id is malformed")
     if not all(is_digest(row[name]) for name in ("digest", "found") if row[name]):
         raise ValueError("digest or found is malformed")
@@ -233,7 +229,7 @@ def _upload(row: Row) -> DirectUpload:
     if result is not None:
         headers = dict.fromkeys(("url", "etag", "location", "modified"), str)
         check_types(result, status=int, body=dict, **headers)
-        if not all(_TEXT.fullmatch(result[name]) for name in headers):
+        if not all(HEADER_TEXT.fullmatch(result[name]) for name in headers):
             raise ValueError("result is malformed")
     state = State(row["state"])
     if (state is State.ATTACHED) != (result is not None):

@@ -1,9 +1,22 @@
 """What the sender of an upload wants: known before the first byte, used after the last one."""
 
+import re
 from dataclasses import asdict, dataclass
+from secrets import token_hex
 from typing import Any
 
 from ..paging import Row, check_types
+
+UPLOAD_ID = re.compile(r"[0-9a-f]{32}")
+"""The id of an upload."""
+
+HEADER_TEXT = re.compile(r"[ -~]*")
+"""Text that a header may have."""
+
+
+def new_upload_id() -> str:
+    """Return a random id of 128 bits, in hex. Clients cannot guess those of other users."""
+    return token_hex(16)
 
 
 @dataclass(frozen=True)

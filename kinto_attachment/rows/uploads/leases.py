@@ -44,12 +44,6 @@ class Leases:
         dead = Filter("last_modified", now - LEASE_SECONDS * 1000, COMPARISON.LT)
         return self._delete(upload_id, dead) and self._create(upload_id, holder)
 
-    def holds(self, upload_id: str, holder: str) -> bool:
-        """Return whether the holder has the lease now. Another process may take it at once, if it
-        has expired."""
-        rows = self._storage.list_all(LEASE_ROWS, _parent(upload_id))
-        return any(row.get("holder") == holder for row in rows)
-
     def renew(self, upload_id: str, holder: str) -> bool:
         """Extend the lease; return False if it belongs to another process by now, or was dropped.
 

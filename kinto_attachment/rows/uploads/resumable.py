@@ -6,11 +6,9 @@ one offset, only one can create the row: no lock is needed, and every process of
 the next request. The offset of an upload is the end of its last segment.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from secrets import token_hex
 from typing import Any
 
 from kinto.core.storage import Filter, Sort
@@ -29,20 +27,12 @@ from ..paging import (
     scan,
     unreadable,
 )
-from .intent import Intent
+from .intent import HEADER_TEXT, UPLOAD_ID, Intent, new_upload_id
 
 UPLOAD_ROWS = "attachment-upload"
 UPLOADS_PARENT = "/attachment-uploads"
 SEGMENT_ROWS = "attachment-segment"
 SEGMENTS_PARENT = "/attachment-segments"
-
-_ID = re.compile(r"[0-9a-f]{32}")
-_TEXT = re.compile(r"[ -~]*")  # what a header may have
-
-
-def new_upload_id() -> str:
-    """Return a random id of 128 bits, in hex: who has it cannot have guessed it."""
-    return token_hex(16)
 
 
 @dataclass(frozen=True)
@@ -118,7 +108,7 @@ class ResumableUploads:
 
     def get(self, upload_id: str) -> ResumableUpload | None:
         """Return the upload, or None if there is none of that id."""
-        if not _ID.fullmatch(upload_id):  # it may be anything that a client has sent
+        if not UPLOAD_ID.fullmatch(upload_id):  # it may be anything that a client has sent
             return None
         rows = self._storage.list_all(UPLOAD_ROWS, _parent(upload_id))
         return next(readable(rows, _upload), None)
@@ -257,11 +247,11 @@ def _content(segment: Segment) -> Row:
 def _upload(row: Row) -> ResumableUpload:
     check_types(row, concat=str, length=int | None, metadata=str | None, result=dict | None)
     length, metadata, result = row["length"], row["metadata"], row["result"]
-    if (length or 0) < 0 or not all(map(_TEXT.fullmatch, (metadata or "", row["concat"]))):
+    if (length or 0) < 0 or not all(map(HEADER_TEXT.fullmatch, (metadata or "", row["concat"]))):
         raise ValueError("length, metadata or concat is malformed")
     if result is not None:
         check_types(result, status=int, url=str, etag=str, body=dict | None)
-        if not (_TEXT.fullmatch(result["url"]) and _TEXT.fullmatch(result["etag"])):
+        if not all(HEADER_TEXT.fullmatch(result[name]) for name in ("url", "etag")):
             raise ValueError("result is malformed")
     return ResumableUpload(
         intent=Intent.from_row(row.get("intent")),
