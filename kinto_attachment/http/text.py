@@ -1,6 +1,7 @@
 """Text that clients send: its charset, and the JSON in it."""
 
 import re
+from collections.abc import Mapping
 from encodings.aliases import aliases
 from typing import Any
 
@@ -79,6 +80,20 @@ def parse_json(text: str, name: str, field: str) -> Any:
         raise FieldRefused(f"{name} is nested too deeply: over {MAX_DEPTH} levels", field)
     if has_null_character(value):  # PostgreSQL cannot store these
         raise FieldRefused(f"{name} contains a null character: remove it", field)
+    return value
+
+
+def read_json_object(fields: Mapping[str, str], name: str) -> dict[str, Any] | None:
+    """Return a text field as a JSON object, or None if the client did not send the field.
+
+    :raises FieldRefused: if the field is not a JSON object, is nested too deeply, or contains a
+        null character.
+    """
+    if name not in fields:
+        return None
+    value = parse_json(fields[name], name, name)
+    if not isinstance(value, dict):
+        raise FieldRefused(f"{name} is not a JSON object", name)
     return value
 
 

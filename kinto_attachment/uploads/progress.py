@@ -12,7 +12,7 @@ from ..errors import UploadGone
 from ..http.requests import owner_of
 from ..plugin import Plugin, plugin_of
 from ..rows.paging import database_time
-from ..rows.uploads import ResumableUpload, Segment
+from ..rows.uploads import Intent, ResumableUpload, Segment
 from . import protocol, resumable
 from .finished import Finished
 from .targets import Target
@@ -65,13 +65,13 @@ def find_upload(request: Request, target: Target) -> ResumableUpload:
     :raises HTTPNotFound: if the user has not begun it here.
     """
     upload = plugin_of(request).rows.resumable.get(request.matchdict["upload"])
-    if upload is None or not is_own(request, target, upload):
+    if upload is None or not is_own(request, target, upload.intent):
         raise upload_not_found(request.matchdict["upload"])
     return upload
 
 
-def is_own(request: Request, target: Target, upload: ResumableUpload) -> bool:
-    intent = upload.intent
+def is_own(request: Request, target: Target, intent: Intent) -> bool:
+    """Return whether the user has begun the upload of that intent here."""
     return intent.base == target.base and intent.owner == owner_of(request)
 
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pyramid.request import Request
-from pyramid.response import Response
 
 from ..errors import (
     AttachmentError,
@@ -25,7 +24,6 @@ from ..errors import (
     UploadGone,
 )
 from ..files.blob import Digest
-from ..http import transfers
 from ..http.requests import owner_of
 from ..plugin import plugin_of
 from ..rows.uploads import Intent, ResumableUpload, Segment
@@ -155,7 +153,7 @@ def _receive(
     finally:
         request.context.body.close()
     if receiver.last:
-        _measure(request, target)
+        target.measure("resumable")
         segments = files.committed(lambda: plugin.rows.resumable.segments(upload.id))
         if segments and segments[-1].end > receiver.last.offset:
             raise OffsetRefused(receiver.last.offset)  # another request was faster
@@ -193,7 +191,7 @@ def _join(
     _check_length(target, upload, upload.length)
     request.context.body.close()
     release_connection(request)
-    _measure(request, target)
+    target.measure("resumable")
     receiver = Receiver(plugin, files, upload, upload.length, None, None)
     receiver.offset = upload.length
     receiver.finish()
@@ -212,24 +210,12 @@ def _find_part(request: Request, target: Target, part_id: str) -> ResumableUploa
     if part:
         plugin = plugin_of(request)
         check_not_expired(plugin, resumable.expires_at(plugin, part, last))
-    is_part = part is not None and is_own(request, target, part) and part.is_partial
+    is_part = part is not None and is_own(request, target, part.intent) and part.is_partial
     if not is_part or part.length != (last.end if last else 0):
         state = "is not complete" if is_part else "is no partial upload of yours here"
         reason = f"Upload-Concat names {part_id[:100]!r}, which {state}"
         raise FieldRefused(reason, "Upload-Concat", "header")
     return part
-
-
-def _measure(request: Request, target: Target) -> None:
-    """Measure the upload of a whole file from now on."""
-    transfers.measure(request, target.door, is_upload=True)
-    metrics = plugin_of(request).metrics
-
-    def count(request: Request, response: Response) -> None:
-        if response.status_code < 300:
-            metrics.count("resumable", event="completed")
-
-    request.add_response_callback(count)
 
 
 def _store(

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from pyramid.request import Request
+from pyramid.response import Response
 
 from ..attachments import upload as forms
 from ..attachments import views as attachments
@@ -16,8 +17,9 @@ from ..files.blob import Digest
 from ..files.filename import accept_filename
 from ..files.mimetype import accept_mimetype
 from ..files.ref import FieldRef
+from ..http import transfers
 from ..http.forms import Received
-from ..http.text import parse_json
+from ..http.text import read_json_object
 from ..library import views as library
 from ..media import views as media
 from ..plugin import plugin_of
@@ -46,6 +48,21 @@ class Target(ABC):
 
     def __init__(self, request: Request):
         self._request = request
+
+    def measure(self, kind: str) -> None:
+        """Measure the upload of a whole file from now on.
+
+        :param kind: the metric that counts it if this request completes it: ``resumable`` or
+            ``direct``.
+        """
+        transfers.measure(self._request, self.door, is_upload=True)
+        metrics = plugin_of(self._request).metrics
+
+        def count(request: Request, response: Response) -> None:
+            if response.status_code in (200, 201, 204):  # a 202 means: ask again later
+                metrics.count(kind, event="completed")
+
+        self._request.add_response_callback(count)
 
     @property
     @abstractmethod
@@ -103,8 +120,8 @@ class Target(ABC):
             owner,
             filename=values.get("filename"),
             mimetype=values.get("filetype") or values.get("type", ""),
-            data=_read_object(values, "data"),
-            permissions=_read_object(values, "permissions"),
+            data=read_json_object(values, "data"),
+            permissions=read_json_object(values, "permissions"),
         )
 
     def make_intent(
@@ -289,15 +306,6 @@ def target_of(request: Request) -> Target:
         return RecordTarget(request, context)
     is_library = isinstance(context, LibraryUploadContext)
     return LibraryTarget(request) if is_library else StoreTarget(request)
-
-
-def _read_object(values: dict[str, str], name: str) -> dict[str, Any] | None:
-    if name not in values:
-        return None
-    value = parse_json(values[name], name, name)
-    if not isinstance(value, dict):
-        raise FieldRefused(f"{name} is not a JSON object", name)
-    return value
 
 
 def _check_no_record(intent: Intent) -> None:

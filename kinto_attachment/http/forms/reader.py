@@ -29,7 +29,7 @@ from ...errors import (
 from ...files.blob import Digest
 from ...files.filename import accept_filename
 from ..requests import RequestBody, spooling
-from ..text import codec_of, parse_json
+from ..text import codec_of, read_json_object
 from .parser import FormParser, Part
 from .transfer_encoding import decoder_of
 
@@ -125,17 +125,9 @@ class Form:
             file.close()
 
     def json_object(self, name: str) -> dict[str, Any] | None:
-        """Return a text field as a JSON object, or None if the client did not send the field.
-
-        :raises FieldRefused: if the field is not a JSON object, is nested too deeply, or contains a
-            null character.
-        """
-        if name not in self.fields:
-            return None
-        value = parse_json(self.fields[name], name, name)
-        if not isinstance(value, dict):
-            raise FieldRefused(f"{name} is not a JSON object", name)
-        return value
+        """Return a text field as a JSON object; see
+        :func:`~kinto_attachment.http.text.read_json_object`."""
+        return read_json_object(self.fields, name)
 
 
 def read_boundary(content_type: str) -> str:

@@ -9,11 +9,9 @@ from typing import Any
 from uuid import uuid4
 
 from pyramid.request import Request
-from pyramid.response import Response
 
 from ...errors import BlobNotFound, ContentRefused, PartsMissing, UploadBusy, UploadRefused
 from ...files.blob import Digest
-from ...http import transfers
 from ...media.verification import LeaseLost, hash_renewing
 from ...plugin import plugin_of
 from ...rows.uploads import DirectUpload, Intent, State
@@ -115,7 +113,7 @@ def _prepare(
         return None
     outside = partial(outside_transaction, request)
     leased = LeasedUpload(plugin, request.tm, current, holder, outside)
-    _measure(request, target)
+    target.measure("direct")  # the bytes themselves did not come to this server
     try:
         if not current.found and not _verify(request, leased, named):
             return None
@@ -133,18 +131,6 @@ def _prepare(
     prepared = Prepared(leased.upload, holder)
     request.bound_data[PREPARED] = prepared
     return prepared
-
-
-def _measure(request: Request, target: Target) -> None:
-    """Measure the upload from now on. The bytes themselves did not come to this server."""
-    transfers.measure(request, target.door, is_upload=True)
-    metrics = plugin_of(request).metrics
-
-    def count(request: Request, response: Response) -> None:
-        if response.status_code in (200, 201):
-            metrics.count("direct", event="completed")
-
-    request.add_response_callback(count)
 
 
 def _with_conditions(request: Request, intent: Intent) -> Intent:

@@ -16,7 +16,7 @@ from ...attachments.api import FIELD, PATH
 from ...attachments.context import DEFAULT_BUCKET, RecordContext
 from ...errors import FieldRefused, NotInBatch
 from ...http.openapi.components import EXPOSED_HEADERS
-from ...http.requests import RequestBody, owner_of
+from ...http.requests import RequestBody
 from ...http.responses import NoContent
 from ...media.views import answer_with
 from ...plugin import plugin_of
@@ -31,7 +31,7 @@ from ..context import (
     media_upload_context,
 )
 from ..finished import Finished
-from ..progress import check_not_expired, upload_not_found
+from ..progress import check_not_expired, is_own, upload_not_found
 from ..targets import Target, target_of
 from . import completion
 from .announcement import Announcement, read_announcement, read_object
@@ -108,11 +108,7 @@ def _read(request: Request) -> tuple[Target, Announcement]:
 def find_direct(request: Request, target: Target) -> DirectUpload | None:
     """Return the direct upload in the URL, or None if the user has not begun it here."""
     upload = plugin_of(request).rows.direct.get(request.matchdict["upload"])
-    if upload is None:
-        return None
-    intent = upload.intent
-    is_own = intent.base == target.base and intent.owner == owner_of(request)
-    return upload if is_own else None
+    return upload if upload and is_own(request, target, upload.intent) else None
 
 
 def get(request: Request, upload: DirectUpload) -> Response:
