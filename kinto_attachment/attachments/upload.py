@@ -72,10 +72,8 @@ class Incoming:
         self._finish_others()
         place = self._place_of(received)
         self.places.append(place)
-        storage, template = (
-            plugin_of(self._request).storage,
-            policy_at(self._request, place).template,
-        )
+        storage = plugin_of(self._request).storage
+        template = policy_at(self._request, place).template
         if is_in_batch(self._request) or not can_stream(storage, template, self._length):
             return storage.spool()
         timed = partial(storage_time, self._request)
@@ -99,10 +97,8 @@ class Incoming:
 
     def _destination(self, place: FieldRef, received: Received) -> Destination:
         """Return where a file goes, of which the first bytes have arrived."""
-        source, template = (
-            _source(self._request, place, received),
-            policy_at(self._request, place).template,
-        )
+        source = _source(self._request, place, received)
+        template = policy_at(self._request, place).template
         return Destination(template.keys(place, source.filename, ""), source.label, template)
 
 

@@ -23,7 +23,7 @@ def content_of(size: int) -> bytes:
 
 
 def uploads(site) -> list[str]:
-    """The keys of the multipart uploads that nobody has finished or aborted."""
+    """The keys of the multipart uploads that were neither completed nor aborted."""
     client = getattr(site.storage, "client", None)
     if client is None:
         return []

@@ -188,7 +188,7 @@ def test_other_users(client, record, film):
     outcome = client.do("upload", path=str(film), options=options_of(record.url), stopAt=MIB)
     refused = client.do("upload", path=str(film), options=options_of(record.url, BOB))
     assert refused["status"] == 403
-    # Who may write the record can send files, and yet not go on with those of another user.
+    # A user with write permission can send files, but not continue another user's upload.
     record.share("system.Authenticated", uri=record.bucket, permission="write")
     options = options_of(record.url, BOB, uploadUrl=outcome["url"], endpoint=None)
     refused = client.do("upload", path=str(film), options=options)

@@ -205,7 +205,7 @@ def test_other_users(record, film):
     with pytest.raises(TusCommunicationError) as refused:
         uploader_of(bob, film, url=uploader.url)
     assert refused.value.status_code == 403
-    # Who may write the record can send files, and yet not go on with those of another user.
+    # A user with write permission can send files, but not continue another user's upload.
     record.share("system.Authenticated", uri=record.bucket, permission="write")
     with pytest.raises(TusCommunicationError) as refused:
         uploader_of(bob, film, url=uploader.url)

@@ -1,4 +1,4 @@
-"""What direct uploads refuse, and who may send them."""
+"""Which direct uploads are refused, and which permissions they need."""
 
 import time
 from urllib.parse import parse_qs, urlencode, urlsplit

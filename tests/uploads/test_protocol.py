@@ -1,4 +1,4 @@
-"""The headers of tus, what a refusal says, and who may do what."""
+"""The headers of tus, the text of refusals, and permissions."""
 
 import pytest
 

@@ -60,7 +60,7 @@ class Journal:
             return JournalEntry()
 
     def _clean(self, folder: Path) -> None:
-        """Delete entries that nobody will ask for any more, once in a run."""
+        """Delete entries that are too old to be continued, once in a run."""
         with self._lock:
             if not self._is_new:
                 return
